@@ -1,0 +1,194 @@
+"""Local flatness LF(x) = max over the eps-ball of ||grad l||_q, and the ascent that seeks it.
+
+Source: Xu, Li, Jiang, Xia, "Adversarial Defense via Local Flatness Regularization", ICIP 2020.
+The ascent direction is u = grad ||grad l||_q = H s, with H the input Hessian and s the dual
+vector of the gradient g: <g, s> = ||g||_q.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.criterion import Criterion, logits_of
+from art_lfr.geometry import (
+    Ball,
+    Box,
+    dual_norm,
+    dual_vector,
+    per_sample,
+    sample_norm,
+    steepest_direction,
+)
+from art_lfr.modes import frozen, mode
+from art_lfr.settings import LFRSettings
+
+# A difference of two gradients below this many units in the last place of their largest entry is
+# rounding of the backward pass, not curvature.
+ROUNDING_ULPS = 16
+
+
+class LeastFlatPoint(NamedTuple):
+    """The best point of an ascent: x' (N, ...), ||grad l(x')||_q (N,), and grad l(x') (N, ...)."""
+
+    point: Tensor
+    flatness: Tensor
+    gradient: Tensor
+
+
+def input_gradient(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    """grad_x of each sample's loss, shape of x; with a graph through it where asked for.
+
+    Where `create_graph`, x must require gradients already.
+    """
+    with torch.enable_grad():
+        if not create_graph:
+            x = x.detach().requires_grad_(True)
+        total = criterion.values(logits_of(model(x)), y).sum()
+        try:
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+        except RuntimeError as error:
+            if "does not require grad" in str(error) or "not have been used" in str(error):
+                raise ValueError(
+                    "model gives a loss without gradients in x; allowed: a differentiable model "
+                    "(a detach(), a no_grad block or a conversion to NumPy cuts the graph)"
+                ) from error
+            raise
+    return gradient
+
+
+def significant_difference(a: Tensor, b: Tensor) -> Tensor:
+    """a - b, with zeros where the difference is only rounding noise.
+
+    Without this `sign` would turn noise into full steps wherever the loss is linear.
+    """
+    largest = torch.maximum(sample_norm(a, math.inf), sample_norm(b, math.inf)).to(a.dtype)
+    noise = ROUNDING_ULPS * torch.finfo(a.dtype).eps * per_sample(largest, a)
+    difference = a - b
+    return torch.where(difference.abs() <= noise, torch.zeros_like(difference), difference)
+
+
+def curvature_direction(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, settings: LFRSettings
+) -> tuple[Tensor, Tensor]:
+    """The gradient g and the ascent direction u = H s of its dual norm, up to a positive scale.
+
+    "exact": by double back-propagation. "finite-difference": g(x + h s) - g(x), which needs
+    first-order gradients only and sees the kinks of a piecewise linear network.
+    """
+    if settings.estimator == "finite-difference":
+        g = input_gradient(model, criterion, x, y)
+        shifted = x + settings.resolved_radius * dual_vector(g, settings.p)
+        return g, significant_difference(input_gradient(model, criterion, shifted, y), g)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        g = input_gradient(model, criterion, x, y, create_graph=True)
+        if not g.requires_grad:  # a loss without any curvature
+            return g.detach(), torch.zeros_like(g)
+        s = dual_vector(g.detach(), settings.p)
+        u = second_derivative(torch.sum(g * s), x)
+    return g.detach(), u
+
+
+def second_derivative(value: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `value`, itself made of gradients, in x; a clear error where there is none."""
+    try:
+        (u,) = torch.autograd.grad(value, x, allow_unused=True)
+    except RuntimeError as error:
+        raise no_second_derivative(error) from error
+    return torch.zeros_like(x) if u is None else u
+
+
+def no_second_derivative(error: RuntimeError) -> RuntimeError:
+    """The error that names the mend where double back-propagation is impossible."""
+    return RuntimeError(
+        "estimator is 'exact', but a layer has no second derivative; use "
+        f"estimator='finite-difference' (torch said: {str(error).splitlines()[0]})"
+    )
+
+
+def find_least_flat_point(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    settings: LFRSettings,
+    start: Tensor,
+) -> LeastFlatPoint:
+    """Ascend ||grad l||_q from `start` by K projected steps; keep the best point of each sample.
+
+    x_{k+1} = project(x_k + step_size * steepest(u_k)). Coordinates that u_k pushes out of the box
+    take no part in the step. Runs with the model in eval mode and no parameter gradients. K steps
+    take 2 K + 1 first-order gradients ("finite-difference") or K + 1 gradients and K
+    Hessian-vector products ("exact").
+    """
+    q = dual_norm(ball.p)
+    steps, step_size = settings.steps, settings.resolved_step_size
+    point = start.detach()
+    best: LeastFlatPoint | None = None
+    with mode(model, training=False), frozen(model):
+        for step in range(steps + 1):
+            if step < steps:
+                g, u = curvature_direction(model, criterion, point, y, settings)
+            else:
+                g = input_gradient(model, criterion, point, y)
+            best = _keep_best(best, LeastFlatPoint(point, sample_norm(g, q), g))
+            if step < steps:
+                u = u.masked_fill(ball.box.blocked(point, u), 0.0)
+                point = ball.project(point + step_size * steepest_direction(u, ball.p), x)
+    assert best is not None
+    return best
+
+
+def _keep_best(best: LeastFlatPoint | None, new: LeastFlatPoint) -> LeastFlatPoint:
+    if best is None:
+        return new
+    better = new.flatness > best.flatness
+    mask = per_sample(better, new.point)
+    return LeastFlatPoint(
+        torch.where(mask, new.point, best.point),
+        torch.where(better, new.flatness, best.flatness),
+        torch.where(mask, new.gradient, best.gradient),
+    )
+
+
+def flatness_values(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    box: Box,
+    settings: LFRSettings,
+    generator: torch.Generator,
+    restarts: int = 1,
+    batch_size: int = 256,
+) -> Tensor:
+    """||grad l||_q at the least flat point found around each sample, shape (N,).
+
+    The first ascent starts beside x, further `restarts` at random points of the ball.
+    """
+    ball = Ball(settings.eps, settings.p, box)
+    found: list[Tensor] = []
+    for x_batch, y_batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        values = [
+            find_least_flat_point(
+                model,
+                criterion,
+                x_batch,
+                y_batch,
+                ball=ball,
+                settings=settings,
+                start=draw(x_batch, generator),
+            ).flatness
+            for draw in [ball.start_point] + [ball.random_point] * (restarts - 1)
+        ]
+        found.append(torch.stack(values).amax(dim=0))
+    return torch.cat(found)

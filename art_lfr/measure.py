@@ -1,0 +1,117 @@
+"""The measure as users call it: one local flatness per sample, for a module or a classifier."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from art_lfr.arguments import as_tensor, check_inputs, check_integer, check_labels
+from art_lfr.criterion import Criterion, LossLike
+from art_lfr.flatness import flatness_values
+from art_lfr.geometry import Bounds, Box
+from art_lfr.modes import device_of
+from art_lfr.settings import LFRSettings
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@overload
+def local_flatness(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor: ...
+
+
+@overload
+def local_flatness(model: object, x: Array, y: Array, **settings: Any) -> Array: ...
+
+
+def local_flatness(
+    model: object,
+    x: Tensor | Array,
+    y: Tensor | Array,
+    *,
+    eps: float,
+    norm: float | str = math.inf,
+    steps: int = 20,
+    step_size: float | None = None,
+    estimator: str = "finite-difference",
+    radius: float | None = None,
+    bounds: Bounds = (0.0, 1.0),
+    restarts: int = 1,
+    loss: LossLike = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Tensor | Array:
+    """The local flatness of a loss around each sample, as found by projected ascent.
+
+    LF(x) = max over x' with ||x' - x||_p <= eps, inside `bounds`, of ||grad l(x')||_q, 1/p + 1/q
+    = 1. The value returned is the exact ||grad l||_q at the best point found, a lower bound of
+    LF(x), whichever estimator steered the ascent. It bounds the vulnerability up to the gap of the
+    ascent: max over the ball of l(x') - l(x) <= eps * LF(x).
+
+    Args:
+        model: A module that maps (N, ...) to logits, with tensors; or an ART `PyTorchClassifier`,
+            with NumPy arrays, whose own loss, preprocessing and `clip_values` are then used.
+        x: Inputs, shape (N, ...), in raw units.
+        y: Labels: indices, shape (N,), or what `loss` takes; for a classifier also one-hot.
+        eps: Radius of the ball, >= 0, in raw units.
+        norm: p: np.inf, 2 or 1.
+        steps: Ascent steps, >= 0.
+        step_size: Length of a step; None: the default of the norm, a multiple of eps / steps.
+        estimator: What steers the ascent: "finite-difference" or "exact".
+        radius: Finite-difference radius; None: the default of the norm, a multiple of eps.
+        bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
+        restarts: Independent ascents, >= 1. The first starts beside x, the others at random points.
+        loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
+        batch_size: Samples at a time.
+        seed: Seed of the start noise.
+
+    Returns:
+        One value per sample, shape (N,): a tensor for tensors, an array for arrays.
+
+    Raises:
+        ValueError, TypeError: For bad arguments or data, naming the parameter.
+        RuntimeError: Where "exact" meets a layer without a second derivative.
+    """
+    if isinstance(model, nn.Module):
+        as_numpy = isinstance(x, np.ndarray)
+        x_all, y_all = as_tensor("x", x), as_tensor("y", y)
+        check_labels("y", y_all, len(x_all))
+    else:
+        # Here, not above, so that a user without ART can measure his modules.
+        from art_lfr.classifier import ClassifierAdapter
+
+        adapter = ClassifierAdapter(model)
+        as_numpy = True
+        x_all, y_all = adapter.tensors(x, y)
+        model, bounds, loss = adapter.module, adapter.bounds, adapter.criterion
+    settings = LFRSettings(
+        eps=eps,
+        norm=norm,
+        steps=steps,
+        step_size=step_size,
+        estimator=estimator,
+        # At eps 0 nothing is steered, and the default radius would have no scale.
+        radius=1.0 if eps == 0 and radius is None else radius,
+    )
+    check_integer("restarts", restarts, low=1)
+    check_integer("batch_size", batch_size, low=1)
+    check_inputs("x", x_all)
+    box = Box.from_bounds(bounds, x_all)
+    check_inputs("x", x_all, box)
+    device = device_of(model, x_all)
+    flatness = flatness_values(
+        model,
+        Criterion(loss),
+        x_all.to(device),
+        y_all.to(device),
+        box=box.to(device),
+        settings=settings,
+        generator=torch.Generator().manual_seed(seed),
+        restarts=restarts,
+        batch_size=batch_size,
+    )
+    return flatness.cpu().numpy() if as_numpy else flatness

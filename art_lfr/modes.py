@@ -1,0 +1,88 @@
+"""Temporary states of a module: evaluation, frozen parameters, protected buffers.
+
+Each context manager restores every flag it touched, module by module, also when an exception
+passes through: a user may have put some layers in eval mode or frozen some parameters on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put the whole model in train or eval mode; restore each module's own flag afterwards."""
+    found = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, flag in found:
+            module.training = flag
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Clear `requires_grad` of all parameters, so that no parameter gradient is computed."""
+    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in found:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in found:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def protected_buffers(model: nn.Module) -> Iterator[None]:
+    """Let forward passes update copies of the buffers, then put the originals back.
+
+    Running statistics belong to the clean forward alone. The originals are swapped out, not
+    overwritten afterwards, because autograd may hold them for the backward pass.
+    """
+    found: list[tuple[nn.Module, str, Tensor]] = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and module.training
+    ]
+    try:
+        for module, name, buffer in found:
+            module._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for module, name, buffer in found:
+            module._buffers[name] = buffer
+
+
+@contextmanager
+def batch_norm_mode(model: nn.Module, choice: str) -> Iterator[None]:
+    """Run BatchNorm (and InstanceNorm with statistics) as `choice` says: "train" or "eval".
+
+    "train" keeps the layers as they are; "eval" makes them use their running statistics.
+    """
+    layers = [m for m in normalisation_layers(model) if m.training] if choice == "eval" else []
+    try:
+        for layer in layers:
+            layer.training = False
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+def normalisation_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that couple the samples of a batch or keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+
+
+def device_of(model: nn.Module, fallback: Tensor) -> torch.device:
+    """The device of the model's first parameter, or that of `fallback` where it has none."""
+    parameter = next(model.parameters(), None)
+    return fallback.device if parameter is None else parameter.device

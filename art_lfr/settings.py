@@ -1,0 +1,91 @@
+"""The settings of local flatness regularization, their checks, and their defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.geometry import parse_norm
+
+ESTIMATORS = ("finite-difference", "exact")
+BATCH_NORM_MODES = ("eval", "train")
+
+
+@dataclass(frozen=True)
+class DefaultScale:
+    """Defaults of one norm as multiples of eps (a step's is a multiple of eps / steps)."""
+
+    step_size: float
+    lam: float
+    radius: float
+
+
+# Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment.
+DEFAULT_SCALES: dict[float, DefaultScale] = {
+    math.inf: DefaultScale(step_size=2.0, lam=1.0, radius=0.5),
+    2.0: DefaultScale(step_size=2.0, lam=1.0, radius=0.5),
+    1.0: DefaultScale(step_size=2.0, lam=1.0, radius=0.5),
+}
+
+
+@dataclass(frozen=True)
+class LFRSettings:
+    """The objective l(x) + lam * max over the eps-ball of ||grad l||_q, and how it is estimated.
+
+    All lengths are in raw input units. `None` takes the default of the norm, which scales with
+    eps. `radius` is the finite-difference radius h.
+
+    Raises ValueError or TypeError, naming the parameter, for anything out of range.
+    """
+
+    eps: float
+    norm: float | str = math.inf
+    steps: int = 10
+    step_size: float | None = None
+    lam: float | None = None
+    estimator: str = "finite-difference"
+    radius: float | None = None
+    batch_norm: str = "eval"
+    # The ART trainer calls these eps_step and max_iter; an error speaks the caller's language.
+    step_size_name: str = "step_size"
+    steps_name: str = "steps"
+
+    def __post_init__(self) -> None:
+        check_number("eps", self.eps)
+        parse_norm(self.norm)
+        check_integer(self.steps_name, self.steps, low=0)
+        check_number(self.step_size_name, self.step_size, low_allowed=False, optional=True)
+        check_number("lam", self.lam, optional=True)
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_number("radius", self.radius, low_allowed=False, optional=True)
+        check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
+        if self.eps == 0 and self.radius is None and self.estimator == "finite-difference":
+            raise ValueError(
+                "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
+                "because the default radius is a multiple of eps"
+            )
+
+    @property
+    def p(self) -> float:
+        """The exponent of the ball's norm."""
+        return parse_norm(self.norm)
+
+    @property
+    def resolved_step_size(self) -> float:
+        """The length of an ascent step."""
+        if self.step_size is not None:
+            return float(self.step_size)
+        return DEFAULT_SCALES[self.p].step_size * self.eps / max(1, self.steps)
+
+    @property
+    def resolved_lam(self) -> float:
+        """The weight of the penalty."""
+        return DEFAULT_SCALES[self.p].lam * self.eps if self.lam is None else float(self.lam)
+
+    @property
+    def resolved_radius(self) -> float:
+        """The finite-difference radius h."""
+        return (
+            DEFAULT_SCALES[self.p].radius * self.eps if self.radius is None else float(self.radius)
+        )
