@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from art_lfr.geometry import Box
 
@@ -21,12 +24,12 @@ def check_number(
         return
     allowed = f"a finite number {'>=' if low_allowed else '>'} {low:g}"
     allowed += ", or None" if optional else ""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; allowed: {allowed}") from None
-    if isinstance(value, bool | str):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or number < low or (number == low and not low_allowed):
         raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
@@ -36,16 +39,16 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
     if value is None and optional:
         return
     allowed = f"an integer >= {low}" + (", or None" if optional else "")
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
-    if value.__index__() < low:
+    if value < low:
         raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise unless `value` is one of `choices`; the error names the nearest."""
     choices = tuple(choices)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
 
@@ -56,6 +59,12 @@ def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) ->
         _raise_unknown(owner, next(iter(unknown)), tuple(known))
 
 
+def keywords_of(function: Callable[..., object]) -> list[str]:
+    """The names of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
 def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
     nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
     raise TypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
@@ -64,6 +73,19 @@ def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
 def _nearest(value: object, choices: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_type(name: str, value: object, kind: type, allowed: str) -> None:
+    """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
+
+
+def check_batch(model: object, x: object, y: object) -> None:
+    """Raise TypeError unless these are a module and two tensors."""
+    check_type("model", model, nn.Module, "a torch.nn.Module")
+    check_type("x", x, Tensor, "a tensor")
+    check_type("y", y, Tensor, "a tensor")
 
 
 def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
@@ -84,6 +106,7 @@ def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
         raise ValueError(
             f"{name} has values from {float(x.min()):g} to {float(x.max()):g}; allowed: inside "
             f"the bounds, [{low:g}, {high:g}]"
+            + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
         )
 
 
@@ -106,6 +129,9 @@ def check_labels(name: str, y: Tensor, count: int, classes: int | None = None) -
 def as_tensor(name: str, value: object) -> Tensor:
     """Turn an array into a tensor, or raise TypeError naming the parameter."""
     try:
+        if isinstance(value, np.ndarray) and value.ndim:
+            # torch takes no negative strides, such as those of x[::-1].
+            value = np.ascontiguousarray(value)
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(

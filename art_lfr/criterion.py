@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,34 +22,63 @@ class Criterion:
     """
 
     def __init__(self, loss: LossLike | Criterion = None) -> None:
-        if isinstance(loss, Criterion):
-            loss = loss._loss
+        self._loss: Callable[[Tensor, Tensor], Tensor]
+        # The losses that add up the entries of one sample: ones with reduction "sum", "batchmean".
+        self._adds_entries = False
         loss = nn.CrossEntropyLoss() if loss is None else loss
-        if isinstance(loss, nn.Module):
+        if isinstance(loss, Criterion):
+            self._loss, self._adds_entries = loss._loss, loss._adds_entries
+        elif isinstance(loss, nn.Module):
             if not hasattr(loss, "reduction"):
                 raise ValueError(
                     f"loss is {type(loss).__name__}, which has no `reduction`; allowed: a torch.nn "
                     "loss with `reduction`, or a callable (outputs, y) -> one value per sample"
                 )
             # A shallow copy: the user's loss keeps its own reduction, class weights are shared.
-            loss = copy.copy(loss)
-            loss.reduction = "none"
-        elif not callable(loss):
+            copied: Any = copy.copy(loss)
+            self._adds_entries = copied.reduction in ("sum", "batchmean")
+            copied.reduction = "none"
+            self._loss = copied
+        elif callable(loss):
+            self._loss = loss
+        else:
             raise TypeError(
                 f"loss is {loss!r}; allowed: None, a torch.nn loss with `reduction`, "
                 "or a callable (outputs, y) -> one value per sample"
             )
-        self._loss = loss
 
     def values(self, outputs: Tensor, y: Tensor) -> Tensor:
         """One loss value per sample, shape (N,)."""
-        values: Tensor = self._loss(outputs, y)
+        try:
+            values: object = self._loss(outputs, y.long() if self._takes_indices(y) else y)
+        except IndexError as error:
+            if not self._takes_indices(y):
+                raise
+            raise ValueError(
+                f"y has labels from {int(y.min())} to {int(y.max())}; allowed: 0 to "
+                f"{outputs.shape[1] - 1}, as the model has {outputs.shape[1]} classes"
+            ) from error
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"loss returned a {type(values).__name__}; allowed: a tensor, one value per sample"
+            )
         if values.dim() == 0 or len(values) != len(outputs):
             raise ValueError(
                 f"loss returned shape {tuple(values.shape)} for {len(outputs)} samples; "
                 "allowed: one value per sample"
             )
-        return values if values.dim() == 1 else values.flatten(1).mean(dim=1)
+        return self._per_sample(values)
+
+    def _per_sample(self, values: Tensor) -> Tensor:
+        if values.dim() == 1:
+            return values
+        entries = values.flatten(1)
+        return entries.sum(dim=1) if self._adds_entries else entries.mean(dim=1)
+
+    def _takes_indices(self, y: Tensor) -> bool:
+        return (
+            isinstance(self._loss, nn.CrossEntropyLoss | nn.NLLLoss) and not y.is_floating_point()
+        )
 
     def sample_weights(self, y: Tensor) -> Tensor | None:
         """The weight of each sample in the mean, shape (N,); None where all weigh the same."""
@@ -57,15 +86,27 @@ class Criterion:
             return None
         ignored = y == self._loss.ignore_index
         if self._loss.weight is None:
-            return (~ignored).float() if bool(ignored.any()) else None
-        weights = self._loss.weight[y.masked_fill(ignored, 0)]
-        return weights.masked_fill(ignored, 0.0)
+            return self._per_sample((~ignored).float()) if bool(ignored.any()) else None
+        weights = self._loss.weight[y.long().masked_fill(ignored, 0)]
+        return self._per_sample(weights.masked_fill(ignored, 0.0))
 
     def mean(self, values: Tensor, y: Tensor) -> Tensor:
         """The mean over samples as the user's loss takes it: a 0-dim tensor."""
         weights = self.sample_weights(y)
         # Values of weighted losses carry their weight already.
         return values.mean() if weights is None else values.sum() / weights.sum()
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """The predicted label of each sample, shape (N,); a single output is thresholded."""
+        if outputs.dim() > 1 and outputs.shape[1] > 1:
+            return outputs.argmax(dim=1)
+        threshold = 0.5 if isinstance(self._loss, nn.BCELoss) else 0.0
+        return (outputs.flatten() > threshold).long()
+
+    def correct(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Whether each sample's prediction is its label (an index, or a one-hot row), (N,)."""
+        labels = y.argmax(dim=1) if y.dim() == 2 and y.shape[1] > 1 else y.flatten().long()
+        return self.predicted(outputs) == labels
 
 
 def logits_of(outputs: object) -> Tensor:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from art_lfr.criterion import Criterion, logits_of
 from art_lfr.geometry import (
@@ -24,11 +25,14 @@ from art_lfr.geometry import (
     steepest_direction,
 )
 from art_lfr.modes import frozen, mode
+from art_lfr.randomness import preserved_random_state
 from art_lfr.settings import LFRSettings
 
 # A difference of two gradients below this many units in the last place of their largest entry is
 # rounding of the backward pass, not curvature.
 ROUNDING_ULPS = 16
+# The nodes that torch puts in place of a missing derivative.
+_NO_DERIVATIVE = ("torch::autograd::NotImplemented", "torch::autograd::Error")
 
 
 class LeastFlatPoint(NamedTuple):
@@ -44,12 +48,14 @@ def input_gradient(
 ) -> Tensor:
     """grad_x of each sample's loss, shape of x; with a graph through it where asked for.
 
-    Where `create_graph`, x must require gradients already.
+    Where `create_graph`, x must require gradients already, and an operation without a second
+    derivative raises RuntimeError.
     """
     with torch.enable_grad():
         if not create_graph:
             x = x.detach().requires_grad_(True)
-        total = criterion.values(logits_of(model(x)), y).sum()
+        # The model gets a copy: its first layer may work in place.
+        total = criterion.values(logits_of(model(x.clone())), y).sum()
         try:
             (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
         except RuntimeError as error:
@@ -59,7 +65,27 @@ def input_gradient(
                     "(a detach(), a no_grad block or a conversion to NumPy cuts the graph)"
                 ) from error
             raise
+    if create_graph:
+        _check_twice_differentiable(gradient)
     return gradient
+
+
+def _check_twice_differentiable(gradient: Tensor) -> None:
+    """Raise RuntimeError where an operation behind `gradient` has no derivative.
+
+    Left to torch, the error comes in the backward pass of the user's loop. Or never: a
+    `once_differentiable` function is an error in the derivative by parameters, but counts as a
+    constant in that by x.
+    """
+    waiting, seen = [gradient.grad_fn], set[Node | None]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() in _NO_DERIVATIVE:
+            raise no_second_derivative(f"{node.name()} in the graph of the gradient")
+        waiting.extend(following for following, _ in node.next_functions)
 
 
 def significant_difference(a: Tensor, b: Tensor) -> Tensor:
@@ -96,19 +122,24 @@ def curvature_direction(
 
 
 def second_derivative(value: Tensor, x: Tensor) -> Tensor:
-    """The gradient of `value`, itself made of gradients, in x; a clear error where there is none."""
+    """The gradient of `value`, itself made of gradients, in x.
+
+    Raises RuntimeError with the mend where there is none.
+    """
     try:
         (u,) = torch.autograd.grad(value, x, allow_unused=True)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise no_second_derivative(error) from error
+        raise no_second_derivative(str(error).splitlines()[0]) from error
     return torch.zeros_like(x) if u is None else u
 
 
-def no_second_derivative(error: RuntimeError) -> RuntimeError:
+def no_second_derivative(torch_said: str) -> RuntimeError:
     """The error that names the mend where double back-propagation is impossible."""
     return RuntimeError(
         "estimator is 'exact', but a layer has no second derivative; use "
-        f"estimator='finite-difference' (torch said: {str(error).splitlines()[0]})"
+        f"estimator='finite-difference' (torch said: {torch_said})"
     )
 
 
@@ -177,18 +208,20 @@ def flatness_values(
     """
     ball = Ball(settings.eps, settings.p, box)
     found: list[Tensor] = []
-    for x_batch, y_batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        values = [
-            find_least_flat_point(
-                model,
-                criterion,
-                x_batch,
-                y_batch,
-                ball=ball,
-                settings=settings,
-                start=draw(x_batch, generator),
-            ).flatness
-            for draw in [ball.start_point] + [ball.random_point] * (restarts - 1)
-        ]
-        found.append(torch.stack(values).amax(dim=0))
-    return torch.cat(found)
+    # Restarts outside, so that the first ascents draw the same noise however many follow.
+    with preserved_random_state(x.device):
+        for draw in [ball.start_point] + [ball.random_point] * (restarts - 1):
+            values = [
+                find_least_flat_point(
+                    model,
+                    criterion,
+                    x[i : i + batch_size],
+                    y[i : i + batch_size],
+                    ball=ball,
+                    settings=settings,
+                    start=draw(x[i : i + batch_size], generator),
+                ).flatness
+                for i in range(0, len(x), batch_size)
+            ]
+            found.append(torch.cat(values))
+    return torch.stack(found).amax(dim=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,10 +29,10 @@ START_NOISE = 0.001
 
 def parse_norm(norm: float | str) -> float:
     """Return the exponent p as a float from np.inf, "inf", 1, 2, "1" or "2"."""
-    if not isinstance(norm, bool):
+    if isinstance(norm, Real | str) and not isinstance(norm, bool):
         try:
             value = float(norm)
-        except (TypeError, ValueError):
+        except (ValueError, OverflowError):
             value = math.nan
         if value in (math.inf, 1.0, 2.0):
             return value
@@ -52,7 +53,8 @@ def sample_norm(v: Tensor, p: float) -> Tensor:
     """||v_i||_p of each sample: (N, ...) -> (N,). Half precision is accumulated in float32."""
     if v.dtype in (torch.float16, torch.bfloat16):
         v = v.float()
-    return torch.linalg.vector_norm(v.flatten(1), ord=p, dim=1)
+    norm: Tensor = torch.linalg.vector_norm(v.flatten(1), ord=p, dim=1)
+    return norm
 
 
 def dual_vector(g: Tensor, p: float) -> Tensor:
@@ -138,16 +140,13 @@ class Box:
         if not bool((low < high).all()):
             raise ValueError(f"bounds is {bounds!r}; allowed: low < high everywhere, without NaN")
         for bound in (low, high):
-            shape = tuple(like.shape[1:])
             try:
-                fits = torch.broadcast_shapes(bound.shape, shape) == torch.Size(shape)
-            except RuntimeError:
-                fits = False
-            if not fits:
+                bound.expand(like.shape[1:])
+            except RuntimeError as error:
                 raise ValueError(
-                    f"bounds has shape {tuple(bound.shape)}; "
-                    f"allowed: numbers, or arrays that broadcast to one sample, {shape}"
-                )
+                    f"bounds has shape {tuple(bound.shape)}; allowed: numbers, or arrays that "
+                    f"broadcast to one sample, {tuple(like.shape[1:])}"
+                ) from error
         return cls(low, high)
 
     def to(self, device: torch.device) -> Box:
@@ -197,33 +196,41 @@ class Ball:
         width = self.box.high - self.box.low
         unbounded = torch.full_like(width, self.eps / 100)
         scale = torch.where(width.isfinite(), START_NOISE * width, unbounded).clamp(max=self.eps)
-        return self.project(x + scale * normal_like(x, generator), x)
+        return self.project(x + (scale * normal_like(x, generator)).to(x.dtype), x)
 
     def random_point(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A point drawn uniformly from the ball around x, then clipped to the box."""
         if self.p == math.inf:
-            return self.project(x + self.eps * (2 * uniform_like(x, generator) - 1), x)
+            offset = 2 * uniform_like(x, generator) - 1
+            return self.project(x + (self.eps * offset).to(x.dtype), x)
         if self.p == 2.0:
             direction = normal_like(x, generator)
         else:
             # Laplace coordinates, normalised in l1, are uniform on the l1 sphere.
             u = uniform_like(x, generator) - 0.5
             direction = -u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7))
-        unit = direction / per_sample(_positive(sample_norm(direction, self.p).to(x.dtype)), x)
+        unit = direction / per_sample(_positive(sample_norm(direction, self.p)), x)
         radius = uniform_like(x.new_empty(len(x)), generator) ** (1.0 / x[0].numel())
-        return self.project(x + self.eps * per_sample(radius, x) * unit, x)
+        return self.project(x + (self.eps * per_sample(radius, x) * unit).to(x.dtype), x)
 
 
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise of x's shape, drawn on the generator's device."""
+    """Standard normal noise of x's shape, drawn on the generator's device, at least float32."""
     device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+    dtype = _at_least_float32(x)
+    return torch.randn(x.shape, generator=generator, device=device, dtype=dtype).to(x.device)
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform noise in [0, 1) of x's shape, drawn on the generator's device."""
+    """Uniform noise in [0, 1) of x's shape, drawn on the generator's device, at least float32."""
     device = x.device if generator is None else generator.device
-    return torch.rand(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
+    dtype = _at_least_float32(x)
+    return torch.rand(x.shape, generator=generator, device=device, dtype=dtype).to(x.device)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    # A uniform number in half precision is 0 once in a few hundred draws: its logarithm infinite.
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _positive(norm: Tensor) -> Tensor:

@@ -18,13 +18,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_inputs, check_labels, reject_unknown
+from art_lfr.arguments import (
+    check_batch,
+    check_inputs,
+    check_labels,
+    check_type,
+    keywords_of,
+    reject_unknown,
+)
 from art_lfr.criterion import Criterion, LossLike, logits_of
 from art_lfr.flatness import (
     LeastFlatPoint,
     find_least_flat_point,
     input_gradient,
-    no_second_derivative,
 )
 from art_lfr.geometry import Ball, Bounds, Box, dual_vector
 from art_lfr.modes import batch_norm_mode, frozen, normalisation_layers, protected_buffers
@@ -128,11 +134,8 @@ def _exact_penalty(
     model: nn.Module, criterion: Criterion, point: Tensor, y: Tensor, settings: LFRSettings
 ) -> Term:
     """||grad l(x')||_q with a graph through the gradient (double back-propagation)."""
-    try:
-        point = point.detach().requires_grad_(True)
-        gradient = input_gradient(model, criterion, point, y, create_graph=True)
-    except RuntimeError as error:
-        raise no_second_derivative(error) from error
+    point = point.detach().requires_grad_(True)
+    gradient = input_gradient(model, criterion, point, y, create_graph=True)
     # <g, s> with s held fixed: the same value and theta-gradient as ||g||_q, and 0 where g = 0.
     values = (gradient * dual_vector(gradient.detach(), settings.p)).flatten(1).sum(dim=1)
     return Term(1.0, criterion.mean(values, y))
@@ -161,7 +164,9 @@ class LFRLoss:
         generator: torch.Generator | None = None,
         **unknown: Any,
     ) -> None:
-        reject_unknown("LFRLoss()", unknown, lfr_loss.__kwdefaults__)
+        reject_unknown("LFRLoss()", unknown, keywords_of(lfr_loss))
+        if generator is not None:
+            check_type("generator", generator, torch.Generator, "a torch.Generator, or None")
         self.settings = LFRSettings(
             eps=eps,
             norm=norm,
@@ -178,6 +183,7 @@ class LFRLoss:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
+        check_batch(model, x, y)
         check_inputs("x", x)
         box = Box.from_bounds(self.bounds, x)
         check_inputs("x", x, box)
@@ -240,13 +246,14 @@ def lfr_loss(
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:
-        (total, clean, flatness), 0-dim tensors; flatness is the penalty without lam.
+        (total, clean, flatness), 0-dim tensors; flatness is the penalty without lam, and 0 where
+        lam is 0 (it is not computed).
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
-    reject_unknown("lfr_loss()", unknown, lfr_loss.__kwdefaults__)
+    reject_unknown("lfr_loss()", unknown, keywords_of(lfr_loss))
     objective = LFRLoss(
         eps=eps,
         lam=lam,

@@ -10,7 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import as_tensor, check_inputs, check_integer, check_labels
+from art_lfr.arguments import (
+    as_tensor,
+    check_inputs,
+    check_integer,
+    check_labels,
+    keywords_of,
+    reject_unknown,
+)
 from art_lfr.criterion import Criterion, LossLike
 from art_lfr.flatness import flatness_values
 from art_lfr.geometry import Bounds, Box
@@ -21,11 +28,13 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 @overload
-def local_flatness(model: nn.Module, x: Tensor, y: Tensor, **settings: Any) -> Tensor: ...
+def local_flatness(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Any
+) -> Tensor: ...
 
 
 @overload
-def local_flatness(model: object, x: Array, y: Array, **settings: Any) -> Array: ...
+def local_flatness(model: object, x: Array, y: Array, *, eps: float, **settings: Any) -> Array: ...
 
 
 def local_flatness(
@@ -44,6 +53,7 @@ def local_flatness(
     loss: LossLike = None,
     batch_size: int = 256,
     seed: int = 0,
+    **unknown: Any,
 ) -> Tensor | Array:
     """The local flatness of a loss around each sample, as found by projected ascent.
 
@@ -76,9 +86,12 @@ def local_flatness(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
+    reject_unknown("local_flatness()", unknown, keywords_of(local_flatness))
+    criterion = Criterion(loss)
     if isinstance(model, nn.Module):
         as_numpy = isinstance(x, np.ndarray)
         x_all, y_all = as_tensor("x", x), as_tensor("y", y)
+        check_inputs("x", x_all)
         check_labels("y", y_all, len(x_all))
     else:
         # Here, not above, so that a user without ART can measure his modules.
@@ -87,7 +100,7 @@ def local_flatness(
         adapter = ClassifierAdapter(model)
         as_numpy = True
         x_all, y_all = adapter.tensors(x, y)
-        model, bounds, loss = adapter.module, adapter.bounds, adapter.criterion
+        model, bounds, criterion = adapter.module, adapter.bounds, adapter.criterion
     settings = LFRSettings(
         eps=eps,
         norm=norm,
@@ -99,13 +112,13 @@ def local_flatness(
     )
     check_integer("restarts", restarts, low=1)
     check_integer("batch_size", batch_size, low=1)
-    check_inputs("x", x_all)
+    check_integer("seed", seed, low=0)
     box = Box.from_bounds(bounds, x_all)
     check_inputs("x", x_all, box)
     device = device_of(model, x_all)
     flatness = flatness_values(
         model,
-        Criterion(loss),
+        criterion,
         x_all.to(device),
         y_all.to(device),
         box=box.to(device),
@@ -114,4 +127,4 @@ def local_flatness(
         restarts=restarts,
         batch_size=batch_size,
     )
-    return flatness.cpu().numpy() if as_numpy else flatness
+    return flatness.cpu().numpy() if as_numpy else flatness.to(x_all.device)

@@ -18,10 +18,13 @@ from torch.nn.modules.batchnorm import _NormBase
 def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Put the whole model in train or eval mode; restore each module's own flag afterwards."""
     found = [(module, module.training) for module in model.modules()]
+    was_training = model.training
     try:
         model.train(training)
         yield
     finally:
+        # First by `train`, for layers that do more in it than to set the flag (LoRA merges).
+        model.train(was_training)
         for module, flag in found:
             module.training = flag
 

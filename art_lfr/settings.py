@@ -47,15 +47,12 @@ class LFRSettings:
     estimator: str = "finite-difference"
     radius: float | None = None
     batch_norm: str = "eval"
-    # The ART trainer calls these eps_step and max_iter; an error speaks the caller's language.
-    step_size_name: str = "step_size"
-    steps_name: str = "steps"
 
     def __post_init__(self) -> None:
         check_number("eps", self.eps)
         parse_norm(self.norm)
-        check_integer(self.steps_name, self.steps, low=0)
-        check_number(self.step_size_name, self.step_size, low_allowed=False, optional=True)
+        check_integer("steps", self.steps, low=0)
+        check_number("step_size", self.step_size, low_allowed=False, optional=True)
         check_number("lam", self.lam, optional=True)
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("radius", self.radius, low_allowed=False, optional=True)
@@ -89,3 +86,16 @@ class LFRSettings:
         return (
             DEFAULT_SCALES[self.p].radius * self.eps if self.radius is None else float(self.radius)
         )
+
+    def plain(self) -> dict[str, float | int | str]:
+        """The resolved settings, which a resumed run must share."""
+        return {
+            "norm": self.p,
+            "eps": float(self.eps),
+            "steps": int(self.steps),
+            "step_size": self.resolved_step_size,
+            "lam": self.resolved_lam,
+            "estimator": self.estimator,
+            "radius": self.resolved_radius,
+            "batch_norm": self.batch_norm,
+        }

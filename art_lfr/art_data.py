@@ -1,0 +1,107 @@
+"""ART's data generators and evasion attacks, as the training loop takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from art.attacks import EvasionAttack
+from art.data_generators import DataGenerator
+from torch import Tensor
+
+from art_lfr.arguments import check_number
+from art_lfr.classifier import ClassifierAdapter
+
+
+class GeneratorBatches:
+    """The batches of an ART `DataGenerator`, checked one by one.
+
+    The generator alone decides the order; a resumed run is identical only if it is.
+    """
+
+    def __init__(self, generator: object, adapter: ClassifierAdapter) -> None:
+        if not isinstance(generator, DataGenerator):
+            raise TypeError(
+                f"generator is a {type(generator).__name__}; allowed: an "
+                "art.data_generators.DataGenerator, such as PyTorchDataGenerator"
+            )
+        if not generator.size or not generator.batch_size:
+            raise ValueError(
+                f"generator has size {generator.size!r} and batch_size {generator.batch_size!r}; "
+                "allowed: both known and above 0"
+            )
+        self._generator = generator
+        self._adapter = adapter
+        self.batch_size = int(generator.batch_size)
+        self._count = math.ceil(generator.size / generator.batch_size)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._count
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """As many batches as cover the generator's size once."""
+        for _ in range(self._count):
+            x, y = self._adapter.tensors(*self._generator.get_batch(), suffix=" of a batch")
+            yield x.to(self._adapter.device), y.to(self._adapter.device)
+
+    def sample(self, count: int, seed: int) -> None:
+        """None: a generator cannot be read without moving it on."""
+        return
+
+    def fingerprint(self) -> str:
+        """Empty: the data cannot be known beforehand."""
+        return ""
+
+
+class CleanTermAttack:
+    """Replaces a part of each batch by adversarial examples of ART attacks, for the clean term.
+
+    Args:
+        attacks: One `EvasionAttack` or several, of which one is drawn for each batch.
+        ratio: The part of each batch that is attacked, in (0, 1].
+        adapter: The classifier that is trained.
+    """
+
+    def __init__(self, attacks: object, ratio: float, adapter: ClassifierAdapter) -> None:
+        listed: Sequence[Any] = attacks if isinstance(attacks, list | tuple) else [attacks]
+        for attack in listed:
+            if not isinstance(attack, EvasionAttack):
+                raise TypeError(
+                    f"attack is a {type(attack).__name__}; allowed: an "
+                    "art.attacks.EvasionAttack, or a list of them"
+                )
+            if getattr(attack, "targeted", False):
+                raise ValueError(
+                    f"attack is a targeted {type(attack).__name__}; allowed: untargeted attacks"
+                )
+            if tuple(attack.estimator.input_shape) != tuple(adapter.classifier.input_shape):
+                raise ValueError(
+                    f"attack has an estimator with input_shape {attack.estimator.input_shape}; "
+                    f"allowed: {adapter.classifier.input_shape}, that of the classifier"
+                )
+        if not listed:
+            raise ValueError("attack is an empty list; allowed: at least one attack, or None")
+        check_number("ratio", ratio, low_allowed=False)
+        if ratio > 1:
+            raise ValueError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
+        self._attacks = listed
+        self._ratio = ratio
+        self._adapter = adapter
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """The batch with `ratio` of its samples replaced by adversarial ones."""
+        chosen = int(torch.randint(len(self._attacks), (), generator=generator))
+        count = max(1, round(self._ratio * len(x)))
+        indices = torch.randperm(len(x), generator=generator)[:count].to(x.device)
+        labels = y.argmax(dim=1) if y.dim() == 2 and y.shape[1] > 1 else y.flatten().long()
+        # ART's attacks leave the network in eval mode.
+        with self._adapter.network_mode(training=False):
+            adversarial = self._attacks[chosen].generate(
+                x=x[indices].cpu().numpy(), y=labels[indices].cpu().numpy()
+            )
+        attacked = x.clone()
+        attacked[indices] = torch.as_tensor(adversarial, dtype=x.dtype, device=x.device)
+        return attacked

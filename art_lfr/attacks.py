@@ -1,0 +1,335 @@
+"""Attacks on one model, under one name each: those of the quick set, and any of ART's.
+
+An attack is a callable that takes raw inputs and index labels, both tensors on the CPU, and
+returns adversarial examples of the same shape. `evaluation.run_attack` runs and checks it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from art_lfr.arguments import as_tensor, check_choice, check_inputs, check_labels
+from art_lfr.criterion import logits_of
+from art_lfr.geometry import Ball, Bounds, Box
+from art_lfr.modes import device_of, frozen, mode
+from art_lfr.randomness import preserved_random_state
+
+Attack: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+QUICK = ("PGD-40", "APGD-T", "Square")
+PGD_STEPS = 40
+SQUARE_QUERIES = 1000
+# The targeted DLR loss of APGD-T needs the fourth largest logit.
+FEWEST_CLASSES_FOR_APGD_T = 4
+
+
+class LogitsModule(nn.Module):
+    """Raw inputs of any floating type to float32 logits of shape (N, classes)."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, ...) to logits."""
+        return logits_of(self.network(x.to(self.dtype))).float()
+
+
+class UnitBoxModule(nn.Module):
+    """Inputs in [0, 1] to logits: the affine map onto the valid box, then the model."""
+
+    def __init__(self, network: nn.Module, low: Tensor, width: float) -> None:
+        super().__init__()
+        self.network = network
+        self.low = low
+        self.width = width
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Map (N, ...) in [0, 1] to logits."""
+        logits: Tensor = self.network(self.low + self.width * unit)
+        return logits
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under attack: its logits from raw inputs, checked data, and the feasible ball.
+
+    `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `classifier` is the user's own ART
+    classifier, or None for a plain module.
+    """
+
+    module: nn.Module
+    classifier: Any
+    x: Tensor
+    y: Tensor
+    ball: Ball
+    bounds: Bounds
+    classes: int
+    device: torch.device
+    batch_size: int
+    seed: int
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of raw inputs, in eval mode, on the CPU."""
+        with torch.no_grad():
+            return torch.cat(
+                [self.module(b.to(self.device)).cpu() for b in x.split(self.batch_size)]
+            )
+
+    def correct(self, x: Tensor, y: Tensor) -> Tensor:
+        """Whether each sample is classified as its label; logits that are NaN count as wrong."""
+        logits = self.logits(x)
+        return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
+
+
+def make_target(
+    model: object,
+    x: Any,
+    y: Any,
+    *,
+    eps: float,
+    p: float,
+    bounds: Bounds,
+    batch_size: int,
+    seed: int,
+) -> Target:
+    """Check a model with its data and bring them into one form, whatever the user has.
+
+    A classifier's own `clip_values` stand for `bounds`. Raises TypeError and ValueError, naming
+    the parameter.
+    """
+    classifier = None
+    if isinstance(model, nn.Module):
+        inputs = as_tensor("x", x).detach().cpu()
+        check_inputs("x", inputs)
+        parameter = next((q for q in model.parameters() if q.is_floating_point()), None)
+        dtype = torch.float32 if parameter is None else parameter.dtype
+        inputs, device = inputs.float(), device_of(model, inputs)
+        module = LogitsModule(model, dtype)
+        box = Box.from_bounds(bounds, inputs)
+        check_inputs("x", inputs, box)
+        labels = as_tensor("y", y).detach().cpu()
+        check_labels("y", labels, len(inputs))
+    else:
+        # Here, not above, so that a plain module can be described without ART's seconds of import.
+        from art_lfr.classifier import ClassifierAdapter
+
+        adapter = ClassifierAdapter(model, "model")
+        classifier, device, bounds = adapter.classifier, adapter.device, adapter.bounds
+        inputs = adapter.inputs(x).float()
+        labels = adapter.labels(y, len(inputs))
+        module = LogitsModule(adapter.module, adapter.dtype)
+        box = Box.from_bounds(bounds, inputs)
+    with unharmed(module, device), torch.no_grad():
+        logits = module(inputs[:2].to(device))
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
+            "shape (N, classes), at least two classes"
+        )
+    classes = logits.shape[1]
+    if labels.dim() == 2 and labels.shape[1] == classes:
+        labels = labels.argmax(dim=1)
+    if labels.dim() != 1 or bool((labels != labels.long()).any()):
+        raise ValueError(
+            f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: integer labels "
+            f"of shape (N,), or one-hot rows of shape (N, {classes})"
+        )
+    check_labels("y", labels, len(inputs), classes)
+    return Target(
+        module=module,
+        classifier=classifier,
+        x=inputs,
+        y=labels.long(),
+        ball=Ball(eps, p, box),
+        bounds=bounds,
+        classes=classes,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+@contextmanager
+def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode without parameter gradients; modes, flags, `.grad` and random state come back.
+
+    ART's attacks switch modes, clear `.grad` and draw from the global generators.
+    """
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with preserved_random_state(device), mode(module, training=False), frozen(module):
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+def resolve_attacks(attacks: object, target: Target) -> dict[str, Attack]:
+    """The attacks to run, by name.
+
+    `attacks` is "quick", a name, an ART attack, a sequence of names and ART attacks, or a mapping
+    from a user's name to an ART attack. Raises ValueError or TypeError, naming `attacks`.
+    """
+    if isinstance(attacks, Mapping):
+        return {str(name): art_attack(value, target) for name, value in attacks.items()}
+    if isinstance(attacks, str):
+        attacks = list(QUICK) if attacks == "quick" else [attacks]
+    elif not isinstance(attacks, Sequence):
+        attacks = [attacks]
+    found: dict[str, Attack] = {}
+    for attack in attacks:
+        if isinstance(attack, str):
+            check_choice("attacks", attack, ["quick", *QUICK])
+            names = QUICK if attack == "quick" else (attack,)
+            found |= dict(quick_attack(name, target) for name in names)
+        else:
+            name, count = type(attack).__name__, 1
+            while name in found:
+                count += 1
+                name = f"{type(attack).__name__} {count}"
+            found[name] = art_attack(attack, target)
+    return found
+
+
+def quick_attack(name: str, target: Target) -> tuple[str, Attack]:
+    """One attack of the quick set: PGD-40 (ART), APGD-T, Square with 1,000 queries (pyautoattack).
+
+    PGD-40 has one random start and steps of 2.5 eps / 40. With fewer than four classes APGD-CE
+    takes the place of APGD-T, whose loss needs four.
+    """
+    if name == "PGD-40":
+        return name, pgd(target)
+    if name == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
+        name = "APGD-CE"
+    return name, auto_attack(name, target)
+
+
+def pgd(target: Target) -> Attack:
+    """ART's ProjectedGradientDescent, 40 steps."""
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    return art_attack(
+        ProjectedGradientDescent(
+            _classifier(target),
+            norm=target.ball.p if target.ball.p == math.inf else int(target.ball.p),
+            eps=target.ball.eps,
+            eps_step=2.5 * target.ball.eps / PGD_STEPS,
+            max_iter=PGD_STEPS,
+            num_random_init=1,
+            batch_size=target.batch_size,
+            verbose=False,
+        ),
+        target,
+    )
+
+
+def auto_attack(name: str, target: Target) -> Attack:
+    """APGD-CE, APGD-T or Square of AutoAttack (Croce & Hein 2020), batch by batch.
+
+    They attack inputs in [0, 1], so the box is mapped onto it. Raises ValueError where the box is
+    missing or not equally wide everywhere, and for Square where x is not (N, C, H, W).
+    """
+    from pyautoattack import AutoAttack
+
+    instead = "another list of attacks, e.g. attacks=['PGD-40']"
+    low, high = target.ball.box.low, target.ball.box.high
+    widths = (high - low).flatten()
+    width = float(widths[0])
+    if not math.isfinite(width) or bool((widths - width).abs().max() > 1e-6 * width):
+        raise ValueError(
+            f"bounds is {target.bounds!r}, but {name} needs finite bounds, equally wide for all "
+            f"features; allowed: such bounds (clip_values of a classifier), or {instead}"
+        )
+    if name == "Square" and target.x.dim() != 4:
+        raise ValueError(
+            f"x has shape {tuple(target.x.shape)}, but Square needs images (N, C, H, W); allowed: "
+            f"such images, or {instead}"
+        )
+    low = low.to(target.device)
+    suite = AutoAttack(
+        UnitBoxModule(target.module, low, width),
+        attacks=[],
+        device=target.device,
+        eps=target.ball.eps / width,
+        norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[target.ball.p],
+        seed=target.seed,
+        version="custom",
+    )
+    suite.apgd.loss = "ce"
+    suite.apgd_targeted.n_target_classes = min(9, target.classes - 1)
+    suite.square.n_queries = SQUARE_QUERIES
+    # Called one by one: the suite's own run installs a trace function, which ends a debugger.
+    perturb = {"APGD-CE": suite.apgd, "APGD-T": suite.apgd_targeted, "Square": suite.square}[name]
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        found = []
+        for x_batch, y_batch in zip(
+            x.split(target.batch_size), y.split(target.batch_size), strict=True
+        ):
+            unit = ((x_batch.to(target.device) - low) / width).clamp(0, 1)
+            unit_found = perturb.perturb(unit, y_batch.to(target.device)).detach()
+            # An untouched coordinate keeps its value, free of the rounding of the map.
+            moved = torch.where(
+                unit_found == unit, x_batch.to(target.device), low + width * unit_found
+            )
+            found.append(moved.cpu())
+        return torch.cat(found)
+
+    return attack
+
+
+def art_attack(attack: Any, target: Target) -> Attack:
+    """An ART evasion attack as a callable on tensors."""
+    from art.attacks import EvasionAttack
+    from art.attacks.evasion import AutoAttack
+
+    if not isinstance(attack, EvasionAttack):
+        raise TypeError(
+            f"attacks has a {type(attack).__name__}; allowed: 'quick', {', '.join(map(repr, QUICK))}, "
+            "and evasion attacks of ART (art.attacks.evasion)"
+        )
+    if getattr(attack, "targeted", False) is True and not isinstance(attack, AutoAttack):
+        raise ValueError(
+            f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted attacks, "
+            "as the labels given are the true ones"
+        )
+    return partial(_generate, attack, target)
+
+
+def _generate(attack: Any, target: Target, x: Tensor, y: Tensor) -> Tensor:
+    one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
+    # ART may write to what it is given.
+    found = attack.generate(x=x.numpy().copy(), y=one_hot)
+    return torch.as_tensor(found)
+
+
+def _classifier(target: Target) -> Any:
+    """The user's classifier, or one made around a plain module."""
+    if target.classifier is not None:
+        return target.classifier
+    from art.estimators.classification import PyTorchClassifier
+
+    box = target.ball.box
+    bounded = bool(box.low.isfinite().any() or box.high.isfinite().any())
+    with torch.cuda.device(target.device if target.device.type == "cuda" else -1):
+        return PyTorchClassifier(
+            target.module,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(target.x.shape[1:]),
+            nb_classes=target.classes,
+            clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
+            device_type="gpu" if target.device.type == "cuda" else "cpu",
+        )

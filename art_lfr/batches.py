@@ -1,0 +1,70 @@
+"""Where the training loop's batches come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Batches(Protocol):
+    """One epoch after another of (inputs, targets) on the training device."""
+
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the next epoch; `generator` draws their order."""
+        ...
+
+    def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor] | None:
+        """A fixed random subset to monitor training on, or None where there is none."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What a resumed run must find again; empty where it cannot be known."""
+        ...
+
+
+class TensorBatches:
+    """Shuffled batches of tensors that stay on the device.
+
+    A last batch of one sample joins the batch before it: BatchNorm has no statistics of one.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
+        self.x, self.y = x.to(device), y.to(device)
+        self.batch_size = batch_size
+        full, rest = divmod(len(x), batch_size)
+        self._sizes = [batch_size] * full + ([rest] if rest else [])
+        if rest == 1 and full:
+            self._sizes[-2:] = [batch_size + 1]
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._sizes)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples once, in an order drawn from `generator`."""
+        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
+        for indices in torch.split(order, self._sizes):
+            yield self.x[indices], self.y[indices]
+
+    def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The same `count` samples (or all) for the same seed."""
+        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        indices = order[:count].to(self.x.device)
+        return self.x[indices], self.y[indices]
+
+    def fingerprint(self) -> str:
+        """A hash of shapes and values."""
+        digest = hashlib.blake2b(repr((self.x.shape, self.y.shape)).encode(), digest_size=16)
+        for tensor in (self.x, self.y):
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""What is measured after an epoch: clean and robust accuracy, flatness, collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.criterion import Criterion, logits_of
+from art_lfr.flatness import flatness_values, input_gradient
+from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.modes import frozen, mode
+from art_lfr.settings import LFRSettings
+
+PGD_STEPS = 10
+
+
+def projected_gradient_descent(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Adversarial examples by PGD from a random start (Madry et al. 2018), model in eval mode.
+
+    x_{k+1} = project(x_k + step_size * steepest(grad l(x_k))). Shape of x. A quick watch over
+    training, not an evaluation: use `art_lfr.evaluate` for a number to report.
+    """
+    point = ball.random_point(x, generator)
+    with mode(model, training=False), frozen(model):
+        for _ in range(steps):
+            gradient = input_gradient(model, criterion, point, y)
+            gradient = gradient.masked_fill(ball.box.blocked(point, gradient), 0.0)
+            point = ball.project(point + step_size * steepest_direction(gradient, ball.p), x)
+    return point
+
+
+def classify(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-sample loss, correctness and predicted label, each (N,), in eval mode."""
+    losses, correct, labels = [], [], []
+    with mode(model, training=False), torch.no_grad():
+        for start in range(0, len(x), batch_size):
+            targets = y[start : start + batch_size]
+            outputs = logits_of(model(x[start : start + batch_size]))
+            losses.append(criterion.values(outputs, targets))
+            correct.append(criterion.correct(outputs, targets))
+            labels.append(criterion.predicted(outputs))
+    return torch.cat(losses), torch.cat(correct), torch.cat(labels)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Measures a model on fixed samples: clean on all of them, PGD and flatness on the first few.
+
+    Metrics are named `<prefix>_accuracy`, `_loss`, `_robust_accuracy` (clean and PGD-10 right),
+    `_flatness`. The generator is seeded anew each time, so that epochs are comparable.
+    """
+
+    prefix: str
+    x: Tensor
+    y: Tensor
+    attacked: int
+    batch_size: int
+    seed: int
+
+    def measure(
+        self, model: nn.Module, criterion: Criterion, box: Box, settings: LFRSettings
+    ) -> tuple[dict[str, float], Tensor]:
+        """The metrics, and the predicted labels of all samples."""
+        loss, correct, labels = classify(model, criterion, self.x, self.y, self.batch_size)
+        x, y = self.x[: self.attacked], self.y[: self.attacked]
+        generator = torch.Generator().manual_seed(self.seed)
+        ball = Ball(settings.eps, settings.p, box)
+        adversarial = torch.cat(
+            [
+                projected_gradient_descent(
+                    model,
+                    criterion,
+                    x_batch,
+                    y_batch,
+                    ball=ball,
+                    steps=PGD_STEPS,
+                    step_size=2.5 * settings.eps / PGD_STEPS,
+                    generator=generator,
+                )
+                for x_batch, y_batch in zip(
+                    torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True
+                )
+            ]
+        )
+        _, held, _ = classify(model, criterion, adversarial, y, self.batch_size)
+        flatness = flatness_values(
+            model,
+            criterion,
+            x,
+            y,
+            box=box,
+            # What training measures must not depend on which estimator it trains with.
+            settings=replace(settings, estimator="finite-difference"),
+            generator=generator,
+            batch_size=self.batch_size,
+        )
+        metrics = {
+            "loss": loss.mean(),
+            "accuracy": correct.double().mean(),
+            "robust_accuracy": (held & correct[: self.attacked]).double().mean(),
+            "flatness": flatness.mean(),
+        }
+        return {f"{self.prefix}_{name}": float(value) for name, value in metrics.items()}, labels
+
+
+def is_constant(labels: Tensor, targets: Tensor) -> bool:
+    """Whether one class is predicted for all of at least ten samples that have several."""
+    several = bool((targets != targets[0]).any())
+    return len(labels) >= 10 and several and bool((labels == labels[0]).all())

@@ -1,0 +1,63 @@
+"""How a run trains, beside the settings of the LFR objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from art_lfr.arguments import check_integer, check_number
+from art_lfr.augmentation import Augmentation
+from art_lfr.selection import check_metrics
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a run trains, beside the LFR settings. `None` switches a part off.
+
+    Attributes:
+        warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
+        augment: (batch, generator) -> batch, applied before the ascent.
+        max_grad_norm: Clip the gradient to this l2 norm, > 0.
+        ema_decay: Decay of an exponential moving average of the weights, in (0, 1).
+        best_metric: Keep the weights of the best epoch by this metric, or by the first of
+            several, with the others to break ties.
+        patience: Stop after so many epochs without a better `best_metric`, >= 1.
+        monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
+        seed: Seed of everything random.
+        verbose: Show a progress bar.
+    """
+
+    warmup_epochs: float = 0.0
+    augment: Augmentation | None = None
+    max_grad_norm: float | None = None
+    ema_decay: float | None = None
+    best_metric: str | tuple[str, ...] | None = None
+    patience: int | None = None
+    monitor_samples: int = 256
+    seed: int = 0
+    verbose: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("warmup_epochs", self.warmup_epochs)
+        if self.augment is not None and not callable(self.augment):
+            raise TypeError(
+                f"augment is {self.augment!r}; allowed: a callable (batch, generator), or None"
+            )
+        check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
+        check_number("ema_decay", self.ema_decay, low_allowed=False, optional=True)
+        if self.ema_decay is not None and self.ema_decay >= 1:
+            raise ValueError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")
+        check_metrics(self.best_metric)
+        check_integer("patience", self.patience, low=1, optional=True)
+        if self.patience is not None and self.best_metric is None:
+            raise ValueError(
+                f"patience is {self.patience!r} with best_metric None; allowed: a best_metric "
+                "that says what must improve"
+            )
+        check_integer("monitor_samples", self.monitor_samples, low=1)
+        check_integer("seed", self.seed, low=0)
+
+    def plain(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it resumes."""
+        names = ("warmup_epochs", "max_grad_norm", "ema_decay", "best_metric", "patience", "seed")
+        return {name: getattr(self, name) for name in names}

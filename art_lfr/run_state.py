@@ -1,0 +1,174 @@
+"""All that a training run carries from one epoch to the next, and how it is saved and resumed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.averaging import WeightAverage, copied_state, same_state
+from art_lfr.checkpoint import FORMAT, LAST, load_run, save_atomically, to_plain
+from art_lfr.scheduling import Schedule
+from art_lfr.selection import BestWeights
+
+
+class RunState:
+    """A run's position, history, random states, averaged and best weights.
+
+    It lives as long as its trainer: each call of `fit` is a part of the run. `epoch` counts the
+    epochs of the run, `first_epoch` and `last_epoch` bound those of the present call.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.run_id = uuid.uuid4().hex
+        self.generator = torch.Generator().manual_seed(seed)
+        self.random: dict[str, Any] | None = None
+        self.epoch = self.first_epoch = self.last_epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.average: WeightAverage | None = None
+        self.best: BestWeights | None = None
+        self.stopped = False
+        self.collapse_reported = False
+        self._path: Path | None = None
+        self._identity: dict[str, Any] = {}
+        # The weights to go on from, where the user was handed others (averaged or best ones).
+        self._raw: dict[str, Tensor] | None = None
+        self._handed: dict[str, Tensor] | None = None
+
+    def begin(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        *,
+        nb_epochs: int,
+        ema_decay: float | None,
+        checkpoint_dir: Path | None,
+        resume: bool,
+        identity: dict[str, Any],
+    ) -> None:
+        """Start a call of `fit`: go on in memory, resume from a checkpoint, or start fresh.
+
+        Raises ValueError, before anything changes, where the directory holds another run and
+        `resume` is False, or where the checkpoint belongs to other settings, data or network.
+        """
+        path = None if checkpoint_dir is None else checkpoint_dir / LAST
+        content = load_run(path) if path is not None and path.exists() else None
+        foreign = content is not None and content["run_id"] != self.run_id
+        if foreign and not resume:
+            raise ValueError(
+                f"checkpoint_dir is {str(checkpoint_dir)!r}, which holds a run; allowed: a new "
+                "directory, or resume=True to go on with it"
+            )
+        if content is not None and foreign:
+            _check_same_run(content, identity, network)
+            self._restore(content, network, optimizer, schedule)
+        else:
+            self.first_epoch, self.stopped = self.epoch, False
+            if self._raw is not None and self._handed is not None:
+                if same_state(network, self._handed):
+                    network.load_state_dict(self._raw)
+                else:  # the user has put other weights in: their average starts anew
+                    self.average = None
+        self._raw = self._handed = None
+        if ema_decay is not None and self.average is None:
+            self.average = WeightAverage(network, ema_decay)
+        self.last_epoch = self.first_epoch + nb_epochs
+        self._path, self._identity = path, identity
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def hand_over(self, network: nn.Module) -> None:
+        """Leave the best weights in the network, or the averaged ones, or the last."""
+        if self.best is None and self.average is None:
+            return
+        self._raw = copied_state(network)
+        if self.best is not None:
+            network.load_state_dict(self.best.state)
+        elif self.average is not None:
+            network.load_state_dict(self.average.state)
+        self._handed = copied_state(network)
+
+    def save(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
+    ) -> None:
+        """Write the checkpoint, where the run has a directory."""
+        if self._path is None:
+            return
+        content = {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "identity": self._identity,
+            "position": [self.epoch, self.first_epoch],
+            "stopped": self.stopped,
+            "collapse_reported": self.collapse_reported,
+            "history": self.history,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": schedule.state(),
+            "average": None
+            if self.average is None
+            else [self.average.decay, self.average.steps, self.average.state],
+            "best": None if self.best is None else self.best.to_plain(),
+            "random": self.random,
+            "generator": self.generator.get_state(),
+        }
+        save_atomically(to_plain(content, "checkpoint"), self._path)
+
+    def _restore(
+        self,
+        content: dict[str, Any],
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+    ) -> None:
+        schedule.load(content["scheduler"])
+        optimizer.load_state_dict(content["optimizer"])
+        network.load_state_dict(content["network"])
+        self.run_id = content["run_id"]
+        self.epoch, self.first_epoch = content["position"]
+        self.stopped = content["stopped"]
+        self.collapse_reported = content["collapse_reported"]
+        self.history[:] = content["history"]
+        self.random = content["random"]
+        self.generator.set_state(content["generator"])
+        self.best = None if content["best"] is None else BestWeights(**content["best"])
+        self.average = None
+        if content["average"] is not None:
+            decay, steps, state = content["average"]
+            self.average = WeightAverage(network, decay)
+            self.average.steps = steps
+            for name, value in state.items():
+                self.average.state[name].copy_(value)
+
+
+def _check_same_run(
+    content: Mapping[str, Any], identity: Mapping[str, Any], network: nn.Module
+) -> None:
+    """Raise ValueError, naming the difference, unless a checkpoint belongs to this run."""
+    saved = _flatten(content["identity"])
+    for name, value in _flatten(to_plain(identity, "settings")).items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{name} is {value!r}, but the run in checkpoint_dir has {saved.get(name)!r}; "
+                "allowed: the same, or another directory"
+            )
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in content["network"].items()}
+    if own != theirs:
+        name = sorted(set(own.items()) ^ set(theirs.items()))[0][0]
+        raise ValueError(
+            f"classifier has {own.get(name)} as the shape of {name!r}, but the run in "
+            f"checkpoint_dir has {theirs.get(name)}; allowed: the same network"
+        )
+
+
+def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat.update(_flatten(value) if isinstance(value, Mapping) else {name: value})
+    return flat

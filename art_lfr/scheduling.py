@@ -1,0 +1,69 @@
+"""Learning-rate schedulers: anything with `step`, called after each epoch or each batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from art_lfr.arguments import check_choice
+from art_lfr.checkpoint import like_template, to_plain
+
+
+class Schedule:
+    """A scheduler and when it steps; None does nothing.
+
+    Raises TypeError for an object without `step`, ValueError for an unknown interval.
+    """
+
+    def __init__(self, scheduler: Any, interval: str) -> None:
+        if scheduler is not None and not callable(getattr(scheduler, "step", None)):
+            raise TypeError(
+                f"scheduler is {scheduler!r}; allowed: an object with a method `step`, such as "
+                "those of torch.optim.lr_scheduler, or None"
+            )
+        check_choice("scheduler_interval", interval, ("epoch", "batch"))
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def after_batch(self) -> None:
+        """Step where the interval is a batch."""
+        if self.scheduler is not None and self.interval == "batch":
+            self.scheduler.step()
+
+    def after_epoch(self, loss: float) -> None:
+        """Step where the interval is an epoch; `ReduceLROnPlateau` is shown the loss."""
+        if self.scheduler is None or self.interval != "epoch":
+            return
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
+
+    def check_can_be_saved(self) -> None:
+        """Raise ValueError where the scheduler has no state to save or none that is plain."""
+        if self.scheduler is None:
+            return
+        if not hasattr(self.scheduler, "state_dict"):
+            raise ValueError(
+                f"scheduler is a {type(self.scheduler).__name__} without `state_dict`; allowed "
+                "with checkpoint_dir: a scheduler that can be saved"
+            )
+        self.state()
+
+    def state(self) -> dict[str, Any] | None:
+        """The scheduler's state for a checkpoint."""
+        if self.scheduler is None:
+            return None
+        plain: dict[str, Any] = to_plain(self.scheduler.state_dict(), "scheduler.state_dict()")
+        return plain
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Restore what `state` returned."""
+        if (state is None) != (self.scheduler is None):
+            raise ValueError(
+                f"scheduler is {self.scheduler!r}; allowed: a scheduler if, and only if, the run "
+                "that is resumed had one"
+            )
+        if state is not None:
+            self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))

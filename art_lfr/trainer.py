@@ -1,0 +1,266 @@
+"""Local flatness regularization as an ART trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from art.defences.trainer.trainer import Trainer
+
+from art_lfr.arguments import check_integer, check_number, reject_unknown
+from art_lfr.art_data import CleanTermAttack, GeneratorBatches
+from art_lfr.augmentation import Augmentation
+from art_lfr.batches import Batches, TensorBatches
+from art_lfr.classifier import ClassifierAdapter
+from art_lfr.options import TrainingOptions
+from art_lfr.scheduling import Schedule
+from art_lfr.settings import LFRSettings
+from art_lfr.summary import open_summary
+from art_lfr.training import Record, TrainingLoop, check_fit_arguments
+
+Array = npt.NDArray[Any]
+
+
+class AdversarialTrainerLFRPyTorch(Trainer):
+    """Train an ART classifier on l(x) + lam * max over the eps-ball of ||grad l||_q.
+
+    The classifier brings the network, the loss, the optimizer, `clip_values` and preprocessing.
+    All lengths are in the raw units of x, before preprocessing. Source: Xu, Li, Jiang, Xia,
+    "Adversarial Defense via Local Flatness Regularization", ICIP 2020; the finite-difference
+    estimator is this package's own.
+
+    Args:
+        classifier: A `PyTorchClassifier` (or `HuggingFaceClassifierPyTorch`) with an optimizer.
+        norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
+        eps: Radius of the ball, >= 0.
+        eps_step: Length of an ascent step. None: the norm's default, a multiple of eps / max_iter.
+        max_iter: Ascent steps K, >= 0.
+        lam: Weight of the penalty, >= 0. None: the norm's default, a multiple of eps.
+        estimator: "finite-difference", or "exact" (double back-propagation, as published).
+        radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
+        batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
+        warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
+        attack: An ART `EvasionAttack`, or a list of which one is drawn for each batch: the clean
+            term is taken on its examples; the ball stays centred on the unattacked x.
+        ratio: The part of each batch that `attack` replaces, in (0, 1].
+        augment: (batch, generator) -> batch, e.g. `art_lfr.augmentation.random_flip`.
+        max_grad_norm: Clip the gradient to this l2 norm.
+        ema_decay: Average the weights with this decay, in (0, 1); the average is what is
+            validated and what `fit` leaves in the classifier.
+        best_metric: Leave the weights of the best epoch by this metric (a tuple: the others break
+            ties), e.g. ("validation_robust_accuracy", "validation_accuracy").
+        patience: Stop after so many epochs without a better `best_metric`.
+        monitor_samples: Validation (and training) samples attacked after each epoch.
+        seed: Seed of everything random; the global random state is left as found.
+        verbose: Show a progress bar.
+        summary_writer: TensorBoard: False, True, a path, or a `SummaryWriter`.
+
+    Raises:
+        TypeError: For a classifier that is not of PyTorch, or an unknown keyword.
+        ValueError: For values out of range, no optimizer, or a preprocessing defence without
+            gradients; always before any weight changes.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        *,
+        norm: float | str = np.inf,
+        eps: float = 0.3,
+        eps_step: float | None = None,
+        max_iter: int = 10,
+        lam: float | None = None,
+        estimator: str = "finite-difference",
+        radius: float | None = None,
+        batch_norm: str = "eval",
+        warmup_epochs: float = 2.0,
+        attack: Any = None,
+        ratio: float = 1.0,
+        augment: Augmentation | None = None,
+        max_grad_norm: float | None = None,
+        ema_decay: float | None = None,
+        best_metric: str | tuple[str, ...] | None = None,
+        patience: int | None = None,
+        monitor_samples: int = 256,
+        seed: int = 0,
+        verbose: bool = True,
+        summary_writer: Any = False,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown(type(self).__name__, unknown, TRAINER_KEYWORDS)
+        # Under the names of this signature, before the settings see them under the loss's.
+        check_number("eps_step", eps_step, low_allowed=False, optional=True)
+        check_integer("max_iter", max_iter, low=0)
+        settings = LFRSettings(
+            eps=eps,
+            norm=norm,
+            steps=max_iter,
+            step_size=eps_step,
+            lam=lam,
+            estimator=estimator,
+            radius=radius,
+            batch_norm=batch_norm,
+        )
+        options = TrainingOptions(
+            warmup_epochs=warmup_epochs,
+            augment=augment,
+            max_grad_norm=max_grad_norm,
+            ema_decay=ema_decay,
+            best_metric=best_metric,
+            patience=patience,
+            monitor_samples=monitor_samples,
+            seed=seed,
+            verbose=verbose,
+        )
+        self._adapter = adapter = ClassifierAdapter(classifier)
+        own = {id(parameter) for parameter in adapter.network.parameters()}
+        groups = adapter.optimizer.param_groups
+        if not any(id(parameter) in own for group in groups for parameter in group["params"]):
+            raise ValueError(
+                "classifier has an optimizer over none of its model's parameters; allowed: one "
+                "made from model.parameters()"
+            )
+        super().__init__(classifier)
+        self._log = open_summary(summary_writer)
+        self._loop = TrainingLoop(
+            adapter.module,
+            adapter.network,
+            adapter.criterion,
+            adapter.optimizer,
+            settings=settings,
+            options=options,
+            bounds_for=adapter.box,
+            attack=None if attack is None else CleanTermAttack(attack, ratio, adapter),
+        )
+
+    @property
+    def history(self) -> list[Record]:
+        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds."""
+        return self._loop.state.history
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        validation_data: tuple[Array, Array] | None = None,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        scheduler: Any = None,
+        *,
+        scheduler_interval: str = "epoch",
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        callback: Callable[[Record], object] | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Train on (x, y); called again, the run goes on (warm-up and history included).
+
+        Args:
+            x: Inputs, shape (N, *input_shape), inside `clip_values`; never modified.
+            y: Labels: indices, shape (N,), or one-hot, shape (N, nb_classes).
+            validation_data: (x, y), measured after each epoch, as is a part of the training data.
+            batch_size: Samples in a batch; a last batch of one joins the one before it.
+            nb_epochs: Epochs of this call.
+            scheduler: Any object with `step`.
+            scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
+            checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
+            resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
+                is one; start fresh where there is none.
+            callback: Gets each epoch's record; a true return value stops training.
+
+        Raises:
+            ValueError, TypeError: For bad data or arguments, before any weight changes.
+            TrainingError: On a NaN or infinite loss; the last good weights stay.
+        """
+        reject_unknown("fit()", unknown, FIT_KEYWORDS)
+        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume, batch_size)
+        inputs, targets = self._adapter.tensors(x, y)
+        batches = TensorBatches(inputs, targets, batch_size, self._adapter.device)
+        self._fit(
+            batches,
+            nb_epochs,
+            validation_data,
+            Schedule(scheduler, scheduler_interval),
+            directory,
+            resume,
+            callback,
+        )
+
+    def fit_generator(
+        self,
+        generator: Any,
+        nb_epochs: int = 20,
+        scheduler: Any = None,
+        *,
+        validation_data: tuple[Array, Array] | None = None,
+        scheduler_interval: str = "epoch",
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        callback: Callable[[Record], object] | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Train on the batches of an ART `DataGenerator`; see `fit`.
+
+        A resumed run is identical only if the generator gives the same batches again.
+        """
+        reject_unknown("fit_generator()", unknown, FIT_KEYWORDS)
+        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
+        self._fit(
+            GeneratorBatches(generator, self._adapter),
+            nb_epochs,
+            validation_data,
+            Schedule(scheduler, scheduler_interval),
+            directory,
+            resume,
+            callback,
+        )
+
+    def predict(self, x: Array, **kwargs: Any) -> Array:
+        """The classifier's predictions, shape (N, nb_classes)."""
+        return self._adapter.predict(x, **kwargs)
+
+    def _fit(
+        self,
+        batches: Batches,
+        nb_epochs: int,
+        validation_data: tuple[Array, Array] | None,
+        schedule: Schedule,
+        checkpoint_dir: Path | None,
+        resume: bool,
+        callback: Callable[[Record], object] | None,
+    ) -> None:
+        validation = None
+        if validation_data is not None:
+            if not isinstance(validation_data, list | tuple) or len(validation_data) != 2:
+                raise TypeError(
+                    f"validation_data is a {type(validation_data).__name__}; allowed: (x, y)"
+                )
+            inputs, targets = self._adapter.tensors(*validation_data, suffix=" of validation_data")
+            validation = inputs.to(self._adapter.device), targets.to(self._adapter.device)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
+        # The user may have given the classifier another optimizer since the last call.
+        self._loop.optimizer = self._adapter.optimizer
+        self._loop.fit(
+            batches,
+            nb_epochs,
+            validation=validation,
+            schedule=schedule,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            callback=callback,
+            log=self._log,
+        )
+
+
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name != "self")
+
+
+TRAINER_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.__init__)
+FIT_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.fit)

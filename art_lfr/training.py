@@ -1,0 +1,349 @@
+"""The training loop that every entry point calls.
+
+It needs a module, an optimizer and batches; neither ART nor any attack library.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from art_lfr.arguments import check_integer
+from art_lfr.averaging import copied_state
+from art_lfr.batches import Batches
+from art_lfr.criterion import Criterion
+from art_lfr.geometry import Box
+from art_lfr.loss import objective_terms
+from art_lfr.modes import mode
+from art_lfr.monitoring import Monitor, is_constant
+from art_lfr.options import TrainingOptions
+from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.run_state import RunState
+from art_lfr.scheduling import Schedule
+from art_lfr.selection import BestWeights, check_metrics
+from art_lfr.settings import LFRSettings
+
+Record: TypeAlias = "dict[str, float]"
+# (inputs, targets, generator) -> the inputs of the clean term
+Attack: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+class TrainingError(RuntimeError):
+    """Training stopped; the network holds the last good weights."""
+
+
+class TrainingLoop:
+    """Trains one network with LFR, over as many calls of `fit` as the user makes.
+
+    Args:
+        model: Maps raw inputs to logits.
+        network: The module whose weights are kept, averaged and saved (part of `model`).
+        criterion: The loss, per sample.
+        optimizer: Over the network's parameters; frozen ones and groups are left as they are.
+        settings: The LFR objective.
+        options: All else.
+        attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
+        bounds_for: Gives the box of valid inputs for a batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: LFRSettings,
+        options: TrainingOptions,
+        bounds_for: Callable[[Tensor], Box],
+        attack: Attack | None = None,
+    ) -> None:
+        self.model = model
+        self.network = network
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.settings = settings
+        self.options = options
+        self.attack = attack
+        self.bounds_for = bounds_for
+        self.state = RunState(options.seed)
+        self._good: dict[str, Tensor] = {}
+
+    def fit(
+        self,
+        batches: Batches,
+        nb_epochs: int,
+        *,
+        validation: tuple[Tensor, Tensor] | None = None,
+        schedule: Schedule | None = None,
+        checkpoint_dir: Path | None = None,
+        resume: bool = False,
+        callback: Callable[[Record], object] | None = None,
+        log: Callable[[Record], None] | None = None,
+    ) -> None:
+        """Train for `nb_epochs` epochs, or for what is left of them when a run is resumed.
+
+        `callback` gets each epoch's record; a true return value stops training. `log` gets the
+        record too. The global random state, module modes and flags are left as found.
+
+        Raises:
+            TrainingError: On a NaN or infinite loss or weight; the network then holds the last
+                weights that are known to be good.
+        """
+        schedule = schedule or Schedule(None, "epoch")
+        monitors = self._monitors(batches, validation)
+        self._check(schedule, validation, checkpoint_dir)
+        identity = {
+            "settings": self.settings.plain(),
+            "options": self.options.plain(),
+            "batch_size": batches.batch_size,
+            "data": batches.fingerprint() if checkpoint_dir is not None else "",
+        }
+        device = next(self.network.parameters()).device
+        with ExitStack() as stack:
+            stack.enter_context(preserved_random_state(device))
+            self.state.begin(
+                self.network,
+                self.optimizer,
+                schedule,
+                nb_epochs=nb_epochs,
+                ema_decay=self.options.ema_decay,
+                checkpoint_dir=checkpoint_dir,
+                resume=resume,
+                identity=identity,
+            )
+            if self.state.random is None:
+                seed_global_generators(self.options.seed)
+            else:
+                RandomState.from_plain(self.state.random, device).restore()
+            self.state.random = RandomState.capture(device).to_plain()
+            self._good = copied_state(self.network)
+            self.state.save(self.network, self.optimizer, schedule)
+            bar = stack.enter_context(
+                tqdm(
+                    total=nb_epochs * len(batches),
+                    initial=(self.state.epoch - self.state.first_epoch) * len(batches),
+                    disable=not self.options.verbose,
+                    unit="batch",
+                )
+            )
+            while self.state.epoch < self.state.last_epoch and not self.state.stopped:
+                record = self._train_epoch(batches, schedule, bar)
+                record.update(self._measure(monitors))
+                stop = self._end_epoch(record, schedule)
+                self.state.random = RandomState.capture(device).to_plain()
+                if log is not None:
+                    log(record)
+                stop = bool(callback is not None and callback(dict(record))) or stop
+                self.state.stopped = stop
+                self.state.save(self.network, self.optimizer, schedule)
+        self.state.hand_over(self.network)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _check(self, schedule: Schedule, validation: object, checkpoint_dir: Path | None) -> None:
+        """Refuse what cannot work before anything changes."""
+        if not any(parameter.requires_grad for parameter in self._parameters()):
+            raise ValueError(
+                "classifier has no trainable parameter in its optimizer; allowed: at least one "
+                "parameter with requires_grad"
+            )
+        check_metrics(self.options.best_metric, monitored=validation is not None)
+        if checkpoint_dir is not None:
+            schedule.check_can_be_saved()
+
+    def _monitors(
+        self, batches: Batches, validation: tuple[Tensor, Tensor] | None
+    ) -> list[Monitor]:
+        """Watch validation data, and as many training samples, so that overfitting shows."""
+        if validation is None:
+            return []
+        options = self.options
+        found = [("validation", validation)]
+        if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
+            found.append(("train_subset", subset))
+        size = max(batches.batch_size, 128)
+        return [
+            Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
+            for prefix, (x, y) in found
+        ]
+
+    def _train_epoch(self, batches: Batches, schedule: Schedule, bar: tqdm[Any]) -> Record:
+        """One pass over the data; the record of its means."""
+        began = time.perf_counter()
+        epoch = self.state.epoch
+        candidate = copied_state(self.network)
+        sums = dict.fromkeys(("loss", "clean_loss", "flatness", "train_accuracy"), 0.0)
+        samples, labels, targets = 0, [], []
+        settings = self.settings
+        with mode(self.model, training=True):
+            for index, (x, y) in enumerate(batches.epoch(self.state.generator)):
+                settings = self._warmed((epoch + (index + 1) / len(batches)))
+                values, predicted = self._step(x, y, settings, f"epoch {epoch + 1}, batch {index}")
+                # These weights gave a finite loss: they are good ones to fall back on.
+                self._good = candidate
+                schedule.after_batch()
+                for name, value in values.items():
+                    sums[name] += value * len(x)
+                samples += len(x)
+                if index >= len(batches) // 2:
+                    labels.append(predicted)
+                    targets.append(y)
+                bar.set_description(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", refresh=False)
+                bar.set_postfix(
+                    {name: f"{sums[name] / samples:.3g}" for name in sums if name != "clean_loss"},
+                    refresh=False,
+                )
+                bar.update()
+        self._warn_of_collapse(torch.cat(labels), torch.cat(targets), "training")
+        return {
+            "epoch": epoch + 1,
+            **{name: value / samples for name, value in sums.items()},
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "eps": settings.eps,
+            "lam": settings.resolved_lam,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def _warmed(self, epochs: float) -> LFRSettings:
+        """The settings after so many epochs of life: eps, lam and the step rise together."""
+        warmup = self.options.warmup_epochs
+        part = 1.0 if epochs >= warmup else epochs / warmup
+        full = self.settings
+        return replace(
+            full,
+            eps=full.eps * part,
+            lam=full.resolved_lam * part,
+            step_size=full.resolved_step_size * part if full.resolved_step_size else None,
+            radius=full.resolved_radius or None,
+        )
+
+    def _step(
+        self, x: Tensor, y: Tensor, settings: LFRSettings, where: str
+    ) -> tuple[dict[str, float], Tensor]:
+        """One optimizer step; the batch's means and predicted labels."""
+        options, generator = self.options, self.state.generator
+        if options.augment is not None:
+            x = options.augment(x, generator)
+        x_clean = None if self.attack is None else self.attack(x, y, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        clean, flatness = math.nan, 0.0
+        predicted = correct = torch.empty(0)
+        # Each term is back-propagated before the next is computed: one graph at a time.
+        for term in objective_terms(
+            self.model,
+            self.criterion,
+            x,
+            y,
+            box=self.bounds_for(x),
+            settings=settings,
+            generator=generator,
+            x_clean=x_clean,
+        ):
+            value = float(term.value.detach())
+            if not math.isfinite(value):
+                raise self._failure(f"the loss is {value}", where)
+            if term.outputs is not None:
+                clean = value
+                predicted = self.criterion.predicted(term.outputs.detach())
+                correct = self.criterion.correct(term.outputs.detach(), y)
+                term.value.backward()  # type: ignore[no-untyped-call]
+            else:
+                flatness += term.weight * value
+                scale = settings.resolved_lam * term.weight
+                (scale * term.value).backward()  # type: ignore[no-untyped-call]
+        # Clipped at infinity, the gradient is left as it is and its norm is returned.
+        limit = math.inf if options.max_grad_norm is None else options.max_grad_norm
+        norm = float(nn.utils.clip_grad_norm_(self._parameters(), limit))
+        if not math.isfinite(norm):
+            raise self._failure(f"the gradient's norm is {norm}", where)
+        self.optimizer.step()
+        if self.state.average is not None:
+            self.state.average.update(self.network)
+        total = clean + settings.resolved_lam * flatness
+        accuracy = float(correct.double().mean())
+        values = {"loss": total, "clean_loss": clean, "flatness": flatness}
+        return {**values, "train_accuracy": accuracy}, predicted
+
+    def _failure(self, what: str, where: str) -> TrainingError:
+        """Put the last good weights back, and say what to change."""
+        self.network.load_state_dict(self._good)
+        self.optimizer.zero_grad(set_to_none=True)
+        return TrainingError(
+            f"{what} in {where}; the classifier has been given back its last good weights. "
+            "Lower the learning rate or lam, raise warmup_epochs, or set max_grad_norm."
+        )
+
+    def _measure(self, monitors: list[Monitor]) -> Record:
+        """Validation and training-subset metrics, on the averaged weights where there are any."""
+        record: Record = {}
+        with ExitStack() as stack:
+            if self.state.average is not None and monitors:
+                stack.enter_context(self.state.average.swapped_in(self.network))
+            # No effect on the run: the same weights come out with and without validation data.
+            stack.enter_context(preserved_random_state(next(self.network.parameters()).device))
+            for monitor in monitors:
+                metrics, labels = monitor.measure(
+                    self.model, self.criterion, self.bounds_for(monitor.x), self.settings
+                )
+                record.update(metrics)
+                self._warn_of_collapse(labels, monitor.y, monitor.prefix)
+        return record
+
+    def _end_epoch(self, record: Record, schedule: Schedule) -> bool:
+        """Count the epoch, keep the best weights; whether patience has run out."""
+        options, state = self.options, self.state
+        schedule.after_epoch(record.get("validation_loss", record["loss"]))
+        state.epoch += 1
+        state.history.append(record)
+        if options.best_metric is None:
+            return False
+        weights = state.average.state if state.average is not None else self.network.state_dict()
+        if state.best is None or state.best.is_beaten_by(record, options.best_metric):
+            state.best = BestWeights.of(record, options.best_metric, weights)
+        waited = state.epoch - state.best.epoch
+        return options.patience is not None and waited >= options.patience
+
+    def _warn_of_collapse(self, labels: Tensor, targets: Tensor, prefix: str) -> None:
+        """Warn once in a run's life when one class is predicted for everything."""
+        warm = self.state.epoch + 1 >= self.options.warmup_epochs
+        if self.state.collapse_reported or not (warm and is_constant(labels, targets)):
+            return
+        self.state.collapse_reported = True
+        warnings.warn(
+            f"collapse: after epoch {self.state.epoch + 1} the network predicts class "
+            f"{int(labels[0])} for all {len(labels)} {prefix} samples. Lower lam (now "
+            f"{self.settings.resolved_lam:g}) or eps, raise warmup_epochs (now "
+            f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def check_fit_arguments(
+    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
+) -> Path | None:
+    """Check what every `fit` takes; the directory as a path."""
+    check_integer("nb_epochs", nb_epochs, low=1)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, low=1)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume is {resume!r}; allowed: True or False")
+    if checkpoint_dir is None:
+        if resume:
+            raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
+        return None
+    if not isinstance(checkpoint_dir, str | Path):
+        raise TypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
+    return Path(checkpoint_dir)
