@@ -132,6 +132,8 @@ def as_tensor(name: str, value: object) -> Tensor:
         if isinstance(value, np.ndarray) and value.ndim:
             # torch takes no negative strides, such as those of x[::-1].
             value = np.ascontiguousarray(value)
+        if isinstance(value, np.ndarray) and not value.flags.writeable:
+            value = value.copy()  # torch warns about tensors over read-only memory
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(

@@ -42,10 +42,23 @@ class GeneratorBatches:
         return self._count
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """As many batches as cover the generator's size once."""
+        """As many batches as cover the generator's size once.
+
+        A batch of one sample joins the one before it: BatchNorm has no statistics of one.
+        """
+        held: tuple[Tensor, Tensor] | None = None
         for _ in range(self._count):
             x, y = self._adapter.tensors(*self._generator.get_batch(), suffix=" of a batch")
-            yield x.to(self._adapter.device), y.to(self._adapter.device)
+            new = x.to(self._adapter.device), y.to(self._adapter.device)
+            if held is None:
+                held = new
+            elif len(x) == 1:
+                held = torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]])
+            else:
+                yield held
+                held = new
+        if held is not None:
+            yield held
 
     def sample(self, count: int, seed: int) -> None:
         """None: a generator cannot be read without moving it on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -45,29 +44,6 @@ def like_template(plain: Mapping[str, Any], template: Mapping[str, Any]) -> dict
         key: Counter(item) if isinstance(template.get(key), Counter) else item
         for key, item in plain.items()
     }
-
-
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write `content` with torch.save so that a kill at any moment leaves the old or the new file.
-
-    A temporary file in the same directory is written, synced, and renamed over the old one.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    # The rename itself must reach the disk too.
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def load_safely(path: Path) -> dict[str, Any]:

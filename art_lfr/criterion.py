@@ -39,7 +39,7 @@ class Criterion:
             self._adds_entries = copied.reduction in ("sum", "batchmean")
             copied.reduction = "none"
             self._loss = copied
-        elif callable(loss):
+        elif callable(loss) and not isinstance(loss, type):
             self._loss = loss
         else:
             raise TypeError(

@@ -84,7 +84,7 @@ def load_npz(path: str | Path) -> ImageData:
             f"data file {str(path)!r} has the arrays {', '.join(sorted(arrays)) or 'none'}; "
             f"missing: {', '.join(sorted(missing))}"
         )
-    parts: dict[str, Array] = {}
+    parts: dict[str, Any] = {}
     for part in ("train", "validation", "test"):
         if (f"x_{part}" in arrays) != (f"y_{part}" in arrays):
             raise ValueError(f"data file {str(path)!r} has only one of x_{part} and y_{part}")
@@ -118,7 +118,8 @@ def _images(name: str, x: Array) -> Array:
     elif x.shape[3] <= MOST_CHANNELS < min(x.shape[1:3]):
         x = np.moveaxis(x, 3, 1)
     scale = np.float32(255 if x.dtype == np.uint8 else 1)
-    return np.ascontiguousarray(x, dtype=np.float32) / scale
+    images: Array = np.ascontiguousarray(x, dtype=np.float32) / scale
+    return images
 
 
 def _index_labels(name: str, y: Array, count: int) -> Array:

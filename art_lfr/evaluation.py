@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from art_lfr.arguments import check_integer, check_number
-from art_lfr.attacks import Attack, Target, make_target, resolve_attacks, unharmed
+from art_lfr.attacks import Attack, resolve_attacks
 from art_lfr.geometry import Ball, Bounds, parse_norm, sample_norm
 from art_lfr.measure import local_flatness
 from art_lfr.randomness import seed_global_generators
 from art_lfr.results import Array, Evaluation, Row
+from art_lfr.target import Target, make_target, unharmed
 
 # An example may leave the ball by this share of eps, and by this many units in the last place of
 # the largest value for each coordinate that the norm sums over.

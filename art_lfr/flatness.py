@@ -84,7 +84,7 @@ def _check_twice_differentiable(gradient: Tensor) -> None:
             continue
         seen.add(node)
         if node.name() in _NO_DERIVATIVE:
-            raise no_second_derivative(f"{node.name()} in the graph of the gradient")
+            raise no_second_derivative(f"{node.name()} behind the gradient")
         waiting.extend(following for following, _ in node.next_functions)
 
 
@@ -131,15 +131,15 @@ def second_derivative(value: Tensor, x: Tensor) -> Tensor:
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise no_second_derivative(str(error).splitlines()[0]) from error
+        raise no_second_derivative(f"torch said: {str(error).splitlines()[0]}") from error
     return torch.zeros_like(x) if u is None else u
 
 
-def no_second_derivative(torch_said: str) -> RuntimeError:
+def no_second_derivative(found: str) -> RuntimeError:
     """The error that names the mend where double back-propagation is impossible."""
     return RuntimeError(
         "estimator is 'exact', but a layer has no second derivative; use "
-        f"estimator='finite-difference' (torch said: {torch_said})"
+        f"estimator='finite-difference' ({found})"
     )
 
 

@@ -96,7 +96,8 @@ class Evaluation:
         import pandas
 
         columns = ["name", "accuracy", "low", "high", "images", "seconds"]
-        return pandas.DataFrame([vars(row) for row in self.rows], columns=columns)
+        frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
+        return frame
 
     def to_markdown(self) -> str:
         """The table in Markdown, accuracies in per cent, with a line on flatness below."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.averaging import WeightAverage, copied_state, same_state
-from art_lfr.checkpoint import FORMAT, LAST, load_run, save_atomically, to_plain
+from art_lfr.checkpoint import FORMAT, LAST, load_run, to_plain
+from art_lfr.files import write_atomically
 from art_lfr.scheduling import Schedule
 from art_lfr.selection import BestWeights
 
@@ -117,7 +118,8 @@ class RunState:
             "random": self.random,
             "generator": self.generator.get_state(),
         }
-        save_atomically(to_plain(content, "checkpoint"), self._path)
+        plain = to_plain(content, "checkpoint")
+        write_atomically(self._path, lambda file: torch.save(plain, file))
 
     def _restore(
         self,

@@ -46,7 +46,7 @@ class LFRSettings:
     lam: float | None = None
     estimator: str = "finite-difference"
     radius: float | None = None
-    batch_norm: str = "eval"
+    batch_norm: str = "train"
 
     def __post_init__(self) -> None:
         check_number("eps", self.eps)

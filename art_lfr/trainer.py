@@ -76,7 +76,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         lam: float | None = None,
         estimator: str = "finite-difference",
         radius: float | None = None,
-        batch_norm: str = "eval",
+        batch_norm: str = "train",
         warmup_epochs: float = 2.0,
         attack: Any = None,
         ratio: float = 1.0,

@@ -1,0 +1,187 @@
+"""The ascent and the measure: closed forms, brute force, bounds, and what the ascent promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from art_lfr.criterion import Criterion
+from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
+from art_lfr.geometry import Ball, Box, dual_norm, sample_norm
+from art_lfr.measure import local_flatness
+from art_lfr.settings import LFRSettings
+
+NORMS = (math.inf, 2.0, 1.0)
+ESTIMATORS = ("finite-difference", "exact")
+Network = Callable[..., nn.Sequential]
+Batch = Callable[..., tuple[Tensor, Tensor]]
+
+
+def gradient_norm(model: nn.Module, x: Tensor, y: Tensor, p: float) -> Tensor:
+    """||grad l(x)||_q, written apart from the package."""
+    x = x.clone().requires_grad_(True)
+    F.cross_entropy(model(x), y, reduction="sum").backward()
+    assert x.grad is not None
+    rows = x.grad.flatten(1).abs()
+    return {math.inf: rows.sum(1), 2.0: (rows**2).sum(1).sqrt(), 1.0: rows.amax(1)}[p]
+
+
+def ascend(
+    model: nn.Module, x: Tensor, y: Tensor, *, start: Tensor | None = None, **keywords: Any
+) -> LeastFlatPoint:
+    settings = LFRSettings(**keywords)
+    ball = Ball(settings.eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+    start = ball.start_point(x, torch.Generator().manual_seed(0)) if start is None else start
+    return find_least_flat_point(
+        model, Criterion(), x, y, ball=ball, settings=settings, start=start
+    )
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_linear_two_class_model_against_its_closed_form(p: float, estimator: str) -> None:
+    """l = log(1 + exp(-m)), m = w.x + b, so grad l = -sigmoid(-m) w, and m falls by eps ||w||_q."""
+    model = nn.Linear(7, 2).double()
+    x = torch.randn(20, 7, dtype=torch.float64)
+    y = torch.arange(20) % 2
+    with torch.no_grad():
+        sign = 2.0 * y - 1
+        w = model.weight[1] - model.weight[0]
+        m = sign * (x @ w + model.bias[1] - model.bias[0])
+        w_q = torch.linalg.vector_norm(w, dual_norm(p))
+        expected = torch.sigmoid(-m + 0.3 * w_q) * w_q
+    ascent: dict[str, Any] = {"steps": 60, "step_size": 0.1, "estimator": estimator}
+    found = local_flatness(model, x, y, eps=0.3, norm=p, bounds=(-9.0, 9.0), **ascent)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_three_classes_against_brute_force(smooth: Network, p: float, estimator: str) -> None:
+    model, eps = smooth(features=2), 0.1
+    x = torch.tensor([[0.5, 0.5], [0.05, 0.3], [0.98, 0.99], [0.2, 0.9]], dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 0])
+    t = torch.linspace(-eps, eps, 161, dtype=torch.float64)
+    offsets = torch.cartesian_prod(t, t)
+    offsets = offsets[torch.linalg.vector_norm(offsets, p, dim=1) <= eps]
+    brute = []
+    for row, label in zip(x, y, strict=True):
+        points = row + offsets
+        points = points[((points >= 0) & (points <= 1)).all(dim=1)]
+        brute.append(gradient_norm(model, points, label.expand(len(points)), p).max())
+    found = local_flatness(
+        model, x, y, eps=eps, norm=p, steps=40, restarts=8, estimator=estimator, radius=0.005
+    )
+    expected = torch.stack(brute)
+    assert (found <= expected * 1.01).all()
+    assert (found >= expected * 0.99).all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_estimators_steer_alike_as_the_radius_goes_to_zero(
+    smooth: Network, batch: Batch, p: float
+) -> None:
+    model, (x, y) = smooth(), batch(8, 6)
+    exact = ascend(model, x, y, eps=0.05, norm=p, steps=4, estimator="exact")
+    errors = [
+        float((ascend(model, x, y, eps=0.05, norm=p, steps=4, radius=r).point - exact.point)
+              .abs().max())
+        for r in (0.3, 1e-6)
+    ]  # fmt: skip
+    assert errors[1] < 1e-5 < errors[0]
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_vulnerability_is_bounded_along_segments(smooth: Network, batch: Batch, p: float) -> None:
+    """V <= eps * max of ||grad l||_q on the segment, and a step below it the bound is broken."""
+    model, (x, y), eps = smooth(), batch(12, 6), 0.2
+    ball = Ball(eps, p, Box.from_bounds((0.0, 1.0), x))
+    for _ in range(3):
+        end = ball.random_point(x, torch.Generator().manual_seed(2))
+        length = sample_norm(end - x, p)
+        assert (length <= eps + 1e-12).all()
+        with torch.no_grad():
+            rise = F.cross_entropy(model(end), y, reduction="none")
+            rise -= F.cross_entropy(model(x), y, reduction="none")
+        grid = [gradient_norm(model, x + t * (end - x), y, p) for t in np.linspace(0, 1, 401)]
+        assert (rise <= length * torch.stack(grid).amax(dim=0) * (1 + 1e-4)).all()
+    flatness = local_flatness(model, x, y, eps=eps, norm=p, steps=30, restarts=4)
+    assert (rise <= eps * flatness).all()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("p", NORMS)
+@given(
+    shape=st.sampled_from([(3, 6), (2, 3, 2), (2, 1, 2, 3)]),
+    eps=st.floats(1e-3, 2.0),
+    step_size=st.floats(1e-3, 5.0),
+    seed=st.integers(0, 2**31),
+)
+def test_every_iterate_is_feasible(
+    estimator: str, p: float, shape: tuple[int, ...], eps: float, step_size: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    low, high = -torch.rand(shape[1:]).double(), 0.1 + torch.rand(shape[1:]).double()
+    x = low + (high - low) * torch.rand(shape).double()
+    x = torch.where(torch.rand(shape) < 0.3, high.expand(shape), x)
+    seen: list[Tensor] = []
+    handle = network.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    settings = LFRSettings(eps=eps, norm=p, steps=3, step_size=step_size, estimator=estimator)
+    box = Box.from_bounds((low, high), x)
+    ball = Ball(eps, p, box)
+    start = ball.random_point(x, torch.Generator().manual_seed(seed))
+    y = torch.arange(len(x))
+    best = find_least_flat_point(
+        network, Criterion(), x, y, ball=ball, settings=settings, start=start
+    )
+    handle.remove()
+    # The finite difference looks at x + h s after each iterate; that point may leave the ball.
+    iterates = seen[:: 2 if estimator == "finite-difference" else 1]
+    assert len(iterates) == 4
+    for point in [*iterates, best.point]:
+        assert (sample_norm(point - x, p) <= eps * (1 + 1e-9) + 1e-12).all()
+        assert ((point >= low) & (point <= high)).all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_best_point_is_kept(smooth: Network, batch: Batch, p: float, estimator: str) -> None:
+    model, (x, y) = smooth(), batch(16, 6)
+    # Steps so long that the ascent overshoots: the last point is often not the best.
+    previous = torch.zeros(16, dtype=torch.float64)
+    for steps in range(6):
+        best = ascend(
+            model, x, y, start=x, eps=0.3, norm=p, steps=steps, step_size=0.3, estimator=estimator
+        )
+        torch.testing.assert_close(best.flatness, gradient_norm(model, best.point, y, p))
+        torch.testing.assert_close(best.flatness, sample_norm(best.gradient, dual_norm(p)))
+        assert (best.flatness >= previous).all()
+        previous = best.flatness
+    assert (previous > gradient_norm(model, x, y, p)).any()
+
+
+def test_more_restarts_never_find_less(smooth: Network, batch: Batch) -> None:
+    model, (x, y) = smooth(), batch(10, 6)
+    values = [
+        local_flatness(model, x, y, eps=0.3, steps=2, restarts=r, batch_size=4) for r in (1, 2, 5)
+    ]
+    assert (values[1] >= values[0]).all()
+    assert (values[2] >= values[1]).all()
+    assert (values[2] > values[0]).any()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_eps_zero_is_the_gradient_norm(smooth: Network, batch: Batch, p: float) -> None:
+    model, (x, y) = smooth(), batch(9, 6)
+    found = local_flatness(model, x, y, eps=0, norm=p, batch_size=4)
+    torch.testing.assert_close(found, gradient_norm(model, x, y, p))

@@ -1,0 +1,175 @@
+"""Balls, dual vectors and projections against their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+
+from art_lfr.geometry import (
+    Ball,
+    Box,
+    dual_norm,
+    dual_vector,
+    parse_norm,
+    project_ball,
+    sample_norm,
+    steepest_direction,
+)
+
+NORMS = (math.inf, 2.0, 1.0)
+norms = st.sampled_from(NORMS)
+shapes = st.sampled_from([(1, 1), (3, 7), (2, 250), (2, 5, 3), (2, 3, 4, 4)])
+radii = st.floats(1e-6, 1e3)
+
+
+def batches(bound: float = 1e6) -> st.SearchStrategy[Tensor]:
+    """Small batches of hand-picked entries, and larger ones of rounded (so often tied) noise."""
+    elements = st.floats(-bound, bound, allow_subnormal=True)
+    small = st.sampled_from([(1, 1), (2, 4), (1, 3, 2), (1, 2, 2, 2)])
+    picked = small.flatmap(lambda s: hnp.arrays(np.float64, s, elements=elements))
+
+    def noise(shape: tuple[int, ...], seed: int, digits: int) -> np.ndarray:
+        return np.random.default_rng(seed).normal(size=shape).round(digits) * min(bound, 1e6) / 10
+
+    drawn = st.builds(noise, shapes, st.integers(0, 2**31), st.integers(0, 9))
+    return st.one_of(picked, drawn).map(torch.tensor)
+
+
+@pytest.mark.parametrize("given_norm", [np.inf, "inf", 2, "2", 1, np.float64(1), np.int64(2)])
+def test_norms_are_read(given_norm: object) -> None:
+    p = parse_norm(given_norm)  # type: ignore[arg-type]
+    assert p == float(given_norm)  # type: ignore[arg-type]
+    q = dual_norm(p)
+    assert (1 / p if p < math.inf else 0) + (1 / q if q < math.inf else 0) == 1
+
+
+@pytest.mark.parametrize("bad", [3, 0.5, True, np.True_, None, "two", b"1", math.nan, [2], 10**400])
+def test_other_norms_are_refused(bad: object) -> None:
+    with pytest.raises(ValueError, match="norm is .*; allowed: np.inf"):
+        parse_norm(bad)  # type: ignore[arg-type]
+
+
+@given(batches(1e100), norms)
+def test_dual_vector_attains_the_dual_norm(g: Tensor, p: float) -> None:
+    s = dual_vector(g, p)
+    assert s.shape == g.shape
+    assert (sample_norm(s, p) <= 1 + 1e-12).all()
+    torch.testing.assert_close((g * s).flatten(1).sum(1), sample_norm(g, dual_norm(p)))
+
+
+@given(batches(1e100), norms)
+def test_steepest_direction_ascends_within_the_unit_ball(u: Tensor, p: float) -> None:
+    d = steepest_direction(u, p)
+    assert (sample_norm(d, p) <= 1 + 1e-12).all()
+    slope = (u * d).flatten(1).sum(1)
+    assert ((slope > 0) == (sample_norm(u, math.inf) > 0)).all()
+    if p != 1.0 or u[0].numel() <= 100:
+        torch.testing.assert_close(slope, sample_norm(u, dual_norm(p)))
+
+
+def test_l1_step_spreads_over_one_percent_of_the_coordinates() -> None:
+    u = torch.arange(1.0, 401.0).reshape(1, 4, 100) * -1
+    d = steepest_direction(u, 1.0).flatten()
+    assert d.nonzero().flatten().tolist() == [396, 397, 398, 399]
+    assert (d[-4:] == -0.25).all()
+
+
+@given(batches(), radii, norms)
+def test_projection_is_idempotent_and_feasible(v: Tensor, eps: float, p: float) -> None:
+    once = project_ball(v, eps, p)
+    assert (sample_norm(once, p) <= eps * (1 + 1e-9)).all()
+    torch.testing.assert_close(project_ball(once, eps, p), once, rtol=1e-9, atol=1e-9 * eps)
+    inside = sample_norm(v, p) <= eps
+    assert torch.equal(once[inside], v[inside])
+
+
+@given(batches(1e3), st.floats(1e-3, 1e3), norms)
+def test_projection_is_the_nearest_point(v: Tensor, eps: float, p: float) -> None:
+    # z is the projection on a convex set C just where <v - z, c - z> <= 0 for all c in C, and the
+    # largest <v - z, c> over the ball is eps ||v - z||_q.
+    z = project_ball(v, eps, p)
+    off = v - z
+    gap = eps * sample_norm(off, dual_norm(p)) - (off * z).flatten(1).sum(1)
+    size = 1 + sample_norm(v, 2.0) ** 2
+    assert (gap <= 1e-9 * size).all()
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.7, 2.0])
+def test_l1_projection_against_brute_force(eps: float) -> None:
+    v = torch.tensor([[0.9, -0.4, 0.05], [0.3, 0.3, -0.3], [2.0, 0.0, 0.0]], dtype=torch.float64)
+    t = torch.linspace(-1, 1, 81, dtype=torch.float64)
+    grid = torch.cartesian_prod(t, t, t)
+    grid = eps * grid[grid.abs().sum(dim=1) <= 1]
+    best = ((v[:, None] - grid[None]) ** 2).sum(-1).amin(dim=1)
+    ours = ((v - project_ball(v, eps, 1.0)) ** 2).sum(-1)
+    assert (ours <= best + 1e-12).all()
+    torch.testing.assert_close(ours, best, rtol=0, atol=0.1 * eps)
+
+
+@given(shapes, norms, st.floats(1e-4, 10.0), st.integers(0, 2**31), st.booleans())
+def test_points_lie_in_ball_and_box(
+    shape: tuple[int, ...], p: float, eps: float, seed: int, per_feature: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    low, high = -1.0 - torch.rand(shape[1:], generator=generator).double(), 2.0
+    box = Box.from_bounds((low if per_feature else -1.0, high), torch.empty(shape).double())
+    x = box.low + (box.high - box.low) * torch.rand(shape, generator=generator).double()
+    x = torch.where(torch.rand(shape, generator=generator) < 0.2, box.low.expand(shape), x)
+    ball = Ball(eps, p, box)
+    far = x + 10 * eps * torch.randn(shape, generator=generator).double()
+    start = ball.start_point(x, generator)
+    for point in (ball.project(far, x), start, ball.random_point(x, generator)):
+        assert (sample_norm(point - x, p) <= eps * (1 + 1e-9) + 1e-12).all()
+        assert ((point >= box.low) & (point <= box.high)).all()
+    torch.testing.assert_close(ball.project(start, x), start, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (0.0, 255.0), (-math.inf, 3.0)])
+def test_start_noise_is_a_fraction_of_the_box(bounds: tuple[float, float] | None) -> None:
+    box = Box.from_bounds(bounds, torch.empty(1, 1))
+    width = 1.0 if bounds is None else bounds[1]
+    x = torch.full((2000, 1), width / 2 if width < math.inf else 0.0)
+    noise = Ball(0.2 * width, math.inf, box).start_point(x, torch.Generator().manual_seed(0)) - x
+    expected = 0.001 * width if bounds and math.isfinite(bounds[0]) else 0.01 * 0.2 * width
+    assert float(noise.std()) == pytest.approx(expected, rel=0.1)
+
+
+def test_start_noise_is_no_larger_than_eps() -> None:
+    x = torch.full((50, 20), 0.5)
+    for eps in (0.0, 1e-7):
+        ball = Ball(eps, math.inf, Box.from_bounds((0.0, 255.0), x))
+        assert float((ball.start_point(x, None) - x).abs().max()) <= eps * 1.5
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_random_points_fill_the_ball_evenly(p: float) -> None:
+    x = torch.zeros(20_000, 2, dtype=torch.float64)
+    points = Ball(1.0, p, Box.from_bounds(None, x)).random_point(x, torch.Generator())
+    # In two dimensions a ball of half the radius holds a quarter of the points.
+    assert float((sample_norm(points, p) <= 0.5).double().mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(points.mean()) == pytest.approx(0.0, abs=0.02)
+    assert float((points[:, 0] * points[:, 1] > 0).double().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_points_are_finite(p: float, dtype: torch.dtype) -> None:
+    # A uniform number in half precision is often exactly 0, and its logarithm infinite.
+    x = torch.full((8, 2000), 0.5, dtype=dtype)
+    ball = Ball(0.25, p, Box.from_bounds((0.0, 1.0), x))
+    for point in (ball.random_point(x, None), ball.start_point(x, None), ball.project(x + 1, x)):
+        assert point.dtype == dtype
+        assert bool(point.isfinite().all())
+
+
+def test_blocked_coordinates() -> None:
+    x = torch.tensor([[0.0, 0.0, 0.5, 1.0, 1.0]])
+    blocked = Box.from_bounds((0.0, 1.0), x).blocked(x, torch.tensor([[-1.0, 1, 1, 1, -1]]))
+    assert blocked.tolist() == [[True, False, False, True, False]]
