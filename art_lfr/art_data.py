@@ -35,7 +35,7 @@ class GeneratorBatches:
         self._generator = generator
         self._adapter = adapter
         self.batch_size = int(generator.batch_size)
-        self._count = math.ceil(generator.size / generator.batch_size)
+        self._count = math.ceil(int(generator.size) / self.batch_size)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -48,7 +48,7 @@ class GeneratorBatches:
         """
         held: tuple[Tensor, Tensor] | None = None
         for _ in range(self._count):
-            x, y = self._adapter.tensors(*self._generator.get_batch(), suffix=" of a batch")
+            x, y = self._batch()
             new = x.to(self._adapter.device), y.to(self._adapter.device)
             if held is None:
                 held = new
@@ -59,6 +59,10 @@ class GeneratorBatches:
                 held = new
         if held is not None:
             yield held
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        x, y = self._generator.get_batch()
+        return self._adapter.tensors(x, y, " of a batch")
 
     def sample(self, count: int, seed: int) -> None:
         """None: a generator cannot be read without moving it on."""

@@ -82,12 +82,13 @@ class ClassifierAdapter:
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The classifier's optimizer; ValueError where it has none."""
-        if self.classifier.optimizer is None:
+        optimizer: torch.optim.Optimizer | None = self.classifier.optimizer
+        if optimizer is None:
             raise ValueError(
                 f"{self.name} has optimizer None; allowed: a torch.optim.Optimizer over its "
                 "model's parameters, given to the PyTorchClassifier"
             )
-        return self.classifier.optimizer
+        return optimizer
 
     @property
     def bounds(self) -> Bounds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ def evaluate(
     seed: int = 0,
     flatness_steps: int = 20,
     verbose: bool = False,
+    callback: Callable[[Row], object] | None = None,
 ) -> Evaluation:
     """Accuracy without and with attacks, the worst case per sample, and local flatness.
 
@@ -58,6 +60,7 @@ def evaluate(
         seed: Seed of every attack and of the flatness.
         flatness_steps: Ascent steps of the flatness, >= 0.
         verbose: Print each row as it is found.
+        callback: Gets each `Row` as it is found.
 
     Returns:
         An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_dict()`.
@@ -74,12 +77,23 @@ def evaluate(
     target = make_target(
         model, x, y, eps=float(eps), p=p, bounds=bounds, batch_size=batch_size, seed=seed
     )
+
+    def tell(row: Row) -> None:
+        if verbose:
+            print(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", flush=True)
+        if callback is not None:
+            callback(row)
+
     with unharmed(target.module, target.device):
-        return _evaluate(model, target, attacks, flatness_steps, verbose)
+        return _evaluate(model, target, attacks, flatness_steps, tell)
 
 
 def _evaluate(
-    model: object, target: Target, attacks: object, flatness_steps: int, verbose: bool
+    model: object,
+    target: Target,
+    attacks: object,
+    flatness_steps: int,
+    tell: Callable[[Row], None],
 ) -> Evaluation:
     to_run = resolve_attacks(attacks, target)
     for reserved in ("clean", "worst case"):
@@ -89,15 +103,15 @@ def _evaluate(
     clean = target.correct(target.x, target.y)
     correct, rows = {"clean": clean.numpy()}, []
     rows.append(Row.of("clean", correct["clean"], time.perf_counter() - start))
-    _tell(rows[-1], verbose)
+    tell(rows[-1])
     for name, attack in to_run.items():
         found, seconds = run_attack(name, attack, target, clean)
         correct[name] = found.numpy()
         rows.append(Row.of(name, correct[name], seconds))
-        _tell(rows[-1], verbose)
+        tell(rows[-1])
     correct["worst case"] = np.logical_and.reduce(list(correct.values()))
     rows.append(Row.of("worst case", correct["worst case"], sum(row.seconds for row in rows)))
-    _tell(rows[-1], verbose)
+    tell(rows[-1])
     plain = isinstance(model, nn.Module)
     flatness = local_flatness(
         target.module if plain else model,
@@ -161,8 +175,3 @@ def check_feasible(name: str, adversarial: Tensor, x: Tensor, ball: Ball) -> Non
             f"attack {name!r} returned values from {float(adversarial.min()):g} to "
             f"{float(adversarial.max()):g}, outside the valid box"
         )
-
-
-def _tell(row: Row, verbose: bool) -> None:
-    if verbose:
-        print(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", flush=True)

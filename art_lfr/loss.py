@@ -95,11 +95,10 @@ def objective_terms(
     if least_flat is None:
         return
     after = RandomState.capture(x.device)
-    # In train mode the penalty's network can differ from the ascent's (eval mode): then the dual
-    # vector must be that of its own gradient, or <g, s> would fall short of ||g||_q.
-    differs = after.differs_from(before) or (
-        settings.batch_norm == "train" and any(m.training for m in normalisation_layers(model))
-    )
+    # The penalty's network can differ from the ascent's (eval mode): by random masks, by the
+    # statistics of the batch, or by running statistics that the clean forward has moved. Then the
+    # dual vector must be that of its own gradient, or <g, s> would fall short of ||g||_q.
+    differs = after.differs_from(before) or any(m.training for m in normalisation_layers(model))
     point, gradient = least_flat.point, least_flat.gradient
     if settings.estimator == "exact":
         with _penalty_pass(model, settings, before):

@@ -15,6 +15,7 @@ from art_lfr.arguments import (
     check_inputs,
     check_integer,
     check_labels,
+    check_number,
     keywords_of,
     reject_unknown,
 )
@@ -101,6 +102,7 @@ def local_flatness(
         as_numpy = True
         x_all, y_all = adapter.tensors(x, y)
         model, bounds, criterion = adapter.module, adapter.bounds, adapter.criterion
+    check_number("eps", eps)
     settings = LFRSettings(
         eps=eps,
         norm=norm,

@@ -13,16 +13,15 @@ from art_lfr.randomness import preserved_random_state
 def digits_cnn(seed: int = 0) -> nn.Module:
     """A small CNN for 8x8 grey images: (N, 1, 8, 8) in [0, 1] -> (N, 10) logits.
 
-    Two 3x3 convolutions (32 and 64 channels, padding 1), 2x2 max-pooling, two linear layers.
+    A 4x4 convolution of stride 2 and a 3x3 one (32 and 64 channels, padding 1), two linear layers.
     The same `seed` gives the same weights; the global random state is left as found.
     """
     return _seeded(
         lambda: nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
+            nn.Conv2d(1, 32, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(1024, 128),
             nn.ReLU(),

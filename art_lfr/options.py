@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from art_lfr.arguments import check_integer, check_number
@@ -61,3 +62,21 @@ class TrainingOptions:
         """What a resumed run must have in common with the one it resumes."""
         names = ("warmup_epochs", "max_grad_norm", "ema_decay", "best_metric", "patience", "seed")
         return {name: getattr(self, name) for name in names}
+
+
+def check_fit_arguments(
+    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
+) -> Path | None:
+    """Check what every `fit` takes; the directory as a path."""
+    check_integer("nb_epochs", nb_epochs, low=1)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, low=1)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume is {resume!r}; allowed: True or False")
+    if checkpoint_dir is None:
+        if resume:
+            raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
+        return None
+    if not isinstance(checkpoint_dir, str | Path):
+        raise TypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
+    return Path(checkpoint_dir)

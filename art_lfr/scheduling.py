@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from typing import Any
 
 import torch
@@ -55,7 +57,9 @@ class Schedule:
         """The scheduler's state for a checkpoint."""
         if self.scheduler is None:
             return None
-        plain: dict[str, Any] = to_plain(self.scheduler.state_dict(), "scheduler.state_dict()")
+        plain: dict[str, Any] = to_plain(
+            _without_functions(self.scheduler.state_dict()), "scheduler.state_dict()"
+        )
         return plain
 
     def load(self, state: dict[str, Any] | None) -> None:
@@ -67,3 +71,12 @@ class Schedule:
             )
         if state is not None:
             self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
+
+
+def _without_functions(state: Any) -> Any:
+    """A state without its functions (older OneCycleLR keep one): a fresh scheduler has its own."""
+    if isinstance(state, dict) and not isinstance(state, Counter):
+        return {k: _without_functions(v) for k, v in state.items() if not inspect.isroutine(v)}
+    if isinstance(state, list):
+        return [_without_functions(item) for item in state]
+    return state

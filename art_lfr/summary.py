@@ -30,7 +30,7 @@ def open_summary(summary_writer: Any) -> Callable[[dict[str, float]], None] | No
                 'summary_writer needs TensorBoard: pip install "art-lfr[plots]"'
             ) from error
         directory = None if summary_writer is True else str(summary_writer)
-        writer = SummaryWriter(log_dir=directory)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(log_dir=directory)
 
     def write(record: dict[str, float]) -> None:
         for name, value in record.items():

@@ -16,11 +16,12 @@ from art_lfr.art_data import CleanTermAttack, GeneratorBatches
 from art_lfr.augmentation import Augmentation
 from art_lfr.batches import Batches, TensorBatches
 from art_lfr.classifier import ClassifierAdapter
-from art_lfr.options import TrainingOptions
+from art_lfr.options import TrainingOptions, check_fit_arguments
 from art_lfr.scheduling import Schedule
 from art_lfr.settings import LFRSettings
+from art_lfr.step import Objective
 from art_lfr.summary import open_summary
-from art_lfr.training import Record, TrainingLoop, check_fit_arguments
+from art_lfr.training import Record, TrainingLoop
 
 Array = npt.NDArray[Any]
 
@@ -127,14 +128,16 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         super().__init__(classifier)
         self._log = open_summary(summary_writer)
         self._loop = TrainingLoop(
-            adapter.module,
+            Objective(
+                adapter.module,
+                adapter.criterion,
+                adapter.box,
+                None if attack is None else CleanTermAttack(attack, ratio, adapter),
+            ),
             adapter.network,
-            adapter.criterion,
             adapter.optimizer,
             settings=settings,
             options=options,
-            bounds_for=adapter.box,
-            attack=None if attack is None else CleanTermAttack(attack, ratio, adapter),
         )
 
     @property

@@ -5,7 +5,6 @@ It needs a module, an optimizer and batches; neither ART nor any attack library.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -18,12 +17,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from art_lfr.arguments import check_integer
 from art_lfr.averaging import copied_state
 from art_lfr.batches import Batches
-from art_lfr.criterion import Criterion
-from art_lfr.geometry import Box
-from art_lfr.loss import objective_terms
 from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, is_constant
 from art_lfr.options import TrainingOptions
@@ -32,10 +27,9 @@ from art_lfr.run_state import RunState
 from art_lfr.scheduling import Schedule
 from art_lfr.selection import BestWeights, check_metrics
 from art_lfr.settings import LFRSettings
+from art_lfr.step import NonFiniteError, Objective, parameters_of
 
 Record: TypeAlias = "dict[str, float]"
-# (inputs, targets, generator) -> the inputs of the clean term
-Attack: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 class TrainingError(RuntimeError):
@@ -46,36 +40,27 @@ class TrainingLoop:
     """Trains one network with LFR, over as many calls of `fit` as the user makes.
 
     Args:
-        model: Maps raw inputs to logits.
-        network: The module whose weights are kept, averaged and saved (part of `model`).
-        criterion: The loss, per sample.
+        objective: What is descended.
+        network: The module whose weights are kept, averaged and saved (part of the model).
         optimizer: Over the network's parameters; frozen ones and groups are left as they are.
-        settings: The LFR objective.
+        settings: The LFR objective's settings.
         options: All else.
-        attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
-        bounds_for: Gives the box of valid inputs for a batch.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        objective: Objective,
         network: nn.Module,
-        criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         *,
         settings: LFRSettings,
         options: TrainingOptions,
-        bounds_for: Callable[[Tensor], Box],
-        attack: Attack | None = None,
     ) -> None:
-        self.model = model
+        self.objective = objective
         self.network = network
-        self.criterion = criterion
         self.optimizer = optimizer
         self.settings = settings
         self.options = options
-        self.attack = attack
-        self.bounds_for = bounds_for
         self.state = RunState(options.seed)
         self._good: dict[str, Tensor] = {}
 
@@ -149,12 +134,9 @@ class TrainingLoop:
                 self.state.save(self.network, self.optimizer, schedule)
         self.state.hand_over(self.network)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
     def _check(self, schedule: Schedule, validation: object, checkpoint_dir: Path | None) -> None:
         """Refuse what cannot work before anything changes."""
-        if not any(parameter.requires_grad for parameter in self._parameters()):
+        if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
             raise ValueError(
                 "classifier has no trainable parameter in its optimizer; allowed: at least one "
                 "parameter with requires_grad"
@@ -182,15 +164,29 @@ class TrainingLoop:
     def _train_epoch(self, batches: Batches, schedule: Schedule, bar: tqdm[Any]) -> Record:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
-        epoch = self.state.epoch
+        epoch, options = self.state.epoch, self.options
         candidate = copied_state(self.network)
         sums = dict.fromkeys(("loss", "clean_loss", "flatness", "train_accuracy"), 0.0)
         samples, labels, targets = 0, [], []
         settings = self.settings
-        with mode(self.model, training=True):
+        with mode(self.objective.model, training=True):
             for index, (x, y) in enumerate(batches.epoch(self.state.generator)):
-                settings = self._warmed((epoch + (index + 1) / len(batches)))
-                values, predicted = self._step(x, y, settings, f"epoch {epoch + 1}, batch {index}")
+                settings = self._warmed(epoch + (index + 1) / len(batches))
+                if options.augment is not None:
+                    x = options.augment(x, self.state.generator)
+                try:
+                    values, predicted = self.objective.step(
+                        x,
+                        y,
+                        optimizer=self.optimizer,
+                        settings=settings,
+                        generator=self.state.generator,
+                        max_grad_norm=options.max_grad_norm,
+                    )
+                except NonFiniteError as error:
+                    raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None
+                if self.state.average is not None:
+                    self.state.average.update(self.network)
                 # These weights gave a finite loss: they are good ones to fall back on.
                 self._good = candidate
                 schedule.after_batch()
@@ -229,59 +225,12 @@ class TrainingLoop:
             radius=full.resolved_radius or None,
         )
 
-    def _step(
-        self, x: Tensor, y: Tensor, settings: LFRSettings, where: str
-    ) -> tuple[dict[str, float], Tensor]:
-        """One optimizer step; the batch's means and predicted labels."""
-        options, generator = self.options, self.state.generator
-        if options.augment is not None:
-            x = options.augment(x, generator)
-        x_clean = None if self.attack is None else self.attack(x, y, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        clean, flatness = math.nan, 0.0
-        predicted = correct = torch.empty(0)
-        # Each term is back-propagated before the next is computed: one graph at a time.
-        for term in objective_terms(
-            self.model,
-            self.criterion,
-            x,
-            y,
-            box=self.bounds_for(x),
-            settings=settings,
-            generator=generator,
-            x_clean=x_clean,
-        ):
-            value = float(term.value.detach())
-            if not math.isfinite(value):
-                raise self._failure(f"the loss is {value}", where)
-            if term.outputs is not None:
-                clean = value
-                predicted = self.criterion.predicted(term.outputs.detach())
-                correct = self.criterion.correct(term.outputs.detach(), y)
-                term.value.backward()  # type: ignore[no-untyped-call]
-            else:
-                flatness += term.weight * value
-                scale = settings.resolved_lam * term.weight
-                (scale * term.value).backward()  # type: ignore[no-untyped-call]
-        # Clipped at infinity, the gradient is left as it is and its norm is returned.
-        limit = math.inf if options.max_grad_norm is None else options.max_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self._parameters(), limit))
-        if not math.isfinite(norm):
-            raise self._failure(f"the gradient's norm is {norm}", where)
-        self.optimizer.step()
-        if self.state.average is not None:
-            self.state.average.update(self.network)
-        total = clean + settings.resolved_lam * flatness
-        accuracy = float(correct.double().mean())
-        values = {"loss": total, "clean_loss": clean, "flatness": flatness}
-        return {**values, "train_accuracy": accuracy}, predicted
-
-    def _failure(self, what: str, where: str) -> TrainingError:
+    def _failure(self, what: str) -> TrainingError:
         """Put the last good weights back, and say what to change."""
         self.network.load_state_dict(self._good)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainingError(
-            f"{what} in {where}; the classifier has been given back its last good weights. "
+            f"{what}; the classifier has been given back its last good weights. "
             "Lower the learning rate or lam, raise warmup_epochs, or set max_grad_norm."
         )
 
@@ -295,7 +244,10 @@ class TrainingLoop:
             stack.enter_context(preserved_random_state(next(self.network.parameters()).device))
             for monitor in monitors:
                 metrics, labels = monitor.measure(
-                    self.model, self.criterion, self.bounds_for(monitor.x), self.settings
+                    self.objective.model,
+                    self.objective.criterion,
+                    self.objective.bounds_for(monitor.x),
+                    self.settings,
                 )
                 record.update(metrics)
                 self._warn_of_collapse(labels, monitor.y, monitor.prefix)
@@ -329,21 +281,3 @@ class TrainingLoop:
             RuntimeWarning,
             stacklevel=4,
         )
-
-
-def check_fit_arguments(
-    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
-) -> Path | None:
-    """Check what every `fit` takes; the directory as a path."""
-    check_integer("nb_epochs", nb_epochs, low=1)
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, low=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume is {resume!r}; allowed: True or False")
-    if checkpoint_dir is None:
-        if resume:
-            raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
-        return None
-    if not isinstance(checkpoint_dir, str | Path):
-        raise TypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
-    return Path(checkpoint_dir)

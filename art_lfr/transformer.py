@@ -28,7 +28,7 @@ class LocalFlatnessRegularization(Transformer):
         TypeError: For a classifier that is not of PyTorch, or an unknown keyword.
     """
 
-    params = ("batch_size", "nb_epochs")  # type: ignore[assignment]
+    params = ("batch_size", "nb_epochs")
 
     def __init__(
         self, classifier: Any, *, batch_size: int = 128, nb_epochs: int = 20, **settings: Any

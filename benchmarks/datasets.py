@@ -87,6 +87,7 @@ def _cifar10(path: Path, train: float, validation: int) -> tuple[Array, Array]:
     # Only what is used is decoded; the validation images are the last ones.
     used = [i for i in range(count) if i < train or i >= count - validation]
     images = [
-        np.asarray(Image.open(io.BytesIO(jpeg[offsets[i] : offsets[i + 1]].tobytes()))) for i in used
+        np.asarray(Image.open(io.BytesIO(jpeg[offsets[i] : offsets[i + 1]].tobytes())))
+        for i in used
     ]
     return (np.stack(images).transpose(0, 3, 1, 2) / 255).astype(np.float32), labels[used]

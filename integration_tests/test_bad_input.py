@@ -54,9 +54,9 @@ BAD_SETTINGS = [
 def test_settings(make_classifier, keywords, message):
     with pytest.raises((ValueError, TypeError), match=message):
         AdversarialTrainerLFRPyTorch(make_classifier(), **keywords)
+    classifier, trained = make_classifier(), make_classifier(seed=1)
     with pytest.raises((ValueError, TypeError), match=message):
-        trained = make_classifier(seed=1)
-        LocalFlatnessRegularization(make_classifier(), verbose=False, **keywords)(X, trained, Y)
+        LocalFlatnessRegularization(classifier, verbose=False, **keywords)(X, trained, Y)
 
 
 BAD_DATA = [
@@ -132,28 +132,32 @@ def test_a_swap_of_the_class_name_alone_is_an_error(make_classifier):
         AdversarialTrainerLFRPyTorch(classifier, FastGradientMethod(classifier), 6.0)
 
 
+class NoReduction(torch.nn.Module):
+    def forward(self, outputs, y):
+        return (outputs - y).square().mean()
+
+
 def test_classifiers(make_classifier):
-    with pytest.raises(TypeError, match=r"classifier is a ScikitlearnLogisticRegression"):
-        model = LogisticRegression().fit(X.reshape(20, -1) + np.arange(20)[:, None], Y)
-        AdversarialTrainerLFRPyTorch(SklearnClassifier(model))
-    with pytest.raises(TypeError, match="classifier is a Linear"):
-        AdversarialTrainerLFRPyTorch(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="classifier has optimizer None"):
-        AdversarialTrainerLFRPyTorch(make_classifier(optimizer=False))
-    with pytest.raises(ValueError, match="preprocessing defence JpegCompression"):
-        defence = JpegCompression(clip_values=(0, 1), channels_first=True)
-        AdversarialTrainerLFRPyTorch(make_classifier(preprocessing_defences=defence))
-    with pytest.raises(ValueError, match="SELoss, which has no `reduction`"):
-
-        class SELoss(torch.nn.Module):
-            def forward(self, outputs, y):
-                return (outputs - y).square().mean()
-
-        AdversarialTrainerLFRPyTorch(make_classifier(loss=SELoss()))
-    with pytest.raises(ValueError, match="optimizer over none of its model's parameters"):
-        classifier = make_classifier()
-        classifier._optimizer = make_classifier(seed=1).optimizer
-        AdversarialTrainerLFRPyTorch(classifier)
+    inputs = X.reshape(20, -1) + np.arange(20)[:, None]
+    sklearn = SklearnClassifier(LogisticRegression(max_iter=5000).fit(inputs, Y))
+    jpeg = JpegCompression(clip_values=(0, 1), channels_first=True)
+    foreign = make_classifier()
+    foreign._optimizer = make_classifier(seed=1).optimizer
+    refused = [
+        (sklearn, TypeError, "classifier is a ScikitlearnLogisticRegression"),
+        (torch.nn.Linear(2, 2), TypeError, "classifier is a Linear"),
+        (make_classifier(optimizer=False), ValueError, "classifier has optimizer None"),
+        (
+            make_classifier(preprocessing_defences=jpeg),
+            ValueError,
+            "preprocessing defence JpegCompression",
+        ),
+        (make_classifier(loss=NoReduction()), ValueError, "NoReduction, which has no `reduction`"),
+        (foreign, ValueError, "optimizer over none of its model's parameters"),
+    ]
+    for classifier, error, message in refused:
+        with pytest.raises(error, match=message):
+            AdversarialTrainerLFRPyTorch(classifier)
 
 
 def test_attacks(make_classifier):

@@ -121,7 +121,9 @@ def test_preprocessing_equals_normalisation_inside_the_model(make_classifier, da
         core = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
         core = core.double()
         classifier = make_classifier(
-            model=nn.Sequential(Normalise(), core) if inside else nn.Sequential(nn.Identity(), core),
+            model=nn.Sequential(Normalise(), core)
+            if inside
+            else nn.Sequential(nn.Identity(), core),
             preprocessing=(0.0, 1.0) if inside else (np.array(0.3), np.array(0.2)),
         )
         trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)

@@ -42,7 +42,7 @@ def test_cross_entropy_keeps_its_own_mean(keywords: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("keywords", CROSS_ENTROPIES, ids=str)
 @pytest.mark.parametrize("estimator", ["finite-difference", "exact"])
-def test_penalty_has_the_normalisation_of_the_loss(keywords: dict[str, Any], estimator: str) -> None:
+def test_penalty_is_normalised_as_the_loss_is(keywords: dict[str, Any], estimator: str) -> None:
     model, x, y = model_and_batch()
     if keywords.get("ignore_index") == -1:
         y = y.masked_fill(y == 2, -1)
@@ -61,7 +61,7 @@ def test_ignored_samples_have_no_part() -> None:
     loss = nn.CrossEntropyLoss(ignore_index=1)
     kept = y != 1
     one = lfr_loss(model, x, y, eps=0.1, loss=loss, estimator="exact", bounds=None, steps=0)
-    assert float(one.flatness) > 0
+    assert float(one.flatness.detach()) > 0
     torch.testing.assert_close(one.clean, F.cross_entropy(model(x[kept]), y[kept]))
 
 
@@ -84,7 +84,6 @@ def test_other_losses() -> None:
         (nn.BCEWithLogitsLoss(), outputs[:, :1], torch.ones(6, 1, dtype=torch.float64)),
         (nn.MSELoss(), outputs, probabilities),
         (nn.KLDivLoss(reduction="batchmean"), outputs.log_softmax(1), probabilities),
-        (nn.KLDivLoss(reduction="mean"), outputs.log_softmax(1), probabilities),
         (nn.MultiMarginLoss(), outputs, torch.arange(6) % 3),
     ]
     for loss, predicted, y in pairs:

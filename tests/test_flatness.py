@@ -180,6 +180,23 @@ def test_more_restarts_never_find_less(smooth: Network, batch: Batch) -> None:
     assert (values[2] > values[0]).any()
 
 
+@pytest.mark.parametrize("p", [2.0, 1.0])
+def test_the_edge_of_the_box_does_not_swallow_the_step(p: float) -> None:
+    """Nearly all of u points out of the box: the whole step goes along what is left."""
+
+    def loss(outputs: Tensor, y: Tensor) -> Tensor:
+        return 50 * outputs[:, 0] ** 2 + outputs[:, 1] ** 2
+
+    x = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    settings = LFRSettings(eps=0.2, norm=p, steps=1, step_size=0.1, estimator="exact")
+    ball = Ball(0.2, p, Box.from_bounds((0.0, 1.0), x))
+    best = find_least_flat_point(
+        nn.Identity(), Criterion(loss), x, x, ball=ball, settings=settings, start=x
+    )
+    # For p = 1 the dual vector sits on the largest entry alone, and so does the curvature.
+    torch.testing.assert_close(best.point, x + x.new_tensor([[0.0, 0.1 if p == 2 else 0.0]]))
+
+
 @pytest.mark.parametrize("p", NORMS)
 def test_eps_zero_is_the_gradient_norm(smooth: Network, batch: Batch, p: float) -> None:
     model, (x, y) = smooth(), batch(9, 6)

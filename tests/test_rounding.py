@@ -21,7 +21,7 @@ NORMS = (math.inf, 2.0, 1.0)
 
 
 class NoisyLinear(nn.Module):
-    """u (cos^2 u + sin^2 u) with u = 3 w.x: linear in exact arithmetic, but rounded at each step."""
+    """u (cos^2 u + sin^2 u) with u = 3 w.x: linear but for the rounding of each step."""
 
     def forward(self, x: Tensor) -> Tensor:
         u = 3 * (x * torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype)).sum(dim=1)

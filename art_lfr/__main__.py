@@ -1,0 +1,7 @@
+"""`python -m art_lfr` is `art-lfr`."""
+
+import sys
+
+from art_lfr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,128 @@
+"""What the commands take from the command line: a model, its weights, data, and results to write.
+
+Every error is a ValueError, TypeError, OSError or ImportError that names the option.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from art_lfr.arguments import check_choice
+from art_lfr.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from art_lfr.data import Array, ImageData
+
+
+def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
+    """A built-in network, or what `module.path:factory` returns, with weights where given.
+
+    The current directory can be imported from, as with `python -m`. Weights are a state dict
+    written by `torch.save`; files that hold code are refused.
+    """
+    from torch import nn
+
+    from art_lfr.checkpoint import load_safely
+    from art_lfr.models import BUILT_IN
+
+    allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
+    if name in BUILT_IN:
+        model = BUILT_IN[name](seed)
+    elif ":" in name:
+        path, _, attribute = name.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        try:
+            factory = getattr(importlib.import_module(path), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"--model is {name!r}: {error}; allowed: {allowed}") from error
+        if not callable(factory):
+            raise ValueError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
+        model = factory()
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "
+                "that returns a torch.nn.Module"
+            )
+    else:
+        raise ValueError(f"--model is {name!r}; allowed: {allowed}")
+    if weights is not None:
+        try:
+            model.load_state_dict(load_safely(weights))
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"--weights is {str(weights)!r}, not of this model: {detail}"
+            ) from error
+    return model
+
+
+def load_data(name: str) -> ImageData:
+    """The built-in digits, or a user's .npz file."""
+    from art_lfr.data import digits, load_npz
+
+    if name == "digits":
+        return digits()
+    if not name.endswith(".npz"):
+        raise ValueError(f"--data is {name!r}; allowed: digits, or the path of a .npz file")
+    return load_npz(name)
+
+
+def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
+    """Images and labels of "test", "validation" or "train"; ValueError where that part is empty."""
+    check_choice("--split", split, ("test", "validation", "train"))
+    x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
+    if len(x) == 0:
+        raise ValueError(
+            f"--split is {split!r}, which {data.name} does not have; allowed: a part that is there, "
+            "such as train"
+        )
+    return x, y
+
+
+def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
+    """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
+    import torch
+    from art.estimators.classification import PyTorchClassifier
+
+    x = data.x_train
+    with torch.no_grad():
+        training = model.training
+        outputs = model.eval()(torch.from_numpy(x[:1]))
+        model.train(training)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return PyTorchClassifier(
+        model,
+        loss=torch.nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(trainable, lr=learning_rate, momentum=0.9),
+        input_shape=x.shape[1:],
+        nb_classes=outputs.shape[1],
+        clip_values=data.bounds,
+    )
+
+
+def check_output(path: Path, option: str, endings: tuple[str, ...]) -> None:
+    """Raise before any work where the file cannot be written or has another ending."""
+    if path.suffix not in endings:
+        raise ValueError(
+            f"{option} is {str(path)!r}; allowed: a file ending in {', '.join(endings)}"
+        )
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")
+
+
+def write_table(frame: pandas.DataFrame, path: Path) -> None:
+    """A table as CSV or JSON records, by the file's ending, atomically."""
+    if path.suffix == ".csv":
+        write_atomically(path, frame.to_csv(index=False))
+    else:
+        records = json.loads(frame.to_json(orient="records", double_precision=15))
+        write_atomically(path, json.dumps(records, indent=1) + "\n")

@@ -1,0 +1,275 @@
+"""The demonstration: a standard and an LFR classifier on scikit-learn's digits, attacked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import nn
+
+from art_lfr.arguments import check_integer
+from art_lfr.classifier import ClassifierAdapter
+from art_lfr.data import ImageData, digits
+from art_lfr.evaluation import evaluate
+from art_lfr.models import digits_cnn
+from art_lfr.monitoring import Monitor
+from art_lfr.randomness import preserved_random_state, seed_global_generators
+from art_lfr.report import comparison, write_report
+from art_lfr.results import Evaluation
+from art_lfr.settings import LFRSettings
+from art_lfr.trainer import AdversarialTrainerLFRPyTorch
+
+# Found on validation images: see the digits table of docs/defaults.md.
+SETTINGS: dict[str, Any] = {"eps": 0.1, "lam": 0.2, "radius": 0.05, "max_iter": 5}
+EPOCHS = 30
+WARMUP_EPOCHS = 4.0
+BATCH_SIZE = 64
+LEARNING_RATE = 0.1
+SURFACES = 3
+GRADIENT_MAPS = 4
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demonstration found, by the models' names "standard" and "LFR"."""
+
+    evaluations: dict[str, Evaluation]
+    histories: dict[str, list[dict[str, float]]]
+    report: Path
+    seconds: float
+
+
+def run_demo(
+    output: str | Path = "art-lfr-demo",
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    console: Console | None = None,
+) -> Demo:
+    """Train and attack a standard and an LFR classifier on digits; write a report to `output`.
+
+    eps is 0.1 for pixels in [0, 1], norm inf. Both classifiers have the same network, first
+    weights, optimizer and epochs; the 450 test images are looked at once, at the end. Prints
+    progress and the table on `console`. The global random state is left as found.
+
+    Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written,
+    ImportError where matplotlib is missing.
+    """
+    check_integer("seed", seed, low=0)
+    check_integer("epochs", epochs, low=1)
+    # First, as these two should not fail after minutes of training.
+    from art_lfr import figures
+
+    figures.require_matplotlib()
+    Path(output).mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    console = console or Console()
+    data = digits()
+    console.print(
+        f"scikit-learn's digits: {len(data.x_train)} training images, {len(data.x_validation)} for "
+        f"validation, {len(data.x_test)} for test; eps {SETTINGS['eps']}, norm inf"
+    )
+    classifiers = {name: _classifier(seed) for name in ("standard", "LFR")}
+    histories: dict[str, list[dict[str, float]]] = {}
+    evaluations: dict[str, Evaluation] = {}
+    with _one_thread(), _progress(console) as progress:
+        tick = _ticker(progress, "training: standard", epochs)
+        histories["standard"] = _train_standard(classifiers["standard"], data, epochs, seed, tick)
+        tick = _ticker(progress, "training: LFR", epochs)
+        histories["LFR"] = _train_lfr(classifiers["LFR"], data, epochs, seed, tick)
+        for name, classifier in classifiers.items():
+            tick = _ticker(progress, f"attacking: {name}", 6)
+            evaluations[name] = evaluate(
+                classifier,
+                data.x_test,
+                data.y_test,
+                eps=SETTINGS["eps"],
+                batch_size=len(data.x_test),
+                seed=seed,
+                callback=tick,
+            )
+            tick()
+    console.print(_table(evaluations))
+    modules = {name: ClassifierAdapter(c).module for name, c in classifiers.items()}
+    shown = _first_of_each_class(data.y_test)
+    x, y = data.x_test[shown], data.y_test[shown]
+    report = write_report(
+        output,
+        title="Local flatness regularization on digits",
+        summary=_summary(evaluations),
+        evaluations=evaluations,
+        histories=histories,
+        figures={
+            "training_curves": (
+                "Training curves. PGD-10 and flatness are measured on the validation images.",
+                figures.training_curves(histories),
+            ),
+            "loss_surface": (
+                "Loss surface around test images. The first test image of each of the classes 0 to "
+                f"{SURFACES - 1}, along the model's own adversarial direction and a random one.",
+                figures.loss_surfaces(modules, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"]),
+            ),
+            "input_gradients": (
+                "Input gradients. How each pixel changes the loss of the true class.",
+                figures.input_gradient_maps(modules, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS]),
+            ),
+        },
+        settings={
+            **SETTINGS,
+            "estimator": "finite-difference",
+            "norm": "inf",
+            "epochs": epochs,
+            "warmup_epochs": _warmup(epochs),
+            "batch_size": BATCH_SIZE,
+            "peak_learning_rate": LEARNING_RATE,
+            "seed": seed,
+        },
+    )
+    seconds = time.perf_counter() - began
+    console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
+    return Demo(evaluations, histories, report, seconds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one core: the network is too small for more, and the sums do not depend on it.
+
+    Two threads on a busy machine wait for each other, and take several times as long as one.
+    """
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
+def _classifier(seed: int) -> PyTorchClassifier:
+    model = digits_cnn(seed)
+    return PyTorchClassifier(
+        model,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9),
+        input_shape=(1, 8, 8),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+
+
+def _train_standard(
+    classifier: PyTorchClassifier,
+    data: ImageData,
+    epochs: int,
+    seed: int,
+    tick: Callable[..., None],
+) -> list[dict[str, float]]:
+    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
+    adapter = ClassifierAdapter(classifier)
+    x, y = adapter.tensors(data.x_validation, data.y_validation)
+    monitor = Monitor("validation", x, y, len(x), len(x), seed)
+    settings = LFRSettings(eps=SETTINGS["eps"], radius=SETTINGS["radius"])
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        classifier.optimizer, LEARNING_RATE, total_steps=epochs + 1
+    )
+    history: list[dict[str, float]] = []
+    with preserved_random_state(torch.device("cpu")):
+        # ART shuffles with the global generators.
+        seed_global_generators(seed)
+        for epoch in range(epochs):
+            classifier.fit(
+                data.x_train,
+                data.y_train,
+                batch_size=BATCH_SIZE,
+                nb_epochs=1,
+                scheduler=scheduler,
+                verbose=False,
+            )
+            box = adapter.box(x)
+            metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
+            history.append({"epoch": epoch + 1, **metrics})
+            tick()
+    return history
+
+
+def _train_lfr(
+    classifier: PyTorchClassifier,
+    data: ImageData,
+    epochs: int,
+    seed: int,
+    tick: Callable[..., None],
+) -> list[dict[str, float]]:
+    trainer = AdversarialTrainerLFRPyTorch(
+        classifier, **SETTINGS, warmup_epochs=_warmup(epochs), seed=seed, verbose=False
+    )
+    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
+    trainer.fit(
+        data.x_train,
+        data.y_train,
+        validation_data=(data.x_validation, data.y_validation),
+        batch_size=BATCH_SIZE,
+        nb_epochs=epochs,
+        scheduler=torch.optim.lr_scheduler.OneCycleLR(
+            classifier.optimizer, LEARNING_RATE, total_steps=steps + 1
+        ),
+        scheduler_interval="batch",
+        callback=tick,
+    )
+    return trainer.history
+
+
+def _warmup(epochs: int) -> float:
+    """Few epochs leave less time for the rise of eps and lam."""
+    return min(WARMUP_EPOCHS, epochs / 3)
+
+
+def _first_of_each_class(y: Any) -> Sequence[int]:
+    found: Sequence[int] = np.unique(y, return_index=True)[1].tolist()
+    return found
+
+
+def _summary(evaluations: dict[str, Evaluation]) -> str:
+    standard, lfr = evaluations["standard"], evaluations["LFR"]
+    return (
+        "Two networks with the same first weights were trained on scikit-learn's 8x8 digits: one "
+        "with ART's `fit`, one with `AdversarialTrainerLFRPyTorch`. Under the worst of the attacks "
+        f"below, with pixels changed by at most {lfr.eps:g}, the standard one classifies "
+        f"{100 * standard.worst_case.accuracy:.1f} % of the test images correctly, the LFR one "
+        f"{100 * lfr.worst_case.accuracy:.1f} %."
+    )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:20}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _ticker(progress: Progress, name: str, total: int) -> Callable[..., None]:
+    """A callback that moves a new bar on by one, whatever it is given."""
+    task = progress.add_task(name, total=total)
+    return lambda *_: progress.advance(task)
+
+
+def _table(evaluations: dict[str, Evaluation]) -> Table:
+    header, cells = comparison(evaluations)
+    table = Table()
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*row, style="bold" if row[0] == "worst case" else None)
+    return table

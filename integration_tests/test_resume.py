@@ -1,0 +1,201 @@
+"""A run that was stopped ends as one that was not; a checkpoint cannot do harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from art_lfr import AdversarialTrainerLFRPyTorch
+
+LFR = {"eps": 0.1, "max_iter": 2, "verbose": False}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
+def test_ten_kills_at_random_moments(tmp_path):
+    worker = Path(__file__).with_name("resume_worker.py")
+    result = subprocess.run(
+        [sys.executable, str(worker), str(tmp_path), "10", "0"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    print(found)
+    assert found["kills"] == 10
+    assert found["identical"] == 10
+    assert found["leftovers"] == 0
+    assert len(set(found["epochs"])) > 2  # the kills hit different epochs
+
+
+def schedulers(optimizer):
+    schedule = torch.optim.lr_scheduler
+    return {
+        "none": None,
+        "multistep": schedule.MultiStepLR(optimizer, [1, 3]),
+        "plateau": schedule.ReduceLROnPlateau(optimizer, patience=0),
+        "lambda": schedule.LambdaLR(optimizer, lambda epoch: 0.9**epoch),
+        "sequential": schedule.SequentialLR(
+            optimizer,
+            [schedule.ConstantLR(optimizer, 0.5), schedule.ExponentialLR(optimizer, 0.9)],
+            [2],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["none", "multistep", "plateau", "lambda", "sequential"])
+def test_resume_in_a_new_process_of_thought(make_classifier, data, weights, same, tmp_path, name):
+    """Four epochs at once equal two, and two more by a new trainer from the checkpoint."""
+
+    def run(directory, epochs, seed):
+        classifier = make_classifier(seed)
+        scheduler = schedulers(classifier.optimizer)[name]
+        trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+        trainer.fit(
+            data.x[:200],
+            data.y[:200],
+            batch_size=64,
+            nb_epochs=epochs,
+            scheduler=scheduler,
+            checkpoint_dir=directory,
+            resume=True,
+        )
+        return classifier, trainer
+
+    whole, _ = run(tmp_path / "whole", 4, 0)
+    run(tmp_path / "parts", 2, 0)
+    parts, trainer = run(tmp_path / "parts", 4, seed=7)
+    assert same(weights(whole), weights(parts))
+    assert [record["epoch"] for record in trainer.history] == [1, 2, 3, 4]
+
+
+def test_fit_in_a_loop_equals_one_fit(make_classifier, data, weights, same, tmp_path):
+    """Warm-up, random states, averages and history go on over the trainer's life."""
+    found = []
+    for calls, epochs in ((1, 4), (4, 1)):
+        classifier = make_classifier()
+        trainer = AdversarialTrainerLFRPyTorch(
+            classifier, **LFR, warmup_epochs=3, ema_decay=0.9, best_metric="loss"
+        )
+        for _ in range(calls):
+            trainer.fit(
+                data.x[:200], data.y[:200], nb_epochs=epochs, checkpoint_dir=tmp_path / str(calls)
+            )
+        assert [round(r["eps"], 6) for r in trainer.history] == [0.033333, 0.066667, 0.1, 0.1]
+        found.append(weights(classifier))
+    assert same(*found)
+
+
+def test_weights_put_in_between_calls_are_trained_on(make_classifier, data, weights, same):
+    """The average that `fit` left may be replaced by the user; then his weights count."""
+    classifier = make_classifier()
+    trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR, ema_decay=0.9)
+    trainer.fit(data.x[:200], data.y[:200], nb_epochs=2)
+    with torch.no_grad():
+        classifier.model[6].weight.zero_()
+        classifier.model[6].bias.zero_()
+    optimizer = classifier.optimizer
+    optimizer.param_groups[0]["lr"] = 1e-9
+    trainer.fit(data.x[:200], data.y[:200], nb_epochs=1)
+    assert float(classifier.model[6].weight.abs().max()) < 1e-3
+
+
+def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_path):
+    x, y = data.x[:100], data.y[:100]
+    AdversarialTrainerLFRPyTorch(make_classifier(), **LFR).fit(
+        x, y, nb_epochs=1, checkpoint_dir=tmp_path
+    )
+    classifier = make_classifier(seed=1)
+    before = weights(classifier)
+    trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+    with pytest.raises(ValueError, match=r"which holds a run; allowed: .*resume=True"):
+        trainer.fit(x, y, nb_epochs=1, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"data is .*, but the run in checkpoint_dir has"):
+        trainer.fit(x[:90], y[:90], nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="batch_size is 50, but the run"):
+        trainer.fit(x, y, nb_epochs=2, batch_size=50, checkpoint_dir=tmp_path, resume=True)
+    other = AdversarialTrainerLFRPyTorch(classifier, **{**LFR, "eps": 0.2})
+    with pytest.raises(ValueError, match=r"eps is 0.2, but the run in checkpoint_dir has 0.1"):
+        other.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    smaller = AdversarialTrainerLFRPyTorch(make_classifier(model=model), **LFR)
+    with pytest.raises(ValueError, match="allowed: the same network"):
+        smaller.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
+    assert same(weights(classifier), before)
+    assert trainer.history == []
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "tar", "truncated", "empty", "script"])
+def test_a_crafted_or_damaged_checkpoint_is_refused(
+    make_classifier, data, weights, same, tmp_path, kind
+):
+    marker, path = tmp_path / "executed", tmp_path / "run" / "last.pt"
+    path.parent.mkdir()
+    content = {"format": 1, "run_id": Malicious(marker)}
+    if kind in ("zip", "legacy"):
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    elif kind == "tar":
+        import io
+        import tarfile
+
+        with tarfile.open(path, "w") as archive:
+            for name in ("pickle", "storages", "tensors"):
+                payload = pickle.dumps(content)
+                member = tarfile.TarInfo(name)
+                member.size = len(payload)
+                archive.addfile(member, io.BytesIO(payload))
+    elif kind == "truncated":
+        torch.save({"format": 1, "weights": torch.zeros(1000)}, path)
+        path.write_bytes(path.read_bytes()[:-500])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        torch.jit.script(nn.Linear(2, 2)).save(str(path))
+    classifier = make_classifier()
+    before = weights(classifier)
+    trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+    with pytest.raises(ValueError, match=r"last.pt is damaged or is no file of tensors"):
+        trainer.fit(data.x, data.y, nb_epochs=1, checkpoint_dir=path.parent, resume=True)
+    assert not marker.exists()
+    assert same(weights(classifier), before)
+    # The file can do harm: opened without care, it runs its command.
+    if kind in ("zip", "legacy"):
+        torch.load(path, weights_only=False)
+        assert marker.exists()
+
+
+def test_a_file_of_another_kind_or_version(make_classifier, data, tmp_path):
+    torch.save(make_classifier().model.state_dict(), tmp_path / "last.pt")
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+    with pytest.raises(ValueError, match="checkpoint format None; allowed: 1"):
+        trainer.fit(data.x, data.y, checkpoint_dir=tmp_path, resume=True)
+
+
+def test_a_scheduler_that_cannot_be_saved(make_classifier, data, tmp_path):
+    class Stepper:
+        def step(self):
+            pass
+
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+    trainer.fit(data.x[:64], data.y[:64], nb_epochs=1, scheduler=Stepper())
+    with pytest.raises(ValueError, match="Stepper without `state_dict`"):
+        trainer.fit(
+            data.x[:64], data.y[:64], nb_epochs=1, scheduler=Stepper(), checkpoint_dir=tmp_path
+        )
