@@ -1,4 +1,4 @@
-"""What the commands take from the command line: a model, its weights, data, and results to write.
+"""What the commands take and give: a model, its weights, data, tables, printed results.
 
 Every error is a ValueError, TypeError, OSError or ImportError that names the option.
 """
@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,8 @@ def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
     x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
     if len(x) == 0:
         raise ValueError(
-            f"--split is {split!r}, which {data.name} does not have; allowed: a part that is there, "
-            "such as train"
+            f"--split is {split!r}, which {data.name} does not have; allowed: a part that is "
+            "there, such as train"
         )
     return x, y
 
@@ -109,12 +110,11 @@ def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> 
     )
 
 
-def check_output(path: Path, option: str, endings: tuple[str, ...]) -> None:
+def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
     """Raise before any work where the file cannot be written or has another ending."""
+    listed = " or ".join(endings)
     if path.suffix not in endings:
-        raise ValueError(
-            f"{option} is {str(path)!r}; allowed: a file ending in {', '.join(endings)}"
-        )
+        raise ValueError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")
 
@@ -126,3 +126,17 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
     else:
         records = json.loads(frame.to_json(orient="records", double_precision=15))
         write_atomically(path, json.dumps(records, indent=1) + "\n")
+
+
+def show(content: Any) -> None:
+    """Print text with Rich's markup, unbroken, or a table that fits the terminal."""
+    from rich.console import Console
+
+    Console(highlight=False).print(content, soft_wrap=not hasattr(content, "columns"))
+
+
+def escaped(text: str) -> str:
+    """Text whose brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)

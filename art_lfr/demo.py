@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from art.estimators.classification import PyTorchClassifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from torch import nn
 
+from art_lfr import figures
 from art_lfr.arguments import check_integer
 from art_lfr.classifier import ClassifierAdapter
-from art_lfr.data import ImageData, digits
+from art_lfr.data import digits
+from art_lfr.demo_training import (
+    BATCH_SIZE,
+    EPOCHS,
+    LEARNING_RATE,
+    SETTINGS,
+    make_classifier,
+    one_thread,
+    train_lfr,
+    train_standard,
+    warmup_epochs,
+)
 from art_lfr.evaluation import evaluate
-from art_lfr.models import digits_cnn
-from art_lfr.monitoring import Monitor
-from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.report import comparison, write_report
 from art_lfr.results import Evaluation
-from art_lfr.settings import LFRSettings
-from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
-# Found on validation images: see the digits table of docs/defaults.md.
-SETTINGS: dict[str, Any] = {"eps": 0.1, "lam": 0.2, "radius": 0.05, "max_iter": 5}
-EPOCHS = 30
-WARMUP_EPOCHS = 4.0
-BATCH_SIZE = 64
-LEARNING_RATE = 0.1
 SURFACES = 3
 GRADIENT_MAPS = 4
 
@@ -68,8 +65,6 @@ def run_demo(
     check_integer("seed", seed, low=0)
     check_integer("epochs", epochs, low=1)
     # First, as these two should not fail after minutes of training.
-    from art_lfr import figures
-
     figures.require_matplotlib()
     Path(output).mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -79,14 +74,14 @@ def run_demo(
         f"scikit-learn's digits: {len(data.x_train)} training images, {len(data.x_validation)} for "
         f"validation, {len(data.x_test)} for test; eps {SETTINGS['eps']}, norm inf"
     )
-    classifiers = {name: _classifier(seed) for name in ("standard", "LFR")}
+    classifiers = {name: make_classifier(seed) for name in ("standard", "LFR")}
     histories: dict[str, list[dict[str, float]]] = {}
     evaluations: dict[str, Evaluation] = {}
-    with _one_thread(), _progress(console) as progress:
+    with one_thread(), _progress(console) as progress:
         tick = _ticker(progress, "training: standard", epochs)
-        histories["standard"] = _train_standard(classifiers["standard"], data, epochs, seed, tick)
+        histories["standard"] = train_standard(classifiers["standard"], data, epochs, seed, tick)
         tick = _ticker(progress, "training: LFR", epochs)
-        histories["LFR"] = _train_lfr(classifiers["LFR"], data, epochs, seed, tick)
+        histories["LFR"] = train_lfr(classifiers["LFR"], data, epochs, seed, tick)
         for name, classifier in classifiers.items():
             tick = _ticker(progress, f"attacking: {name}", 6)
             evaluations[name] = evaluate(
@@ -129,7 +124,7 @@ def run_demo(
             "estimator": "finite-difference",
             "norm": "inf",
             "epochs": epochs,
-            "warmup_epochs": _warmup(epochs),
+            "warmup_epochs": warmup_epochs(epochs),
             "batch_size": BATCH_SIZE,
             "peak_learning_rate": LEARNING_RATE,
             "seed": seed,
@@ -138,99 +133,6 @@ def run_demo(
     seconds = time.perf_counter() - began
     console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
     return Demo(evaluations, histories, report, seconds)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch on one core: the network is too small for more, and the sums do not depend on it.
-
-    Two threads on a busy machine wait for each other, and take several times as long as one.
-    """
-    found = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(found)
-
-
-def _classifier(seed: int) -> PyTorchClassifier:
-    model = digits_cnn(seed)
-    return PyTorchClassifier(
-        model,
-        loss=nn.CrossEntropyLoss(),
-        optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9),
-        input_shape=(1, 8, 8),
-        nb_classes=10,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
-
-
-def _train_standard(
-    classifier: PyTorchClassifier,
-    data: ImageData,
-    epochs: int,
-    seed: int,
-    tick: Callable[..., None],
-) -> list[dict[str, float]]:
-    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
-    adapter = ClassifierAdapter(classifier)
-    x, y = adapter.tensors(data.x_validation, data.y_validation)
-    monitor = Monitor("validation", x, y, len(x), len(x), seed)
-    settings = LFRSettings(eps=SETTINGS["eps"], radius=SETTINGS["radius"])
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        classifier.optimizer, LEARNING_RATE, total_steps=epochs + 1
-    )
-    history: list[dict[str, float]] = []
-    with preserved_random_state(torch.device("cpu")):
-        # ART shuffles with the global generators.
-        seed_global_generators(seed)
-        for epoch in range(epochs):
-            classifier.fit(
-                data.x_train,
-                data.y_train,
-                batch_size=BATCH_SIZE,
-                nb_epochs=1,
-                scheduler=scheduler,
-                verbose=False,
-            )
-            box = adapter.box(x)
-            metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
-            history.append({"epoch": epoch + 1, **metrics})
-            tick()
-    return history
-
-
-def _train_lfr(
-    classifier: PyTorchClassifier,
-    data: ImageData,
-    epochs: int,
-    seed: int,
-    tick: Callable[..., None],
-) -> list[dict[str, float]]:
-    trainer = AdversarialTrainerLFRPyTorch(
-        classifier, **SETTINGS, warmup_epochs=_warmup(epochs), seed=seed, verbose=False
-    )
-    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
-    trainer.fit(
-        data.x_train,
-        data.y_train,
-        validation_data=(data.x_validation, data.y_validation),
-        batch_size=BATCH_SIZE,
-        nb_epochs=epochs,
-        scheduler=torch.optim.lr_scheduler.OneCycleLR(
-            classifier.optimizer, LEARNING_RATE, total_steps=steps + 1
-        ),
-        scheduler_interval="batch",
-        callback=tick,
-    )
-    return trainer.history
-
-
-def _warmup(epochs: int) -> float:
-    """Few epochs leave less time for the rise of eps and lam."""
-    return min(WARMUP_EPOCHS, epochs / 3)
 
 
 def _first_of_each_class(y: Any) -> Sequence[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -153,8 +153,8 @@ def input_gradient_maps(
     """The gradient of the loss in the input: a row for each sample, the image beside each model.
 
     More of a red pixel raises the loss, more of a blue one lowers it. Each map has its own colour
-    scale, as sizes differ by orders of magnitude; its title gives the l1 norm. x has shape (N, C, H, W) in
-    raw units, a few samples; y has index labels, shape (N,).
+    scale, as sizes differ by orders of magnitude; its title gives the l1 norm. x has shape
+    (N, C, H, W) in raw units, a few samples; y has index labels, shape (N,).
     """
     inputs, labels = _checked(models, x, y)
     if inputs.dim() != 4:
@@ -189,7 +189,9 @@ def require_matplotlib() -> None:
         raise ImportError('figures need matplotlib: pip install "art-lfr[plots]"') from error
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
 
