@@ -57,6 +57,7 @@ class LocalFlatnessRegularization(Transformer):
         student = ClassifierAdapter(transformed_classifier, "transformed_classifier")
         teacher = ClassifierAdapter(self.classifier)
         self._refuse_shared(teacher, student)
+        _ = student.optimizer  # refused here where there is none, under this argument's name
         if y is None:
             with teacher.network_mode(training=False):
                 y = np.argmax(teacher.predict(x, batch_size=self.batch_size), axis=1)
