@@ -89,23 +89,43 @@ def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
     return x, y
 
 
+def count_classes(model: nn.Module, x: Array, y: Array) -> int:
+    """The model's classes; ValueError where it does not run on the images or lacks a label."""
+    import torch
+
+    from art_lfr.arguments import check_labels
+    from art_lfr.criterion import logits_of
+    from art_lfr.modes import mode
+
+    try:
+        with torch.no_grad(), mode(model, training=False):
+            logits = logits_of(model(torch.from_numpy(x[:1])))
+    except RuntimeError as error:
+        raise ValueError(
+            f"--model does not run on images of shape {x.shape[1:]}: {error}; allowed: a network "
+            "made for --data"
+        ) from error
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"--model gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
+            "of shape (1, classes)"
+        )
+    check_labels("--data", torch.from_numpy(y), len(x), logits.shape[1])
+    return logits.shape[1]
+
+
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
     """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
     import torch
     from art.estimators.classification import PyTorchClassifier
 
-    x = data.x_train
-    with torch.no_grad():
-        training = model.training
-        outputs = model.eval()(torch.from_numpy(x[:1]))
-        model.train(training)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return PyTorchClassifier(
         model,
         loss=torch.nn.CrossEntropyLoss(),
         optimizer=torch.optim.SGD(trainable, lr=learning_rate, momentum=0.9),
-        input_shape=x.shape[1:],
-        nb_classes=outputs.shape[1],
+        input_shape=data.x_train.shape[1:],
+        nb_classes=count_classes(model, data.x_train, data.y_train),
         clip_values=data.bounds,
     )
 

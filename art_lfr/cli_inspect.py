@@ -49,7 +49,15 @@ def flatness(
     import pandas
     from rich.table import Table
 
-    from art_lfr.cli_inputs import check_output, load_data, load_model, part_of, show, write_table
+    from art_lfr.cli_inputs import (
+        check_output,
+        count_classes,
+        load_data,
+        load_model,
+        part_of,
+        show,
+        write_table,
+    )
     from art_lfr.measure import local_flatness
     from art_lfr.models import BUILT_IN
     from art_lfr.results import summary
@@ -60,8 +68,10 @@ def flatness(
         check_output(output, "--output", (".csv", ".json"))
     images = load_data(data)
     x, y = part_of(images, split)
+    network = load_model(model, weights)
+    count_classes(network, x, y)
     values = local_flatness(
-        load_model(model, weights),
+        network,
         x,
         y,
         eps=eps,

@@ -32,7 +32,7 @@ def demo(
 ) -> None:
     """Train a standard and an LFR classifier on digits, attack both, write a report.
 
-    scikit-learn's digits at eps 0.1: about two minutes on one core.
+    scikit-learn's digits at eps 0.1: two to three minutes on one core.
     Prints the accuracy clean, under PGD-40, APGD-T and Square, and in the worst case.
     The folder gets report.md, results.json and figures.
 

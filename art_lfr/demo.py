@@ -147,7 +147,8 @@ def _summary(evaluations: dict[str, Evaluation]) -> str:
         "with ART's `fit`, one with `AdversarialTrainerLFRPyTorch`. Under the worst of the attacks "
         f"below, with pixels changed by at most {lfr.eps:g}, the standard one classifies "
         f"{100 * standard.worst_case.accuracy:.1f} % of the test images correctly, the LFR one "
-        f"{100 * lfr.worst_case.accuracy:.1f} %."
+        f"{100 * lfr.worst_case.accuracy:.1f} %.\n\n"
+        "An illustration, not a benchmark: one seed, and settings from trials on the same data set."
     )
 
 

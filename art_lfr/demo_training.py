@@ -18,7 +18,7 @@ from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.settings import LFRSettings
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
-# Found on validation images: see the digits table of docs/defaults.md.
+# From trials on the same data set, so what the demonstration prints is no benchmark.
 SETTINGS: dict[str, Any] = {"eps": 0.1, "lam": 0.2, "radius": 0.05, "max_iter": 5}
 EPOCHS = 30
 WARMUP_EPOCHS = 4.0

@@ -101,9 +101,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The table in Markdown, accuracies in per cent, with a line on flatness below."""
-        from tabulate import tabulate
-
-        return f"{tabulate(self._cells(), self._header, 'github')}\n\n{self._flatness_line()}"
+        return f"{self._table('github')}\n\n{self._flatness_line()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types."""
@@ -119,16 +117,12 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
+        return f"{self._table('simple')}\n{self._flatness_line()}"
+
+    def _table(self, style: str) -> str:
         from tabulate import tabulate
 
-        return f"{tabulate(self._cells(), self._header, 'simple')}\n{self._flatness_line()}"
-
-    @property
-    def _header(self) -> list[str]:
-        return ["attack", "accuracy %", "95 % interval", "images", "seconds"]
-
-    def _cells(self) -> list[list[str]]:
-        return [
+        cells = [
             [
                 row.name,
                 f"{100 * row.accuracy:.1f}",
@@ -138,6 +132,16 @@ class Evaluation:
             ]
             for row in self.rows
         ]
+        header = ["attack", "accuracy %", "95 % interval", "images", "seconds"]
+        # As strings: numbers would lose their last zeros.
+        table: str = tabulate(
+            cells,
+            header,
+            style,
+            disable_numparse=True,
+            colalign=("left", *["right"] * (len(header) - 1)),
+        )
+        return table
 
     def _flatness_line(self) -> str:
         found = self.flatness_summary

@@ -102,11 +102,12 @@ def test_estimators_steer_alike_as_the_radius_goes_to_zero(
 
 @pytest.mark.parametrize("p", NORMS)
 def test_vulnerability_is_bounded_along_segments(smooth: Network, batch: Batch, p: float) -> None:
-    """V <= eps * max of ||grad l||_q on the segment, and a step below it the bound is broken."""
+    """l(x') - l(x) <= ||x' - x||_p * max of ||grad l||_q between the two."""
     model, (x, y), eps = smooth(), batch(12, 6), 0.2
     ball = Ball(eps, p, Box.from_bounds((0.0, 1.0), x))
+    generator = torch.Generator().manual_seed(2)
     for _ in range(3):
-        end = ball.random_point(x, torch.Generator().manual_seed(2))
+        end = ball.random_point(x, generator)
         length = sample_norm(end - x, p)
         assert (length <= eps + 1e-12).all()
         with torch.no_grad():
@@ -114,8 +115,8 @@ def test_vulnerability_is_bounded_along_segments(smooth: Network, batch: Batch, 
             rise -= F.cross_entropy(model(x), y, reduction="none")
         grid = [gradient_norm(model, x + t * (end - x), y, p) for t in np.linspace(0, 1, 401)]
         assert (rise <= length * torch.stack(grid).amax(dim=0) * (1 + 1e-4)).all()
-    flatness = local_flatness(model, x, y, eps=eps, norm=p, steps=30, restarts=4)
-    assert (rise <= eps * flatness).all()
+        flatness = local_flatness(model, x, y, eps=eps, norm=p, steps=20, restarts=2)
+        assert (rise <= eps * flatness).all()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

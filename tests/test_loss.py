@@ -119,6 +119,26 @@ def test_finite_difference_is_within_five_percent_under_the_same_dropout_mask(
     torch.testing.assert_close(exact.flatness, masked)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_batch_norm_choice_governs_the_penalty(batch: Batch, estimator: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, y = batch(10, 6)
+    model[1].running_var.fill_(0.01)
+    found, expected = {}, {}
+    for choice in ("eval", "train"):
+        trial = copy.deepcopy(model)
+        found[choice] = lfr_loss(
+            trial, x, y, eps=0, lam=1, radius=1e-5, estimator=estimator, batch_norm=choice
+        ).flatness
+        trial[1].train(choice == "train")
+        g = x.clone().requires_grad_(True)
+        F.cross_entropy(trial(g), y, reduction="sum").backward()
+        assert g.grad is not None
+        expected[choice] = g.grad.abs().sum(dim=1).mean()
+    assert float(expected["eval"]) < 0.8 * float(expected["train"])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 class Masks(nn.Module):
     """Dropout that keeps its masks: from torch's generator, or from NumPy's and Python's."""
 

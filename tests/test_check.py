@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from art.defences.preprocessor import JpegCompression
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_lfr.check import check_model
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+class SquareOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 2 * gradient * x
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return SquareOnce.apply(x)
+
+
+class Round(nn.Module):
+    def forward(self, x):
+        return torch.round(8 * x) / 8
+
+
+class Detach(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + 0.01 * torch.randn_like(x)
+
+
+class FunctionalRelu(nn.Module):
+    def forward(self, x):
+        return F.relu(x - 0.5)
+
+
+def network(*layers):
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 10))
+
+
+@pytest.fixture
+def x():
+    return torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def found(model, x, **keywords):
+    return [(f.severity, f.layer) for f in check_model(model, x, **keywords)]
+
+
+@pytest.mark.parametrize("estimator", ["finite-difference", "exact"])
+def test_nothing_is_found_in_a_sound_network(x, estimator):
+    model = network(nn.Conv2d(1, 1, 3, padding=1), nn.GELU())
+    assert check_model(model, x, estimator=estimator) == []
+    assert check_model(network(), x, estimator=estimator) == []  # linear: no kinks to miss
+
+
+@pytest.mark.parametrize("layer", [Attention(), Custom()])
+def test_layers_without_second_derivative_are_named(x, layer):
+    model = network(nn.Conv2d(1, 1, 3, padding=1), layer)
+    assert found(model, x) == []
+    (finding,) = check_model(model, x, estimator="exact")
+    assert (finding.severity, finding.layer) == ("error", f"1 ({type(layer).__name__})")
+    assert "no second derivative" in finding.problem
+    assert "finite-difference" in finding.mend
+
+
+def test_an_operation_in_a_container_is_traced_to_the_container(x):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return SquareOnce.apply(self.inner(x))
+
+    assert found(network(Block()), x, estimator="exact") == [("error", "0 (Block)")]
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(inplace=True), FunctionalRelu(), nn.MaxPool2d(1, 1)])
+def test_kinks_that_the_exact_hessian_misses(x, layer):
+    model = network(nn.Conv2d(1, 1, 3, padding=1), layer)
+    expected = [] if isinstance(layer, nn.MaxPool2d) else [("warning", "activations")]
+    assert found(model, x, estimator="exact") == expected
+    assert found(model, x) == []
+
+
+@pytest.mark.parametrize("layer", [Round(), Detach()])
+def test_layers_without_gradient_are_named(x, layer):
+    assert found(network(layer), x) == [("error", f"0 ({type(layer).__name__})")]
+
+
+def test_random_layers_are_named(x):
+    model = network(nn.Dropout(0.1), nn.Dropout(0.0))
+    assert found(model, x) == [("warning", "0 (Dropout)")]
+    assert found(network(Noise()), x) == [("error", "0 (Noise)"), ("warning", "0 (Noise)")]
+
+
+def test_batch_norm(x):
+    model = network(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.Tanh())
+    assert found(model, x) == []
+    assert found(model, x, batch_size=4) == [("warning", "1 (BatchNorm2d)")]
+    assert found(model, x, batch_size=1) == [("error", "1 (BatchNorm2d)")]
+    model[1] = nn.BatchNorm2d(1, track_running_stats=False)
+    assert found(model, x) == [("error", "1 (BatchNorm2d)")]
+
+
+@pytest.mark.parametrize(
+    ("change", "bounds", "severity", "word"),
+    [
+        (lambda x: (255 * x).to(torch.uint8), (0, 1), "error", "integers"),
+        (lambda x: 255 * x, (0, 1), "error", "x / 255"),
+        (lambda x: 255 * x, None, "warning", "x / 255"),
+        (lambda x: (x - 0.5) / 0.29, (0, 1), "error", "standardised"),
+        (lambda x: (x - 0.5) / 0.29, None, "warning", "standardised"),
+        (lambda x: x, (0, 255), "warning", "one unit"),
+        (lambda x: x * torch.nan, (0, 1), "error", "NaN"),
+    ],
+)
+def test_data_in_other_units(x, change, bounds, severity, word):
+    finding = check_model(network(), change(x), bounds=bounds)[0]
+    assert (finding.layer, finding.severity) == ("data", severity)
+    assert word in finding.problem + finding.mend
+
+
+def make_classifier(model, **keywords):
+    settings = {"loss": nn.CrossEntropyLoss(), "input_shape": (1, 8, 8), "nb_classes": 10}
+    settings |= {"clip_values": (0.0, 1.0), "device_type": "cpu"}
+    settings["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1)
+    return PyTorchClassifier(model, **{**settings, **keywords})
+
+
+def test_classifiers(x):
+    model = network(nn.Conv2d(1, 1, 3, padding=1), nn.Tanh(), nn.Dropout(0.5))
+    assert found(make_classifier(model), x.numpy()) == [("warning", "2 (Dropout)")]
+    assert found(make_classifier(model), None) == [("warning", "2 (Dropout)")]
+    assert found(make_classifier(model, optimizer=None), None)[0] == (
+        "error",
+        "classifier.optimizer",
+    )
+    assert found(make_classifier(network(), clip_values=None), x) == [
+        ("warning", "classifier.clip_values")
+    ]
+    blocking = JpegCompression(clip_values=(0, 1), channels_first=True)
+    assert found(make_classifier(network(), preprocessing_defences=blocking), x) == [
+        ("error", "preprocessing defence JpegCompression")
+    ]
+    scaled = make_classifier(network(), clip_values=(np.zeros((1, 8, 8)), np.ones((1, 8, 8))))
+    assert found(scaled, 255 * x) == [("error", "data")]
+
+
+def test_no_sample_is_said(x):
+    assert found(network(), None) == [("warning", "data")]
+
+
+def test_a_network_that_does_not_run_is_said(x):
+    (finding,) = check_model(network(), x[:, :, :4])
+    assert (finding.layer, finding.severity) == ("model", "error")
+    assert "does not run on x" in finding.problem
+
+
+def test_everything_is_left_as_found(x):
+    model = network(nn.BatchNorm2d(1), Noise(), nn.ReLU(inplace=True), nn.Dropout(0.5), Custom())
+    model.train()
+    model[3].eval()
+    model[0].weight.requires_grad_(False)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before, random = x.clone(), torch.get_rng_state()
+    assert len(check_model(model, x, estimator="exact", batch_size=4)) >= 4
+    assert [m.training for m in model] == [True, True, True, False, True, True, True]
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"estimator": "exakt"}, ValueError, "did you mean 'exact'"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"x": torch.zeros(0, 3)}, ValueError, "x has shape"),
+        ({"model": 3}, TypeError, "model is a int"),
+    ],
+)
+def test_bad_arguments(x, keywords, error, message):
+    with pytest.raises(error, match=message):
+        check_model(**{"model": network(), "x": x, **keywords})

@@ -1,0 +1,149 @@
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from art_lfr import evaluate
+from art_lfr.figures import input_gradient_maps, loss_surfaces, training_curves
+from art_lfr.report import comparison, write_report
+
+EPS = 0.1
+
+
+@pytest.fixture
+def models():
+    torch.manual_seed(0)
+    make = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4))  # noqa: E731
+    return {"first": make(), "second": make()}
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(3, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2])
+
+
+def png(figure):
+    assert isinstance(figure, Figure)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=40)
+    assert image.getvalue().startswith(b"\x89PNG")
+
+
+def test_training_curves_draw_what_is_there():
+    full = [
+        {
+            "epoch": epoch,
+            "clean_loss": 1 / epoch,
+            "flatness": 2 / epoch,
+            "train_accuracy": 0.5,
+            "validation_robust_accuracy": 0.25,
+        }
+        for epoch in (1, 2, 3)
+    ]
+    partial = [{"epoch": 1, "validation_robust_accuracy": 0.1}]
+    figure = training_curves({"LFR": full, "standard": partial, "empty": []})
+    accuracy, loss, flatness = figure.axes
+    lines = {line.get_label(): line for line in accuracy.lines}
+    np.testing.assert_allclose(lines["LFR, validation, PGD-10"].get_ydata(), [25, 25, 25])
+    np.testing.assert_allclose(lines["standard, validation, PGD-10"].get_xdata(), [1])
+    assert [len(axes.lines) for axes in (accuracy, loss, flatness)] == [3, 1, 1]
+    assert "nats" in loss.get_ylabel()
+    png(figure)
+    with pytest.raises(ValueError, match="histories has no epoch"):
+        training_curves({"LFR": [{"other": 1.0}]})
+
+
+def test_loss_surfaces_hold_the_loss(models, batch):
+    x, y = batch
+    x = 0.5 + 0.1 * x
+    figure = loss_surfaces(models, x[:2], y[:2], eps=EPS, points=5)
+    assert len(figure.axes) == 4
+    # In the middle of the plane lies the sample itself; the adversarial edge is higher.
+    for index, axes in enumerate(figure.axes):
+        model = list(models.values())[index % 2]
+        sample = index // 2
+        surface = axes.collections[0]
+        heights = np.asarray(surface._vec)[2] if hasattr(surface, "_vec") else None
+        expected = nn.functional.cross_entropy(model(x[sample : sample + 1]), y[sample : sample + 1])
+        assert axes.get_zlim()[1] > float(expected)
+        if heights is not None:
+            assert np.isclose(heights, float(expected), atol=1e-4).any()
+    png(figure)
+
+
+def test_input_gradient_maps(models, batch):
+    x, y = batch
+    figure = input_gradient_maps(models, x, y)
+    assert len(figure.axes) == 9
+    leaf = x.clone().requires_grad_(True)
+    nn.functional.cross_entropy(models["second"](leaf), y, reduction="sum").backward()
+    shown = figure.axes[2].images[0].get_array()
+    np.testing.assert_allclose(shown, leaf.grad[0, 0], rtol=1e-4, atol=1e-7)
+    png(figure)
+    with pytest.raises(ValueError, match="x has shape"):
+        input_gradient_maps(models, x[:, 0], y)
+
+
+def test_models_are_left_as_found(models, batch):
+    for model in models.values():
+        model.train()
+    state = torch.get_rng_state()
+    loss_surfaces(models, *batch, eps=EPS, points=3)
+    input_gradient_maps(models, *batch)
+    assert all(m.training for model in models.values() for m in model.modules())
+    assert all(p.requires_grad for model in models.values() for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("y", "message"), [(torch.zeros(2), "y \\(2,\\)"), (torch.zeros(3, 4), "y \\(3, 4\\)")]
+)
+def test_bad_labels(models, batch, y, message):
+    with pytest.raises(ValueError, match=message):
+        loss_surfaces(models, batch[0], y, eps=EPS)
+
+
+def test_missing_matplotlib_names_the_mend(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "art-lfr\[plots\]"'):
+        training_curves({"LFR": [{"loss": 1.0, "clean_loss": 1.0}]})
+
+
+def test_report(models, batch, tmp_path):
+    x, y = batch
+    evaluations = {
+        name: evaluate(model, x, y, eps=EPS, attacks=["PGD-40"], flatness_steps=1)
+        for name, model in models.items()
+    }
+    history = [{"epoch": 1, "clean_loss": 1.0}]
+    keywords = {
+        "title": "A title",
+        "summary": "A summary.",
+        "evaluations": evaluations,
+        "histories": {"first": history},
+        "settings": {"eps": EPS},
+    }
+    curves = training_curves({"first": history})
+    (tmp_path / "kept.txt").write_text("mine")
+    report = write_report(
+        tmp_path, figures={"curves": ("Curves. How it went.", curves)}, **keywords
+    )
+    text = report.read_text()
+    assert text.startswith("# A title\n\nA summary.")
+    assert "## Curves\n\n![curves](curves.png)" in text
+    assert f"{100 * evaluations['second'].clean.accuracy:.1f} %" in text
+    plain = json.loads((tmp_path / "results.json").read_text())
+    assert plain["evaluations"]["first"] == evaluations["first"].to_dict()
+    assert plain["histories"]["first"] == history
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.md", "results.json", "curves.png", "kept.txt"}
+    other = evaluate(models["first"], x, y, eps=EPS, attacks=[], flatness_steps=0)
+    with pytest.raises(ValueError, match="has other attacks"):
+        comparison({**evaluations, "third": other})
