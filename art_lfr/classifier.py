@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from art_lfr.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.criterion import Criterion
 from art_lfr.geometry import Bounds, Box
-from art_lfr.modes import mode
+from art_lfr.modes import dtype_of, mode
 
 
 class ClassifierModule(nn.Module):
@@ -105,10 +105,7 @@ class ClassifierAdapter:
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the model's parameters."""
-        for parameter in self.network.parameters():
-            if parameter.is_floating_point():
-                return parameter.dtype
-        return torch.float32
+        return dtype_of(self.network)
 
     def box(self, like: Tensor) -> Box:
         """The valid inputs as tensors on the device of `like`, a batch."""

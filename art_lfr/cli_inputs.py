@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
     """A built-in network, or what `module.path:factory` returns, with weights where given.
 
-    The current directory can be imported from, as with `python -m`. Weights are a state dict
-    written by `torch.save`; files that hold code are refused.
+    `seed` fixes the first weights. The current directory can be imported from, as with
+    `python -m`. Weights are a state dict written by `torch.save`; files that hold code are refused.
     """
+    import torch
     from torch import nn
 
     from art_lfr.checkpoint import load_safely
     from art_lfr.models import BUILT_IN
+    from art_lfr.randomness import preserved_random_state, seed_global_generators
 
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
@@ -47,7 +49,10 @@ def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
             raise ValueError(f"--model is {name!r}: {error}; allowed: {allowed}") from error
         if not callable(factory):
             raise ValueError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
-        model = factory()
+        # A factory draws its first weights from the global generators.
+        with preserved_random_state(torch.device("cpu")):
+            seed_global_generators(seed)
+            model = factory()
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "
@@ -61,7 +66,7 @@ def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"--weights is {str(weights)!r}, not of this model: {detail}"
+                f"--weights is {str(weights)!r}, which does not fit the model: {detail}"
             ) from error
     return model
 

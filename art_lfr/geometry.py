@@ -107,6 +107,8 @@ def project_ball(v: Tensor, eps: float, p: float) -> Tensor:
     active = (ordered - excess / rank > 0).sum(dim=1, keepdim=True).clamp(min=1)
     theta = excess.gather(1, active - 1) / active
     shrunk = flat.sign() * (flat.abs() - theta).clamp(min=0)
+    # Where v is long and eps short, the subtraction of theta leaves a rounding excess.
+    shrunk = shrunk * (eps / _positive(shrunk.abs().sum(dim=1, keepdim=True))).clamp(max=1.0)
     return torch.where(inside, flat, shrunk).view_as(v)
 
 

@@ -22,7 +22,7 @@ from art_lfr.arguments import (
 from art_lfr.criterion import Criterion, LossLike
 from art_lfr.flatness import flatness_values
 from art_lfr.geometry import Bounds, Box
-from art_lfr.modes import device_of
+from art_lfr.modes import device_of, dtype_of
 from art_lfr.settings import LFRSettings
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -93,12 +93,19 @@ def local_flatness(
         as_numpy = isinstance(x, np.ndarray)
         x_all, y_all = as_tensor("x", x), as_tensor("y", y)
         check_inputs("x", x_all)
+        if as_numpy:  # NumPy makes float64 of almost anything
+            x_all = x_all.to(dtype_of(model))
         check_labels("y", y_all, len(x_all))
     else:
         # Here, not above, so that a user without ART can measure his modules.
         from art_lfr.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model)
+        if loss is not None or bounds != (0.0, 1.0):
+            raise ValueError(
+                "loss and bounds are the classifier's own; allowed with a classifier: neither "
+                "(set its loss and clip_values)"
+            )
         as_numpy = True
         x_all, y_all = adapter.tensors(x, y)
         model, bounds, criterion = adapter.module, adapter.bounds, adapter.criterion

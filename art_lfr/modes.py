@@ -89,3 +89,9 @@ def device_of(model: nn.Module, fallback: Tensor) -> torch.device:
     """The device of the model's first parameter, or that of `fallback` where it has none."""
     parameter = next(model.parameters(), None)
     return fallback.device if parameter is None else parameter.device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type of the model's first floating parameter, or float32 where it has none."""
+    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(floating, torch.float32)

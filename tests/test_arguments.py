@@ -250,3 +250,12 @@ def test_defaults_scale_with_eps(norm: float) -> None:
     assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).plain()["radius"] == 3.0
     with pytest.raises(ValueError, match="radius is None with eps 0; allowed: a number > 0"):
         LFRSettings(eps=0, norm=norm)
+
+
+def test_numpy_inputs_take_the_type_of_the_model() -> None:
+    """NumPy's float64 meets a float32 network, as it does everywhere in practice."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    x, y = np.random.default_rng(0).random((5, 4)), np.arange(5) % 3
+    found = local_flatness(model, x, y, eps=0.1)
+    assert found.dtype == np.float32
+    assert found.shape == (5,)

@@ -49,7 +49,7 @@ class Noise(nn.Module):
 
 class FunctionalRelu(nn.Module):
     def forward(self, x):
-        return F.relu(x - 0.5)
+        return F.relu(x)
 
 
 def network(*layers):

@@ -171,9 +171,7 @@ def test_art_attacks_by_name_and_mixed(problem):
 def target(problem):
     weight, x, y = problem
     model = Logits(weight)
-    return make_target(
-        model, x, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0
-    )
+    return make_target(model, x, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +240,7 @@ def test_bad_arguments(problem, change, error, message):
 def test_square_needs_images_and_apgd_t_four_classes():
     model = nn.Linear(5, 3)
     x, y = np.full((6, 5), 0.5, dtype=np.float32), np.zeros(6, dtype=int)
-    with pytest.raises(ValueError, match="Square needs images.*PGD-40"):
+    with pytest.raises(ValueError, match=r"Square needs images.*PGD-40"):
         evaluate(model, x, y, eps=0.1)
     found = evaluate(model, x, y, eps=0.1, attacks=["APGD-T"], flatness_steps=0)
     assert [row.name for row in found.rows] == ["clean", "APGD-CE", "worst case"]

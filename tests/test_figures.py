@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.figures import input_gradient_maps, loss_surfaces, training_curves
+from art_lfr.criterion import Criterion
+from art_lfr.figures import _loss_on_plane, input_gradient_maps, loss_surfaces, training_curves
 from art_lfr.report import comparison, write_report
 
 EPS = 0.1
@@ -59,22 +60,31 @@ def test_training_curves_draw_what_is_there():
         training_curves({"LFR": [{"other": 1.0}]})
 
 
-def test_loss_surfaces_hold_the_loss(models, batch):
+def test_loss_surfaces(models, batch):
     x, y = batch
-    x = 0.5 + 0.1 * x
     figure = loss_surfaces(models, x[:2], y[:2], eps=EPS, points=5)
-    assert len(figure.axes) == 4
-    # In the middle of the plane lies the sample itself; the adversarial edge is higher.
-    for index, axes in enumerate(figure.axes):
-        model = list(models.values())[index % 2]
-        sample = index // 2
-        surface = axes.collections[0]
-        heights = np.asarray(surface._vec)[2] if hasattr(surface, "_vec") else None
-        expected = nn.functional.cross_entropy(model(x[sample : sample + 1]), y[sample : sample + 1])
-        assert axes.get_zlim()[1] > float(expected)
-        if heights is not None:
-            assert np.isclose(heights, float(expected), atol=1e-4).any()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        f"{name}, sample {i} (label {i - 1})" for i in (1, 2) for name in ("first", "second")
+    ]
+    assert len({axes.get_zlim() for axes in figure.axes}) == 1
     png(figure)
+
+
+def test_losses_on_a_plane(models, batch):
+    model, (x, y) = models["first"], batch
+    x, y = 0.4 + 0.2 * x[:1], y[:1]
+    reach = np.array([-EPS, 0.0, EPS])
+    side = torch.ones_like(x)
+    losses = _loss_on_plane(model, Criterion(), x, y, side, np.inf, reach, (0.0, 1.0))
+    leaf = x.clone().requires_grad_(True)
+    nn.functional.cross_entropy(model(leaf), y).backward()
+    for row, a in enumerate(reach):
+        for column, b in enumerate(reach):
+            point = x + a * leaf.grad.sign() + b * side
+            expected = nn.functional.cross_entropy(model(point), y)
+            assert losses[row, column] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert losses[0, 1] < losses[1, 1] < losses[2, 1]
 
 
 def test_input_gradient_maps(models, batch):

@@ -1,0 +1,58 @@
+"""The demonstration, through the installed command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ATTACKS = ["clean", "PGD-40", "APGD-T", "Square", "worst case"]
+
+
+def run_demo(folder, *options):
+    command = Path(sys.executable).with_name("art-lfr")
+    result = subprocess.run(
+        [command, "demo", "--output", str(folder), *options], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    for word in ("standard", "LFR", *ATTACKS, "mean flatness", "Report:"):
+        assert word in result.stdout
+    table = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    assert len(table) == 6
+    assert max(map(len, table)) <= 80
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_short_demo_writes_its_report(tmp_path):
+    results = run_demo(tmp_path / "report", "--epochs", "2")
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    figures = {"training_curves.png", "loss_surface.png", "input_gradients.png"}
+    assert names == {"report.md", "results.json", *figures}
+    for name in figures:
+        image = (tmp_path / "report" / name).read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert len(image) > 5000
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert all(f"]({name})" in report for name in figures)
+    for name in ("standard", "LFR"):
+        evaluation = results["evaluations"][name]
+        assert [row["name"] for row in evaluation["rows"]] == ATTACKS
+        assert all(row["images"] == 450 for row in evaluation["rows"])
+        assert len(evaluation["per_sample"]["flatness"]) == 450
+        assert [record["epoch"] for record in results["histories"][name]] == [1, 2]
+
+
+@pytest.mark.slow
+def test_full_demo_meets_its_targets(tmp_path):
+    evaluations = run_demo(tmp_path)["evaluations"]
+    accuracy = {
+        name: {row["name"]: row["accuracy"] for row in evaluation["rows"]}
+        for name, evaluation in evaluations.items()
+    }
+    assert accuracy["LFR"]["worst case"] >= 0.88
+    assert accuracy["LFR"]["clean"] >= 0.975
+    assert accuracy["standard"]["worst case"] <= 0.60
+    assert accuracy["standard"]["clean"] >= 0.96
+    flatness = {name: e["flatness"]["mean"] for name, e in evaluations.items()}
+    assert flatness["LFR"] < flatness["standard"] / 5
