@@ -167,7 +167,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             y: Labels: indices, shape (N,), or one-hot, shape (N, nb_classes).
             validation_data: (x, y), measured after each epoch, as is a part of the training data.
             batch_size: Samples in a batch; a last batch of one joins the one before it.
-            nb_epochs: Epochs of this call.
+            nb_epochs: Epochs of this call; resumed, those of the call that was interrupted count.
             scheduler: Any object with `step`.
             scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
             checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.

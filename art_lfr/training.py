@@ -193,16 +193,16 @@ class TrainingLoop:
                 for name, value in values.items():
                     sums[name] += value * len(x)
                 samples += len(x)
-                if index >= len(batches) // 2:
-                    labels.append(predicted)
-                    targets.append(y)
+                labels.append(predicted)
+                targets.append(y)
                 bar.set_description(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", refresh=False)
                 bar.set_postfix(
                     {name: f"{sums[name] / samples:.3g}" for name in sums if name != "clean_loss"},
                     refresh=False,
                 )
                 bar.update()
-        self._warn_of_collapse(torch.cat(labels), torch.cat(targets), "training")
+        late = samples // 2  # the first half of an epoch may still be learning
+        self._warn_of_collapse(torch.cat(labels)[late:], torch.cat(targets)[late:], "training")
         return {
             "epoch": epoch + 1,
             **{name: value / samples for name, value in sums.items()},
