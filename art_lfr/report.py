@@ -14,7 +14,7 @@ from art_lfr.results import Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 150
+DOTS_PER_INCH = 120
 
 
 def comparison(evaluations: Mapping[str, Evaluation]) -> tuple[list[str], list[list[str]]]:
