@@ -133,7 +133,7 @@ def run(file: Path, data: Path = Path("data"), threads: int = 1, only: str = "")
         content = {
             "experiment": experiment,
             "seconds": round(seconds, 1),
-            "evaluation": {k: v for k, v in measured.items() if k != "samples"},
+            "evaluation": {k: v for k, v in measured.items() if k != "per_sample"},
             "versions": {"art_lfr": __version__, "torch": torch.__version__},
             "machine": f"{platform.machine()}, {threads} thread(s)",
         }

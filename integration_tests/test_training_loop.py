@@ -1,4 +1,4 @@
-"""What the loop does beside descending: schedules, warm-up, averages, clipping, selection, faults."""
+"""What the loop does beside descending: schedules, warm-up, averages, selection, faults."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ def test_one_cycle_and_plateau_schedulers(make_classifier, data):
 
 
 def test_warm_up_raises_eps_lam_and_step_together(make_classifier, data):
-    trainer = train(
-        make_classifier(), data, settings={"warmup_epochs": 4, "lam": 0.2}, nb_epochs=5
-    )
+    trainer = train(make_classifier(), data, settings={"warmup_epochs": 4, "lam": 0.2}, nb_epochs=5)
     assert [r["eps"] for r in trainer.history] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     assert [r["lam"] for r in trainer.history] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
 
@@ -224,10 +222,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(make_classifier,
     Fuse.calls, Fuse.limit = 0, 3 * 3 * 2 + 4  # three passes a step, three steps an epoch
     model = nn.Sequential(Fuse(), nn.Flatten(), nn.Linear(64, 10))
     classifier, kept = make_classifier(model=model), []
-    with pytest.raises(TrainingError, match="the loss is nan in epoch 3, batch 1.*Lower the lear"):
-        train(
-            classifier, data, nb_epochs=5, callback=lambda r: kept.append(weights(classifier))
-        )
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 3, batch 1.*Lower the lear"):
+        train(classifier, data, nb_epochs=5, callback=lambda r: kept.append(weights(classifier)))
     assert len(kept) == 2
     assert torch.equal(weights(classifier)["2.weight"], kept[1]["2.weight"])
     assert all(parameter.grad is None for parameter in classifier.model.parameters())

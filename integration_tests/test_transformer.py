@@ -45,13 +45,13 @@ def test_one_object_twice_or_shared_parameters_are_refused(make_classifier, data
     first = make_classifier()
     before = weights(first)
     defence = LocalFlatnessRegularization(first, nb_epochs=1, **LFR)
-    with pytest.raises(ValueError, match="transformed_classifier .*classifier"):
+    with pytest.raises(ValueError, match=r"transformed_classifier .*classifier"):
         defence(data.x, first, data.y)
-    with pytest.raises(ValueError, match="transformed_classifier shares '0.weight'"):
+    with pytest.raises(ValueError, match=r"transformed_classifier shares '0.weight'"):
         defence(data.x, make_classifier(model=first.model), data.y)
     tied = make_classifier(seed=1)
     tied.model[6].weight = first.model[6].weight
-    with pytest.raises(ValueError, match="transformed_classifier shares '6.weight'"):
+    with pytest.raises(ValueError, match=r"transformed_classifier shares '6.weight'"):
         defence(data.x, tied, data.y)
     assert same(weights(first), before)
 
@@ -63,9 +63,9 @@ def test_bad_arguments_are_refused_when_it_is_made(make_classifier, data):
         LocalFlatnessRegularization(make_classifier(), nb_epochs=0)
     with pytest.raises(TypeError, match="classifier is a str"):
         LocalFlatnessRegularization("model")
-    with pytest.raises(TypeError, match="transformed_classifier is a str"):
+    with pytest.raises(TypeError, match=r"transformed_classifier is a str"):
         LocalFlatnessRegularization(make_classifier())(data.x, "model")
-    with pytest.raises(ValueError, match="transformed_classifier has optimizer None"):
+    with pytest.raises(ValueError, match=r"transformed_classifier has optimizer None"):
         LocalFlatnessRegularization(make_classifier())(
             data.x, make_classifier(seed=1, optimizer=False)
         )
