@@ -52,7 +52,7 @@ class GeneratorBatches:
             new = x.to(self._adapter.device), y.to(self._adapter.device)
             if held is None:
                 held = new
-            elif len(x) == 1:
+            elif len(x) == 1 and self.batch_size > 1:
                 held = torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]])
             else:
                 yield held
@@ -71,6 +71,13 @@ class GeneratorBatches:
     def fingerprint(self) -> str:
         """Empty: the data cannot be known beforehand."""
         return ""
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise unless `ratio` is in (0, 1]."""
+    check_number("ratio", ratio, low_allowed=False)
+    if ratio > 1:
+        raise ValueError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
 
 
 class CleanTermAttack:
@@ -101,12 +108,13 @@ class CleanTermAttack:
                 )
         if not listed:
             raise ValueError("attack is an empty list; allowed: at least one attack, or None")
-        check_number("ratio", ratio, low_allowed=False)
-        if ratio > 1:
-            raise ValueError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
         self._attacks = listed
         self._ratio = ratio
         self._adapter = adapter
+
+    def __repr__(self) -> str:
+        names = [type(attack).__name__ for attack in self._attacks]
+        return f"{', '.join(names)} on {self._ratio:g}"
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """The batch with `ratio` of its samples replaced by adversarial ones."""

@@ -26,7 +26,7 @@ class WeightAverage:
         """Take the network's present weights into the average."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, value in network.state_dict().items():
+        for name, value in tensors_of(network).items():
             if value.is_floating_point():
                 self.state[name].lerp_(value, 1 - decay)
             else:
@@ -37,20 +37,30 @@ class WeightAverage:
         """Give the network the averaged weights for a while."""
         own = copied_state(network)
         try:
-            network.load_state_dict(self.state)
+            put_state(network, self.state)
             yield
         finally:
-            network.load_state_dict(own)
+            put_state(network, own)
 
 
 def copied_state(network: nn.Module) -> dict[str, Tensor]:
     """A copy of the network's weights and buffers on their device."""
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return {name: value.detach().clone() for name, value in tensors_of(network).items()}
+
+
+def put_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the network the weights and buffers that `copied_state` took."""
+    network.load_state_dict(state, strict=False)  # a module's extra state stays its own
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights and buffers themselves, without any extra state of its modules."""
+    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
 
 
 def same_state(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether the network's weights and buffers are bit-identical to `state`."""
-    own = network.state_dict()
+    own = tensors_of(network)
     return own.keys() == state.keys() and all(
         torch.equal(value, state[name].to(value.device)) for name, value in own.items()
     )

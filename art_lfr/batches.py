@@ -64,7 +64,13 @@ class TensorBatches:
 
     def fingerprint(self) -> str:
         """A hash of shapes and values."""
-        digest = hashlib.blake2b(repr((self.x.shape, self.y.shape)).encode(), digest_size=16)
-        for tensor in (self.x, self.y):
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint(self.x, self.y)
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A hash of the shapes and values of tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(repr((tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -38,12 +38,15 @@ def to_plain(value: Any, name: str) -> Any:
     )
 
 
-def like_template(plain: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+def like_template(plain: Any, template: Any) -> Any:
     """Turn dicts that were Counters back into them, as in `template` (MultiStepLR has one)."""
-    return {
-        key: Counter(item) if isinstance(template.get(key), Counter) else item
-        for key, item in plain.items()
-    }
+    if isinstance(template, Counter):
+        return Counter(plain)
+    if isinstance(template, Mapping) and isinstance(plain, Mapping):
+        return {key: like_template(item, template.get(key)) for key, item in plain.items()}
+    if isinstance(template, list) and isinstance(plain, list) and len(plain) == len(template):
+        return [like_template(*pair) for pair in zip(plain, template, strict=True)]
+    return plain
 
 
 def load_safely(path: Path) -> dict[str, Any]:

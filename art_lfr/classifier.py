@@ -21,6 +21,7 @@ from art_lfr.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.criterion import Criterion
 from art_lfr.geometry import Bounds, Box
 from art_lfr.modes import dtype_of, mode
+from art_lfr.step import parameters_of
 
 
 class ClassifierModule(nn.Module):
@@ -89,6 +90,15 @@ class ClassifierAdapter:
                 "model's parameters, given to the PyTorchClassifier"
             )
         return optimizer
+
+    def check_optimizer(self) -> None:
+        """Raise ValueError unless the optimizer has parameters of the network."""
+        own = {id(parameter) for parameter in self.network.parameters()}
+        if not any(id(parameter) in own for parameter in parameters_of(self.optimizer)):
+            raise ValueError(
+                f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
+                "made from model.parameters()"
+            )
 
     @property
     def bounds(self) -> Bounds:
@@ -172,5 +182,6 @@ class ClassifierAdapter:
 
     def predict(self, x: npt.NDArray[Any], **kwargs: Any) -> npt.NDArray[Any]:
         """The classifier's own `predict`."""
-        predictions: npt.NDArray[Any] = self.classifier.predict(x, **kwargs)
+        with self.network_mode(training=False):
+            predictions: npt.NDArray[Any] = self.classifier.predict(x, **kwargs)
         return predictions

@@ -27,6 +27,8 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    if os.name == "nt":  # directories cannot be opened there
+        return
     # The rename itself must reach the disk too.
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -104,7 +104,9 @@ class Monitor:
             y,
             box=box,
             # What training measures must not depend on which estimator it trains with.
-            settings=replace(settings, estimator="finite-difference"),
+            settings=replace(
+                settings, estimator="finite-difference", radius=settings.resolved_radius or 1.0
+            ),
             generator=generator,
             batch_size=self.batch_size,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,17 @@ class TrainingOptions:
             )
         check_integer("monitor_samples", self.monitor_samples, low=1)
         check_integer("seed", self.seed, low=0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
+        object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
     def plain(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it resumes."""
-        names = ("warmup_epochs", "max_grad_norm", "ema_decay", "best_metric", "patience", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = [field.name for field in fields(self) if field.name not in ("augment", "verbose")]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "augmented": self.augment is not None,
+        }
 
 
 def check_fit_arguments(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.averaging import WeightAverage, copied_state, same_state
+from art_lfr.averaging import WeightAverage, copied_state, put_state, same_state, tensors_of
 from art_lfr.checkpoint import FORMAT, LAST, load_run, to_plain
 from art_lfr.files import write_atomically
 from art_lfr.scheduling import Schedule
@@ -36,6 +36,7 @@ class RunState:
         self.collapse_reported = False
         self._path: Path | None = None
         self._identity: dict[str, Any] = {}
+        self._interrupted = False
         # The weights to go on from, where the user was handed others (averaged or best ones).
         self._raw: dict[str, Tensor] | None = None
         self._handed: dict[str, Tensor] | None = None
@@ -59,39 +60,51 @@ class RunState:
         """
         path = None if checkpoint_dir is None else checkpoint_dir / LAST
         content = load_run(path) if path is not None and path.exists() else None
-        foreign = content is not None and content["run_id"] != self.run_id
-        if foreign and not resume:
+        own = content is not None and content["run_id"] == self.run_id
+        if content is not None and not own and not resume:
             raise ValueError(
                 f"checkpoint_dir is {str(checkpoint_dir)!r}, which holds a run; allowed: a new "
                 "directory, or resume=True to go on with it"
             )
-        if content is not None and foreign:
+        # Its own run is in memory, unless the last call was interrupted in the middle of an epoch.
+        restored = content is not None and resume and (not own or self._interrupted)
+        if content is not None and restored:
             _check_same_run(content, identity, network)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None and restored:
             self._restore(content, network, optimizer, schedule)
         else:
-            self.first_epoch, self.stopped = self.epoch, False
-            if self._raw is not None and self._handed is not None:
-                if same_state(network, self._handed):
-                    network.load_state_dict(self._raw)
-                else:  # the user has put other weights in: their average starts anew
-                    self.average = None
+            self._go_on(network, identity)
         self._raw = self._handed = None
+        self._interrupted = True
         if ema_decay is not None and self.average is None:
             self.average = WeightAverage(network, ema_decay)
         self.last_epoch = self.first_epoch + nb_epochs
         self._path, self._identity = path, identity
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _go_on(self, network: nn.Module, identity: Mapping[str, Any]) -> None:
+        """Continue from memory; from the raw weights, if the user kept what he was given."""
+        self.first_epoch, self.stopped = self.epoch, False
+        if self._identity and self._identity != identity:
+            self.best = None  # of other data: not comparable
+        if self._raw is None or self._handed is None:
+            return
+        if same_state(network, self._handed):
+            put_state(network, self._raw)
+        else:  # the user has put other weights in: average and best start anew
+            self.average = self.best = None
 
     def hand_over(self, network: nn.Module) -> None:
         """Leave the best weights in the network, or the averaged ones, or the last."""
+        self._interrupted = False
         if self.best is None and self.average is None:
             return
         self._raw = copied_state(network)
         if self.best is not None:
-            network.load_state_dict(self.best.state)
+            put_state(network, self.best.state)
         elif self.average is not None:
-            network.load_state_dict(self.average.state)
+            put_state(network, self.average.state)
         self._handed = copied_state(network)
 
     def save(
@@ -159,8 +172,8 @@ def _check_same_run(
                 f"{name} is {value!r}, but the run in checkpoint_dir has {saved.get(name)!r}; "
                 "allowed: the same, or another directory"
             )
-    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in content["network"].items()}
+    own = {name: tuple(value.shape) for name, value in tensors_of(network).items()}
+    theirs = {k: tuple(v.shape) for k, v in content["network"].items() if isinstance(v, Tensor)}
     if own != theirs:
         name = sorted(set(own.items()) ^ set(theirs.items()))[0][0]
         raise ValueError(

@@ -25,6 +25,20 @@ class Schedule:
                 "those of torch.optim.lr_scheduler, or None"
             )
         check_choice("scheduler_interval", interval, ("epoch", "batch"))
+        self._plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if self._plateau and interval == "batch":
+            raise ValueError(
+                "scheduler_interval is 'batch' for ReduceLROnPlateau; allowed: 'epoch', because it "
+                "is shown the loss of an epoch"
+            )
+        if scheduler is not None and not self._plateau:
+            try:
+                inspect.signature(scheduler.step).bind()
+            except TypeError as error:
+                raise TypeError(
+                    f"scheduler is a {type(scheduler).__name__} whose `step` needs arguments; "
+                    "allowed: one that is called as scheduler.step()"
+                ) from error
         self.scheduler = scheduler
         self.interval = interval
 
@@ -37,10 +51,18 @@ class Schedule:
         """Step where the interval is an epoch; `ReduceLROnPlateau` is shown the loss."""
         if self.scheduler is None or self.interval != "epoch":
             return
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if self._plateau:
             self.scheduler.step(loss)
         else:
             self.scheduler.step()
+
+    def check_drives(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise ValueError where the scheduler was made for another optimizer."""
+        if getattr(self.scheduler, "optimizer", optimizer) is not optimizer:
+            raise ValueError(
+                f"scheduler is a {type(self.scheduler).__name__} of another optimizer; allowed: "
+                "one made with the classifier's own"
+            )
 
     def check_can_be_saved(self) -> None:
         """Raise ValueError where the scheduler has no state to save or none that is plain."""

@@ -28,15 +28,32 @@ def metric_names(best_metric: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (best_metric,) if isinstance(best_metric, str) else tuple(best_metric)
 
 
-def check_metrics(best_metric: str | tuple[str, ...] | None, *, monitored: bool = True) -> None:
-    """Raise unless all names are metrics, and measured by this run."""
+MONITORS = ("validation", "train_subset")
+
+
+def check_metrics(
+    best_metric: str | tuple[str, ...] | None, monitored: tuple[str, ...] = MONITORS
+) -> None:
+    """Raise ValueError unless all names are metrics, and measured by the `monitored` ones."""
     for name in metric_names(best_metric):
         check_choice("best_metric", name, METRICS)
-        if not monitored and name.startswith(("validation_", "train_subset_")):
+        missing = [monitor for monitor in MONITORS if monitor not in monitored]
+        if name.startswith(tuple(missing)):
             raise ValueError(
-                f"best_metric is {name!r} without validation_data; allowed: give validation_data, "
-                "or a metric of the training batches such as 'loss'"
+                f"best_metric is {name!r} without validation_data (or, for 'train_subset_...', "
+                "with a generator); allowed: give validation_data, or take a metric of the "
+                "training batches such as 'loss'"
             )
+
+
+def is_comparable(best_metric: str | tuple[str, ...], epoch: int, warmup_epochs: float) -> bool:
+    """Whether an epoch's metrics can be compared with those of later ones.
+
+    Those of the training batches cannot during warm-up: they belong to a smaller eps and lam.
+    """
+    return epoch >= warmup_epochs or all(
+        name.startswith(MONITORS) for name in metric_names(best_metric)
+    )
 
 
 def score(record: Mapping[str, float], best_metric: str | tuple[str, ...]) -> list[float]:

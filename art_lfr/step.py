@@ -62,6 +62,7 @@ class Objective:
         finite.
         """
         x_clean = None if self.attack is None else self.attack(x, y, generator)
+        self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
         optimizer.zero_grad(set_to_none=True)
         clean, flatness = math.nan, 0.0
         predicted = correct = torch.empty(0)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from art.defences.trainer.trainer import Trainer
 
 from art_lfr.arguments import check_integer, check_number, reject_unknown
-from art_lfr.art_data import CleanTermAttack, GeneratorBatches
+from art_lfr.art_data import CleanTermAttack, GeneratorBatches, check_ratio
 from art_lfr.augmentation import Augmentation
 from art_lfr.batches import Batches, TensorBatches
 from art_lfr.classifier import ClassifierAdapter
@@ -117,14 +117,9 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             seed=seed,
             verbose=verbose,
         )
+        check_ratio(ratio)
         self._adapter = adapter = ClassifierAdapter(classifier)
-        own = {id(parameter) for parameter in adapter.network.parameters()}
-        groups = adapter.optimizer.param_groups
-        if not any(id(parameter) in own for group in groups for parameter in group["params"]):
-            raise ValueError(
-                "classifier has an optimizer over none of its model's parameters; allowed: one "
-                "made from model.parameters()"
-            )
+        adapter.check_optimizer()
         super().__init__(classifier)
         self._log = open_summary(summary_writer)
         self._loop = TrainingLoop(
@@ -172,7 +167,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
             checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
             resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
-                is one; start fresh where there is none.
+                is one; start fresh where there is none. One call is resumed, not a loop of calls:
+                train for all epochs in one.
             callback: Gets each epoch's record; a true return value stops training.
 
         Raises:
@@ -210,7 +206,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
 
         A resumed run is identical only if the generator gives the same batches again.
         """
-        reject_unknown("fit_generator()", unknown, FIT_KEYWORDS)
+        reject_unknown("fit_generator()", unknown, FIT_GENERATOR_KEYWORDS)
         directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
         self._fit(
             GeneratorBatches(generator, self._adapter),
@@ -247,6 +243,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
         # The user may have given the classifier another optimizer since the last call.
+        self._adapter.check_optimizer()
         self._loop.optimizer = self._adapter.optimizer
         self._loop.fit(
             batches,
@@ -267,3 +264,4 @@ def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
 
 TRAINER_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.__init__)
 FIT_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.fit)
+FIT_GENERATOR_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.fit_generator)

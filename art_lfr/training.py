@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from art_lfr.averaging import copied_state
-from art_lfr.batches import Batches
+from art_lfr.arguments import check_inputs
+from art_lfr.augmentation import Augmentation
+from art_lfr.averaging import copied_state, put_state, tensors_of
+from art_lfr.batches import Batches, fingerprint
 from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, is_constant
 from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.run_state import RunState
 from art_lfr.scheduling import Schedule
-from art_lfr.selection import BestWeights, check_metrics
+from art_lfr.selection import BestWeights, check_metrics, is_comparable
 from art_lfr.settings import LFRSettings
 from art_lfr.step import NonFiniteError, Objective, parameters_of
 
@@ -87,12 +89,15 @@ class TrainingLoop:
         """
         schedule = schedule or Schedule(None, "epoch")
         monitors = self._monitors(batches, validation)
-        self._check(schedule, validation, checkpoint_dir)
+        self._check(schedule, monitors, checkpoint_dir)
         identity = {
             "settings": self.settings.plain(),
             "options": self.options.plain(),
+            "optimizer": type(self.optimizer).__name__,
+            "attack": repr(self.objective.attack),
             "batch_size": batches.batch_size,
-            "data": batches.fingerprint() if checkpoint_dir is not None else "",
+            "data": batches.fingerprint(),
+            "validation_data": "" if validation is None else fingerprint(*validation),
         }
         device = next(self.network.parameters()).device
         with ExitStack() as stack:
@@ -127,21 +132,25 @@ class TrainingLoop:
                 record.update(self._measure(monitors))
                 stop = self._end_epoch(record, schedule)
                 self.state.random = RandomState.capture(device).to_plain()
-                if log is not None:
-                    log(record)
-                stop = bool(callback is not None and callback(dict(record))) or stop
+                with preserved_random_state(device):
+                    if log is not None:
+                        log(record)
+                    stop = bool(callback is not None and callback(dict(record))) or stop
                 self.state.stopped = stop
                 self.state.save(self.network, self.optimizer, schedule)
         self.state.hand_over(self.network)
 
-    def _check(self, schedule: Schedule, validation: object, checkpoint_dir: Path | None) -> None:
+    def _check(
+        self, schedule: Schedule, monitors: list[Monitor], checkpoint_dir: Path | None
+    ) -> None:
         """Refuse what cannot work before anything changes."""
         if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
             raise ValueError(
                 "classifier has no trainable parameter in its optimizer; allowed: at least one "
                 "parameter with requires_grad"
             )
-        check_metrics(self.options.best_metric, monitored=validation is not None)
+        check_metrics(self.options.best_metric, tuple(monitor.prefix for monitor in monitors))
+        schedule.check_drives(self.optimizer)
         if checkpoint_dir is not None:
             schedule.check_can_be_saved()
 
@@ -152,7 +161,11 @@ class TrainingLoop:
         if validation is None:
             return []
         options = self.options
-        found = [("validation", validation)]
+        # In random order: what is attacked are the first ones, and data may be sorted by label.
+        order = torch.randperm(
+            len(validation[0]), generator=torch.Generator().manual_seed(options.seed)
+        ).to(validation[0].device)
+        found = [("validation", (validation[0][order], validation[1][order]))]
         if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
             found.append(("train_subset", subset))
         size = max(batches.batch_size, 128)
@@ -173,7 +186,7 @@ class TrainingLoop:
             for index, (x, y) in enumerate(batches.epoch(self.state.generator)):
                 settings = self._warmed(epoch + (index + 1) / len(batches))
                 if options.augment is not None:
-                    x = options.augment(x, self.state.generator)
+                    x = self._augmented(x, options.augment)
                 try:
                     values, predicted = self.objective.step(
                         x,
@@ -201,6 +214,8 @@ class TrainingLoop:
                     refresh=False,
                 )
                 bar.update()
+        if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
+            raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
         late = samples // 2  # the first half of an epoch may still be learning
         self._warn_of_collapse(torch.cat(labels)[late:], torch.cat(targets)[late:], "training")
         return {
@@ -225,10 +240,23 @@ class TrainingLoop:
             radius=full.resolved_radius or None,
         )
 
+    def _augmented(self, x: Tensor, augment: Augmentation) -> Tensor:
+        """The augmented batch; ValueError where it is no valid batch of the same shape."""
+        augmented = augment(x, self.state.generator)
+        if augmented.shape != x.shape:
+            raise ValueError(
+                f"augment returned shape {tuple(augmented.shape)} for {tuple(x.shape)}; allowed: "
+                "the same shape"
+            )
+        check_inputs("what augment returned", augmented, self.objective.bounds_for(augmented))
+        return augmented
+
     def _failure(self, what: str) -> TrainingError:
-        """Put the last good weights back, and say what to change."""
-        self.network.load_state_dict(self._good)
+        """Put the last good weights back, drop what is spoilt, and say what to change."""
+        put_state(self.network, self._good)
         self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()  # momentum that has grown with the loss
+        self.state.average = None
         return TrainingError(
             f"{what}; the classifier has been given back its last good weights. "
             "Lower the learning rate or lam, raise warmup_epochs, or set max_grad_norm."
@@ -259,9 +287,11 @@ class TrainingLoop:
         schedule.after_epoch(record.get("validation_loss", record["loss"]))
         state.epoch += 1
         state.history.append(record)
-        if options.best_metric is None:
+        if options.best_metric is None or not is_comparable(
+            options.best_metric, state.epoch, options.warmup_epochs
+        ):
             return False
-        weights = state.average.state if state.average is not None else self.network.state_dict()
+        weights = state.average.state if state.average is not None else tensors_of(self.network)
         if state.best is None or state.best.is_beaten_by(record, options.best_metric):
             state.best = BestWeights.of(record, options.best_metric, weights)
         waited = state.epoch - state.best.epoch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+import torch
 from art.defences.transformer.transformer import Transformer
 
 from art_lfr.arguments import check_integer, reject_unknown
 from art_lfr.classifier import ClassifierAdapter
+from art_lfr.randomness import preserved_random_state
 from art_lfr.trainer import TRAINER_KEYWORDS, AdversarialTrainerLFRPyTorch
 
 Array = npt.NDArray[Any]
@@ -58,9 +59,11 @@ class LocalFlatnessRegularization(Transformer):
         teacher = ClassifierAdapter(self.classifier)
         self._refuse_shared(teacher, student)
         _ = student.optimizer  # refused here where there is none, under this argument's name
+        student.inputs(x)  # checked before the first classifier sees it
         if y is None:
-            with teacher.network_mode(training=False):
-                y = np.argmax(teacher.predict(x, batch_size=self.batch_size), axis=1)
+            with preserved_random_state(teacher.device):
+                predictions = teacher.predict(x, batch_size=self.batch_size)
+            y = teacher.criterion.predicted(torch.as_tensor(predictions)).numpy()
         trainer = AdversarialTrainerLFRPyTorch(transformed_classifier, **self._settings)
         trainer.fit(x, y, batch_size=self.batch_size, nb_epochs=self.nb_epochs)
         self._is_fitted = True

@@ -49,7 +49,9 @@ def schedulers(optimizer):
 
 
 @pytest.mark.parametrize("name", ["none", "multistep", "plateau", "lambda", "sequential"])
-def test_resume_in_a_new_process_of_thought(make_classifier, data, weights, same, tmp_path, name):
+def test_a_new_trainer_resumes_with_any_scheduler(
+    make_classifier, data, weights, same, tmp_path, name
+):
     """Four epochs at once equal two, and two more by a new trainer from the checkpoint."""
 
     def run(directory, epochs, seed):
