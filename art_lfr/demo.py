@@ -22,6 +22,7 @@ from art_lfr.demo_training import (
     EPOCHS,
     LEARNING_RATE,
     SETTINGS,
+    lfr_settings,
     make_classifier,
     one_thread,
     train_lfr,
@@ -120,8 +121,7 @@ def run_demo(
             ),
         },
         settings={
-            **SETTINGS,
-            "estimator": "finite-difference",
+            **lfr_settings().plain(),
             "norm": "inf",
             "epochs": epochs,
             "warmup_epochs": warmup_epochs(epochs),
@@ -148,7 +148,7 @@ def _summary(evaluations: dict[str, Evaluation]) -> str:
         f"below, with pixels changed by at most {lfr.eps:g}, the standard one classifies "
         f"{100 * standard.worst_case.accuracy:.1f} % of the test images correctly, the LFR one "
         f"{100 * lfr.worst_case.accuracy:.1f} %.\n\n"
-        "An illustration, not a benchmark: one seed, and settings from trials on the same data set."
+        "An illustration, not a benchmark: one seed, a small data set of small images."
     )
 
 
