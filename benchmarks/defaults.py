@@ -3,6 +3,8 @@
     python benchmarks/defaults.py run benchmarks/defaults.yaml --data DIRECTORY
     python benchmarks/defaults.py table benchmarks/defaults.yaml
 
+The second prints the tables of docs/defaults.md.
+
 Every line of the YAML file is one training run, judged on validation images that are part of the
 training data. A run that has its result in benchmarks/results/defaults is not repeated.
 """
@@ -167,7 +169,10 @@ def table(file: Path) -> None:
                     "seconds": round(sum(f["seconds"] for f in found) / len(found)),
                 }
             )
-        print(pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True))
+        columns = list(dict.fromkeys(key for v in group["variants"] for key in v))
+        frame = pd.DataFrame(rows, dtype=object)
+        frame = frame[[c for c in columns if c in frame] + [c for c in frame if c not in columns]]
+        print(frame.fillna("").to_markdown(index=False, disable_numparse=True))
 
 
 if __name__ == "__main__":
