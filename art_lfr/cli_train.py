@@ -56,7 +56,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
-    warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 4.0,
+    warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     checkpoint_dir: Annotated[
