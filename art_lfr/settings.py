@@ -23,9 +23,9 @@ class DefaultScale:
 
 # Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment.
 DEFAULT_SCALES: dict[float, DefaultScale] = {
-    math.inf: DefaultScale(step_size=2.0, lam=1.0, radius=0.25),
-    2.0: DefaultScale(step_size=2.0, lam=1.0, radius=0.25),
-    1.0: DefaultScale(step_size=2.0, lam=1.0, radius=0.25),
+    math.inf: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
+    2.0: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
+    1.0: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
 }
 
 

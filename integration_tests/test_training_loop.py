@@ -188,7 +188,7 @@ def test_history_shows_training_beside_validation(make_classifier, data):
         for name in ("loss", "accuracy", "robust_accuracy", "flatness"):
             assert np.isfinite(record[f"{prefix}_{name}"])
         assert record[f"{prefix}_robust_accuracy"] <= record[f"{prefix}_accuracy"]
-    assert record["loss"] == pytest.approx(record["clean_loss"] + 0.1 * record["flatness"])
+    assert record["loss"] == pytest.approx(record["clean_loss"] + 0.05 * record["flatness"])
 
 
 def test_tensorboard_gets_every_metric(make_classifier, data, tmp_path):
@@ -230,7 +230,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(make_classifier,
 
 
 def test_a_diverging_run_is_stopped_and_its_weights_are_finite(make_classifier, data, weights):
-    classifier = make_classifier(lr=1e30, batch_norm=False)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    classifier = make_classifier(model=model, lr=1e38)
     before = weights(classifier)
     with pytest.raises(TrainingError, match="epoch 1, batch"):
         train(classifier, data, nb_epochs=3)
