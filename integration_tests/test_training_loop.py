@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -269,3 +271,23 @@ def test_augmentations_are_applied_before_the_ascent_and_reproducible(make_class
 
     train(make_classifier(), data, settings={"augment": spy}, samples=129, nb_epochs=1)
     assert seen == [64, 65]  # a last batch of one joins the one before it
+
+
+def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_classifier, data):
+    """With running statistics in the penalty, training accuracy rises and validation collapses."""
+    found = {}
+    for batch_norm in ("eval", "train"):
+        trainer = AdversarialTrainerLFRPyTorch(
+            make_classifier(), eps=0.1, lam=0.1, max_iter=3, verbose=False, batch_norm=batch_norm
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the collapse is reported
+            trainer.fit(
+                data.x, data.y, batch_size=64, nb_epochs=8,
+                validation_data=(data.x_test, data.y_test),
+            )  # fmt: skip
+        found[batch_norm] = trainer.history[-1]
+    assert found["eval"]["train_accuracy"] > 0.9
+    assert found["eval"]["validation_accuracy"] < 0.3
+    assert found["train"]["train_accuracy"] > 0.85
+    assert found["train"]["validation_accuracy"] > 0.85
