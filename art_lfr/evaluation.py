@@ -112,7 +112,8 @@ def _evaluate(
     correct["worst case"] = np.logical_and.reduce(list(correct.values()))
     rows.append(Row.of("worst case", correct["worst case"], sum(row.seconds for row in rows)))
     tell(rows[-1])
-    plain = isinstance(model, nn.Module)
+    # A classifier brings its own bounds.
+    plain = {"bounds": target.bounds} if isinstance(model, nn.Module) else {}
     flatness = local_flatness(
         target.module if plain else model,
         target.x.numpy(),
@@ -120,9 +121,9 @@ def _evaluate(
         eps=target.ball.eps,
         norm=target.ball.p,
         steps=flatness_steps,
-        bounds=target.bounds,
         batch_size=target.batch_size,
         seed=target.seed,
+        **plain,
     )
     return Evaluation(
         eps=target.ball.eps,

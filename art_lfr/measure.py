@@ -26,6 +26,7 @@ from art_lfr.modes import device_of, dtype_of
 from art_lfr.settings import LFRSettings
 
 Array: TypeAlias = npt.NDArray[Any]
+UNIT_BOUNDS = (0.0, 1.0)
 
 
 @overload
@@ -49,7 +50,7 @@ def local_flatness(
     step_size: float | None = None,
     estimator: str = "finite-difference",
     radius: float | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT_BOUNDS,
     restarts: int = 1,
     loss: LossLike = None,
     batch_size: int = 256,
@@ -101,7 +102,7 @@ def local_flatness(
         from art_lfr.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model)
-        if loss is not None or bounds != (0.0, 1.0):
+        if loss is not None or bounds is not UNIT_BOUNDS:
             raise ValueError(
                 "loss and bounds are the classifier's own; allowed with a classifier: neither "
                 "(set its loss and clip_values)"

@@ -118,6 +118,17 @@ def test_scale_of_the_inputs_does_not_matter(problem, quick):
     np.testing.assert_allclose(255 * found.flatness, quick.flatness, rtol=1e-3)
 
 
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_a_classifier_brings_its_own_bounds(problem, quick, per_feature):
+    """clip_values in [0, 255], as numbers or for each feature: the same accuracies."""
+    weight, x, y = problem
+    high = np.full((1, 6, 6), 255.0, dtype=np.float32) if per_feature else 255.0
+    classifier = make_classifier(Logits(weight, scale=255.0), clip_values=(0 * high, high))
+    found = evaluate(classifier, (255 * x).numpy(), y.numpy(), eps=255 * EPS, seed=3)
+    assert [row.accuracy for row in found.rows] == [row.accuracy for row in quick.rows]
+    np.testing.assert_allclose(255 * found.flatness, quick.flatness, rtol=1e-3)
+
+
 def test_preprocessing_is_inside_the_attacks(problem, quick):
     weight, x, y = problem
     mean, spread = 0.5, 0.25
