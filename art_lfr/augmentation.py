@@ -12,9 +12,22 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer
+from art_lfr.arguments import check_inputs, check_integer
+from art_lfr.geometry import Box
 
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def augmented(augment: Augmentation, x: Tensor, generator: torch.Generator, box: Box) -> Tensor:
+    """The augmented batch; ValueError where it is no valid batch of the same shape."""
+    found = augment(x, generator)
+    if found.shape != x.shape:
+        raise ValueError(
+            f"augment returned shape {tuple(found.shape)} for {tuple(x.shape)}; allowed: the same "
+            "shape"
+        )
+    check_inputs("what augment returned", found, box)
+    return found
 
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from art_lfr.batches import Batches
 from art_lfr.criterion import Criterion, logits_of
 from art_lfr.flatness import flatness_values, input_gradient
 from art_lfr.geometry import Ball, Box, steepest_direction
 from art_lfr.modes import frozen, mode
+from art_lfr.options import TrainingOptions
 from art_lfr.settings import LFRSettings
 
 PGD_STEPS = 10
@@ -117,6 +119,25 @@ class Monitor:
             "flatness": flatness.mean(),
         }
         return {f"{self.prefix}_{name}": float(value) for name, value in metrics.items()}, labels
+
+
+def monitors_for(
+    batches: Batches, validation: tuple[Tensor, Tensor] | None, options: TrainingOptions
+) -> list[Monitor]:
+    """Monitors of validation data and of as many training samples, so that overfitting shows."""
+    if validation is None:
+        return []
+    # In random order: what is attacked are the first ones, and data may be sorted by label.
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(len(validation[0]), generator=generator).to(validation[0].device)
+    found = [("validation", (validation[0][order], validation[1][order]))]
+    if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
+        found.append(("train_subset", subset))
+    size = max(batches.batch_size, 128)
+    return [
+        Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
+        for prefix, (x, y) in found
+    ]
 
 
 def is_constant(labels: Tensor, targets: Tensor) -> bool:

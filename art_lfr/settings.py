@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from art_lfr.arguments import check_choice, check_integer, check_number
 from art_lfr.geometry import parse_norm
@@ -85,6 +85,20 @@ class LFRSettings:
         """The finite-difference radius h."""
         return (
             DEFAULT_SCALES[self.p].radius * self.eps if self.radius is None else float(self.radius)
+        )
+
+    def warmed(self, epochs: float, warmup_epochs: float) -> LFRSettings:
+        """The settings after so many epochs: eps, lam and the step rise together, linearly.
+
+        They reach their full size at `warmup_epochs`; the radius is always that of the full eps.
+        """
+        part = 1.0 if epochs >= warmup_epochs else epochs / warmup_epochs
+        return replace(
+            self,
+            eps=self.eps * part,
+            lam=self.resolved_lam * part,
+            step_size=self.resolved_step_size * part or None,
+            radius=self.resolved_radius or None,
         )
 
     def plain(self) -> dict[str, float | int | str]:

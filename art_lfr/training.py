@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from art_lfr.arguments import check_inputs
-from art_lfr.augmentation import Augmentation
+from art_lfr.augmentation import augmented
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.batches import Batches, fingerprint
 from art_lfr.modes import mode
-from art_lfr.monitoring import Monitor, is_constant
+from art_lfr.monitoring import Monitor, is_constant, monitors_for
 from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.run_state import RunState
@@ -88,7 +86,7 @@ class TrainingLoop:
                 weights that are known to be good.
         """
         schedule = schedule or Schedule(None, "epoch")
-        monitors = self._monitors(batches, validation)
+        monitors = monitors_for(batches, validation, self.options)
         self._check(schedule, monitors, checkpoint_dir)
         identity = {
             "settings": self.settings.plain(),
@@ -154,26 +152,6 @@ class TrainingLoop:
         if checkpoint_dir is not None:
             schedule.check_can_be_saved()
 
-    def _monitors(
-        self, batches: Batches, validation: tuple[Tensor, Tensor] | None
-    ) -> list[Monitor]:
-        """Watch validation data, and as many training samples, so that overfitting shows."""
-        if validation is None:
-            return []
-        options = self.options
-        # In random order: what is attacked are the first ones, and data may be sorted by label.
-        order = torch.randperm(
-            len(validation[0]), generator=torch.Generator().manual_seed(options.seed)
-        ).to(validation[0].device)
-        found = [("validation", (validation[0][order], validation[1][order]))]
-        if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
-            found.append(("train_subset", subset))
-        size = max(batches.batch_size, 128)
-        return [
-            Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
-            for prefix, (x, y) in found
-        ]
-
     def _train_epoch(self, batches: Batches, schedule: Schedule, bar: tqdm[Any]) -> Record:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
@@ -184,9 +162,12 @@ class TrainingLoop:
         settings = self.settings
         with mode(self.objective.model, training=True):
             for index, (x, y) in enumerate(batches.epoch(self.state.generator)):
-                settings = self._warmed(epoch + (index + 1) / len(batches))
+                settings = self.settings.warmed(
+                    epoch + (index + 1) / len(batches), options.warmup_epochs
+                )
                 if options.augment is not None:
-                    x = self._augmented(x, options.augment)
+                    box = self.objective.bounds_for(x)
+                    x = augmented(options.augment, x, self.state.generator, box)
                 try:
                     values, predicted = self.objective.step(
                         x,
@@ -226,30 +207,6 @@ class TrainingLoop:
             "lam": settings.resolved_lam,
             "seconds": time.perf_counter() - began,
         }
-
-    def _warmed(self, epochs: float) -> LFRSettings:
-        """The settings after so many epochs of life: eps, lam and the step rise together."""
-        warmup = self.options.warmup_epochs
-        part = 1.0 if epochs >= warmup else epochs / warmup
-        full = self.settings
-        return replace(
-            full,
-            eps=full.eps * part,
-            lam=full.resolved_lam * part,
-            step_size=full.resolved_step_size * part if full.resolved_step_size else None,
-            radius=full.resolved_radius or None,
-        )
-
-    def _augmented(self, x: Tensor, augment: Augmentation) -> Tensor:
-        """The augmented batch; ValueError where it is no valid batch of the same shape."""
-        augmented = augment(x, self.state.generator)
-        if augmented.shape != x.shape:
-            raise ValueError(
-                f"augment returned shape {tuple(augmented.shape)} for {tuple(x.shape)}; allowed: "
-                "the same shape"
-            )
-        check_inputs("what augment returned", augmented, self.objective.bounds_for(augmented))
-        return augmented
 
     def _failure(self, what: str) -> TrainingError:
         """Put the last good weights back, drop what is spoilt, and say what to change."""

@@ -10,6 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
+from art_lfr.batches import TensorBatches
+from art_lfr.monitoring import monitors_for
+from art_lfr.options import TrainingOptions
 from art_lfr.training import TrainingError
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
@@ -99,26 +102,18 @@ def test_data_sorted_by_label_are_monitored_over_all_labels(make_classifier, dat
     order = np.argsort(data.y_test)
     trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR, monitor_samples=40)
     seen = []
-
-    class Spy(nn.Module):
-        def forward(self, x):
-            return x
-
     trainer.fit(
         data.x[:128], data.y[:128], nb_epochs=1,
         validation_data=(data.x_test[order], data.y_test[order]),
         callback=lambda record: seen.append(record),
     )  # fmt: skip
-    attacked = trainer._loop._monitors(
-        trainer_batches(data), (torch.tensor(data.x_test[order]), torch.tensor(data.y_test[order]))
-    )[0]
+    sorted_data = torch.tensor(data.x_test[order]), torch.tensor(data.y_test[order])
+    attacked = monitors_for(trainer_batches(data), sorted_data, TrainingOptions())[0]
     assert len(set(attacked.y[:40].tolist())) >= 8
     assert seen[0]["validation_accuracy"] >= seen[0]["validation_robust_accuracy"]
 
 
 def trainer_batches(data):
-    from art_lfr.batches import TensorBatches
-
     x, y = torch.tensor(data.x[:64]), torch.tensor(data.y[:64])
     return TensorBatches(x, y, 32, torch.device("cpu"))
 
