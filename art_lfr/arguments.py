@@ -59,10 +59,12 @@ def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) ->
         _raise_unknown(owner, next(iter(unknown)), tuple(known))
 
 
-def keywords_of(function: Callable[..., object]) -> list[str]:
-    """The names of a function's keyword-only parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+def keywords_of(function: Callable[..., object], *, positional: bool = False) -> list[str]:
+    """The names of a function's keyword-only parameters, or with the `positional` ones."""
+    parameters = list(inspect.signature(function).parameters.values())
+    kinds = (parameters[0].KEYWORD_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
+    wanted = kinds if positional else kinds[:1]
+    return [p.name for p in parameters if p.kind in wanted and p.name != "self"]
 
 
 def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from art.defences.trainer.trainer import Trainer
 
-from art_lfr.arguments import check_integer, check_number, reject_unknown
+from art_lfr.arguments import check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.art_data import CleanTermAttack, GeneratorBatches, check_ratio
 from art_lfr.augmentation import Augmentation
 from art_lfr.batches import Batches, TensorBatches
@@ -257,11 +256,6 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         )
 
 
-def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name != "self")
-
-
-TRAINER_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.__init__)
-FIT_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.fit)
-FIT_GENERATOR_KEYWORDS = _keywords(AdversarialTrainerLFRPyTorch.fit_generator)
+TRAINER_KEYWORDS = keywords_of(AdversarialTrainerLFRPyTorch.__init__)
+FIT_KEYWORDS = keywords_of(AdversarialTrainerLFRPyTorch.fit, positional=True)
+FIT_GENERATOR_KEYWORDS = keywords_of(AdversarialTrainerLFRPyTorch.fit_generator, positional=True)

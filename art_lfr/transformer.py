@@ -35,9 +35,8 @@ class LocalFlatnessRegularization(Transformer):
         self, classifier: Any, *, batch_size: int = 128, nb_epochs: int = 20, **settings: Any
     ) -> None:
         ClassifierAdapter(classifier)
-        known = tuple(name for name in TRAINER_KEYWORDS if name != "classifier")
-        unknown = {name: value for name, value in settings.items() if name not in known}
-        reject_unknown(type(self).__name__, unknown, (*self.params, *known))
+        unknown = {k: value for k, value in settings.items() if k not in TRAINER_KEYWORDS}
+        reject_unknown(type(self).__name__, unknown, (*self.params, *TRAINER_KEYWORDS))
         super().__init__(classifier=classifier)
         self.batch_size = batch_size
         self.nb_epochs = nb_epochs
