@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import check_choice
 from art_lfr.target import Target
+from art_lfr.unit_box import UnitBox
 
 Attack: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,21 +26,6 @@ PGD_STEPS = 40
 SQUARE_QUERIES = 1000
 # The targeted DLR loss of APGD-T needs the fourth largest logit.
 FEWEST_CLASSES_FOR_APGD_T = 4
-
-
-class UnitBoxModule(nn.Module):
-    """Inputs in [0, 1] to logits: the affine map onto the valid box, then the model."""
-
-    def __init__(self, network: nn.Module, low: Tensor, width: float) -> None:
-        super().__init__()
-        self.network = network
-        self.low = low
-        self.width = width
-
-    def forward(self, unit: Tensor) -> Tensor:
-        """Map (N, ...) in [0, 1] to logits."""
-        logits: Tensor = self.network(self.low + self.width * unit)
-        return logits
 
 
 def resolve_attacks(attacks: object, target: Target) -> dict[str, Attack]:
@@ -110,25 +96,17 @@ def auto_attack(name: str, target: Target) -> Attack:
     from pyautoattack import AutoAttack
 
     instead = "another list of attacks, e.g. attacks=['PGD-40']"
-    low, high = target.ball.box.low, target.ball.box.high
-    widths = (high - low).flatten()
-    width = float(widths[0])
-    if not math.isfinite(width) or bool((widths - width).abs().max() > 1e-6 * width):
-        raise ValueError(
-            f"bounds is {target.bounds!r}, but {name} needs finite bounds, equally wide for all "
-            f"features; allowed: such bounds (clip_values of a classifier), or {instead}"
-        )
+    unit_box = UnitBox.of(target.ball.box, name, instead)
     if name == "Square" and target.x.dim() != 4:
         raise ValueError(
             f"x has shape {tuple(target.x.shape)}, but Square needs images (N, C, H, W); allowed: "
             f"such images, or {instead}"
         )
-    low = low.to(target.device)
     suite = AutoAttack(
-        UnitBoxModule(target.module, low, width),
+        unit_box.module(target.module),
         attacks=[],
         device=target.device,
-        eps=target.ball.eps / width,
+        eps=target.ball.eps / unit_box.width,
         norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[target.ball.p],
         seed=target.seed,
         version="custom",
@@ -144,10 +122,8 @@ def auto_attack(name: str, target: Target) -> Attack:
         for start in range(0, len(x), target.batch_size):
             raw = x[start : start + target.batch_size].to(target.device)
             labels = y[start : start + target.batch_size].to(target.device)
-            unit = ((raw - low) / width).clamp(0, 1)
-            moved = perturb.perturb(unit, labels).detach()
-            # An untouched coordinate keeps its value, free of the rounding of the map.
-            found.append(torch.where(moved == unit, raw, low + width * moved).cpu())
+            moved = perturb.perturb(unit_box.to_unit(raw), labels).detach()
+            found.append(unit_box.to_raw(moved, raw).cpu())
         return torch.cat(found)
 
     return attack
