@@ -1,173 +1,135 @@
-"""Attacks on one model, under one name each: those of the quick set, and any of ART's.
+"""Attacks on one model in one form, whichever library they come from.
 
-An attack is a callable that takes raw inputs and index labels, both tensors on the CPU, and
-returns adversarial examples of the same shape. `evaluation.run_attack` runs and checks it.
+`run_attack` in `attack_runner` runs and checks them; the named ones are in `presets`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from art_lfr.arguments import check_choice
+from art_lfr.arguments import check_integer
 from art_lfr.target import Target
-from art_lfr.unit_box import UnitBox
-
-Attack: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-QUICK = ("PGD-40", "APGD-T", "Square")
-PGD_STEPS = 40
-SQUARE_QUERIES = 1000
-# The targeted DLR loss of APGD-T needs the fourth largest logit.
-FEWEST_CLASSES_FOR_APGD_T = 4
+from art_lfr.threat import ThreatModel
 
 
-def resolve_attacks(attacks: object, target: Target) -> dict[str, Attack]:
-    """The attacks to run, by name.
+class Attacked(NamedTuple):
+    """Adversarial examples, shape of x, and what else an attack has to tell (JSON types)."""
 
-    `attacks` is "quick", a name, an ART attack, a sequence of names and ART attacks, or a mapping
-    from a user's name to an ART attack. Raises ValueError or TypeError, naming `attacks`.
+    adversarial: Tensor
+    details: dict[str, Any]
+
+
+# Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
+RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
+# (raw inputs, index labels), both on the CPU -> adversarial examples of the same shape
+Attack: TypeAlias = Callable[[Tensor, Tensor], "Tensor | Attacked"]
+
+
+@dataclass(frozen=True)
+class NamedAttack:
+    """An attack as the runner takes it.
+
+    Attributes:
+        name: Name of its row.
+        run: The attack.
+        threat: Which of its examples count.
+        minimal: It seeks the closest example: one outside `threat` is a sample that stands. An
+            example of any other attack outside `threat` is an error in its settings.
+        images: It runs on the first so many images only; None: on all.
+        black_box: It uses no gradients.
+        parameters: What tells it from another of the same name, for resuming.
     """
+
+    name: str
+    run: Attack
+    threat: ThreatModel
+    minimal: bool = False
+    images: int | None = None
+    black_box: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An attack of a user's with a threat model of its own, or on fewer images.
+
+    Attributes:
+        attack: A name, or an attack object of ART, torchattacks or foolbox.
+        eps: Radius in which its examples count, raw units (norm 0: number of changed values).
+        norm: np.inf, 2, 1 or 0; None: that of the evaluation.
+        images: Run it on the first so many images.
+    """
+
+    attack: object
+    eps: float | None = None
+    norm: float | str | None = None
+    images: int | None = None
+
+
+def resolve_attacks(
+    attacks: object, target: Target, *, slow_images: int = 20, state_dir: Path | None = None
+) -> list[NamedAttack]:
+    """The attacks to run, each under a name of its own.
+
+    `attacks` is the name of a preset or of an attack, an attack object, an `AttackSpec`, a
+    sequence of these, or a mapping from a user's names to them. Raises ValueError or TypeError,
+    naming `attacks`, before any of them runs.
+    """
+    from art_lfr.attack_objects import from_object
+    from art_lfr.presets import named_attacks
+
+    given: list[tuple[str | None, object]]
     if isinstance(attacks, Mapping):
-        return {str(name): art_attack(value, target) for name, value in attacks.items()}
-    if isinstance(attacks, str):
-        attacks = list(QUICK) if attacks == "quick" else [attacks]
-    elif not isinstance(attacks, Sequence):
-        attacks = [attacks]
-    found: dict[str, Attack] = {}
-    for attack in attacks:
-        if isinstance(attack, str):
-            check_choice("attacks", attack, ["quick", *QUICK])
-            names = QUICK if attack == "quick" else (attack,)
-            found |= dict(quick_attack(name, target) for name in names)
+        given = [(str(name), value) for name, value in attacks.items()]
+    elif isinstance(attacks, Sequence) and not isinstance(attacks, str):
+        given = [(None, value) for value in attacks]
+    else:
+        given = [(None, attacks)]
+    found: list[NamedAttack] = []
+    for name, value in given:
+        spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
+        check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
+        if isinstance(spec.attack, str):
+            new = named_attacks(spec.attack, target, slow_images, state_dir)
+            if spec.eps is not None or spec.norm is not None:
+                raise ValueError(
+                    f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "
+                    "allowed: around an attack object (named attacks have those of the evaluation)"
+                )
+            if name is not None and len(new) > 1:
+                raise ValueError(
+                    f"attacks[{name!r}] is the preset {spec.attack!r}; allowed in a mapping: "
+                    "single attacks"
+                )
         else:
-            name, count = type(attack).__name__, 1
-            while name in found:
-                count += 1
-                name = f"{type(attack).__name__} {count}"
-            found[name] = art_attack(attack, target)
+            new = [from_object(spec.attack, spec, target)]
+        for attack in new:
+            changes: dict[str, Any] = {"name": _free_name(name or attack.name, found)}
+            if spec.images is not None:
+                changes["images"] = spec.images
+            found.append(_changed(attack, changes))
+    if not found:
+        raise ValueError("attacks is empty; allowed: at least one attack")
+    for attack in found:
+        if attack.name in RESERVED:
+            raise ValueError(
+                f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
+            )
     return found
 
 
-def quick_attack(name: str, target: Target) -> tuple[str, Attack]:
-    """One attack of the quick set: PGD-40 (ART), APGD-T, Square with 1,000 queries (pyautoattack).
-
-    PGD-40 has one random start and steps of 2.5 eps / 40. With fewer than four classes APGD-CE
-    takes the place of APGD-T, whose loss needs four.
-    """
-    if name == "PGD-40":
-        return name, pgd(target)
-    if name == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
-        name = "APGD-CE"
-    return name, auto_attack(name, target)
+def _changed(attack: NamedAttack, changes: dict[str, Any]) -> NamedAttack:
+    return NamedAttack(**{**vars(attack), **changes})
 
 
-def pgd(target: Target) -> Attack:
-    """ART's ProjectedGradientDescent, 40 steps."""
-    from art.attacks.evasion import ProjectedGradientDescent
-
-    return art_attack(
-        ProjectedGradientDescent(
-            _classifier(target),
-            norm=target.ball.p if target.ball.p == math.inf else int(target.ball.p),
-            eps=target.ball.eps,
-            eps_step=2.5 * target.ball.eps / PGD_STEPS,
-            max_iter=PGD_STEPS,
-            num_random_init=1,
-            batch_size=target.batch_size,
-            verbose=False,
-        ),
-        target,
-    )
-
-
-def auto_attack(name: str, target: Target) -> Attack:
-    """APGD-CE, APGD-T or Square of AutoAttack (Croce & Hein 2020), batch by batch.
-
-    They attack inputs in [0, 1], so the box is mapped onto it. Raises ValueError where the box is
-    missing or not equally wide everywhere, and for Square where x is not (N, C, H, W).
-    """
-    from pyautoattack import AutoAttack
-
-    instead = "another list of attacks, e.g. attacks=['PGD-40']"
-    unit_box = UnitBox.of(target.ball.box, name, instead)
-    if name == "Square" and target.x.dim() != 4:
-        raise ValueError(
-            f"x has shape {tuple(target.x.shape)}, but Square needs images (N, C, H, W); allowed: "
-            f"such images, or {instead}"
-        )
-    suite = AutoAttack(
-        unit_box.module(target.module),
-        attacks=[],
-        device=target.device,
-        eps=target.ball.eps / unit_box.width,
-        norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[target.ball.p],
-        seed=target.seed,
-        version="custom",
-    )
-    suite.apgd.loss = "ce"
-    suite.apgd_targeted.n_target_classes = min(9, target.classes - 1)
-    suite.square.n_queries = SQUARE_QUERIES
-    # Called one by one: the suite's own run installs a trace function, which ends a debugger.
-    perturb = {"APGD-CE": suite.apgd, "APGD-T": suite.apgd_targeted, "Square": suite.square}[name]
-
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        found = []
-        for start in range(0, len(x), target.batch_size):
-            raw = x[start : start + target.batch_size].to(target.device)
-            labels = y[start : start + target.batch_size].to(target.device)
-            moved = perturb.perturb(unit_box.to_unit(raw), labels).detach()
-            found.append(unit_box.to_raw(moved, raw).cpu())
-        return torch.cat(found)
-
-    return attack
-
-
-def art_attack(attack: Any, target: Target) -> Attack:
-    """An ART evasion attack as a callable on tensors."""
-    from art.attacks import EvasionAttack
-    from art.attacks.evasion import AutoAttack
-
-    if not isinstance(attack, EvasionAttack):
-        raise TypeError(
-            f"attacks has a {type(attack).__name__}; allowed: 'quick', "
-            f"{', '.join(map(repr, QUICK))}, and evasion attacks of ART (art.attacks.evasion)"
-        )
-    if getattr(attack, "targeted", False) is True and not isinstance(attack, AutoAttack):
-        raise ValueError(
-            f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted "
-            "attacks, as the labels given are the true ones"
-        )
-    return partial(_generate, attack, target)
-
-
-def _generate(attack: Any, target: Target, x: Tensor, y: Tensor) -> Tensor:
-    one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
-    # ART may write to what it is given.
-    found = attack.generate(x=x.numpy().copy(), y=one_hot)
-    return torch.as_tensor(found)
-
-
-def _classifier(target: Target) -> Any:
-    """The user's classifier, or one made around a plain module."""
-    if target.classifier is not None:
-        return target.classifier
-    from art.estimators.classification import PyTorchClassifier
-
-    box = target.ball.box
-    bounded = bool(box.low.isfinite().any() or box.high.isfinite().any())
-    with torch.cuda.device(target.device if target.device.type == "cuda" else -1):
-        return PyTorchClassifier(
-            target.module,
-            loss=nn.CrossEntropyLoss(),
-            input_shape=tuple(target.x.shape[1:]),
-            nb_classes=target.classes,
-            clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
-            device_type="gpu" if target.device.type == "cuda" else "cpu",
-        )
+def _free_name(name: str, found: Sequence[NamedAttack]) -> str:
+    taken, free, count = {attack.name for attack in found}, name, 1
+    while free in taken:
+        count += 1
+        free = f"{name} {count}"
+    return free

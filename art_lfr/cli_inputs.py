@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +132,6 @@ def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> 
         nb_classes=count_classes(model, data.x_train, data.y_train),
         clip_values=data.bounds,
     )
-
-
-def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
-    """Raise before any work where the file cannot be written or has another ending."""
-    listed = " or ".join(endings)
-    if path.suffix not in endings:
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")
 
 
 def write_table(frame: pandas.DataFrame, path: Path) -> None:

@@ -50,7 +50,6 @@ def flatness(
     from rich.table import Table
 
     from art_lfr.cli_inputs import (
-        check_output,
         count_classes,
         load_data,
         load_model,
@@ -58,6 +57,7 @@ def flatness(
         show,
         write_table,
     )
+    from art_lfr.files import check_output
     from art_lfr.measure import local_flatness
     from art_lfr.models import BUILT_IN
     from art_lfr.results import summary

@@ -86,8 +86,8 @@ def train(
     import torch
 
     from art_lfr.arguments import check_integer, check_number
-    from art_lfr.cli_inputs import check_output, load_data, load_model, make_classifier, show
-    from art_lfr.files import write_atomically
+    from art_lfr.cli_inputs import load_data, load_model, make_classifier, show
+    from art_lfr.files import check_output, write_atomically
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
     check_output(output, "--output", (".pt", ".pth"))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer, check_number
-from art_lfr.attacks import Attack, resolve_attacks
-from art_lfr.geometry import Ball, Bounds, parse_norm, sample_norm
+from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.attack_runner import AttackResult, run_attack
+from art_lfr.attacks import NamedAttack, resolve_attacks
+from art_lfr.evaluation_store import EvaluationStore
+from art_lfr.files import check_output, write_atomically
+from art_lfr.geometry import Bounds, parse_norm
 from art_lfr.measure import local_flatness
-from art_lfr.randomness import seed_global_generators
+from art_lfr.metrics import METRICS, measure_metrics
 from art_lfr.results import Array, Evaluation, Row
 from art_lfr.target import Target, make_target, unharmed
-
-# An example may leave the ball by this share of eps, and by this many units in the last place of
-# the largest value for each coordinate that the norm sums over.
-BALL_SLACK = 1e-4
-ROUNDING_ULPS = 8
+from art_lfr.threat import ThreatModel
 
 
 def evaluate(
@@ -35,7 +36,11 @@ def evaluate(
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     seed: int = 0,
+    slow_images: int = 20,
     flatness_steps: int = 20,
+    metrics: Sequence[str] = (),
+    save_adversarial: str | Path | None = None,
+    state_dir: str | Path | None = None,
     verbose: bool = False,
     callback: Callable[[Row], object] | None = None,
 ) -> Evaluation:
@@ -53,30 +58,47 @@ def evaluate(
         y: Labels: indices, shape (N,), or one-hot rows.
         eps: Radius of the ball, > 0, in raw units (before preprocessing).
         norm: p of the ball: np.inf, 2 or 1.
-        attacks: "quick" (PGD-40 of ART, APGD-T and Square with 1,000 queries of AutoAttack), a
-            list of these names and ART attack objects, or a mapping from names to ART attacks.
+        attacks: A preset, an attack, or a list or mapping (name to attack) of them, mixed freely.
+            Presets: "quick" (PGD-40 of ART, APGD-T and Square with 1,000 queries of AutoAttack),
+            "paper" (FGSM, PGD, MI-PGD, JSMA, DDN-L2, pointwise, with the parameters of the LFR
+            paper; needs foolbox), "autoattack" (the standard AutoAttack). Attacks: the names
+            above, and attack objects of ART, torchattacks and foolbox, or an `AttackSpec` around
+            one. An object with a norm of its own is judged in its own ball; one without a budget
+            (such as DeepFool) counts where its example lies in the ball.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_size: Samples at a time.
         seed: Seed of every attack and of the flatness.
+        slow_images: Images for the pointwise attack, which takes seconds for each.
         flatness_steps: Ascent steps of the flatness, >= 0.
+        metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
+        save_adversarial: A .npz file for the adversarial examples, one array for each attack.
+        state_dir: A directory that keeps each finished attack: the same call goes on from there.
         verbose: Print each row as it is found.
         callback: Gets each `Row` as it is found.
 
     Returns:
-        An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_dict()`.
+        An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_latex()`,
+        `.to_json()`.
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
+        ImportError: Where an attack needs a library that is missing; says how to install it.
         RuntimeError: Where an attack returns an infeasible example.
     """
     check_number("eps", eps, low_allowed=False)
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
+    check_integer("slow_images", slow_images, low=1)
     check_integer("flatness_steps", flatness_steps, low=0)
+    for metric in metrics:
+        check_choice("metrics", metric, METRICS)
+    if save_adversarial is not None:
+        check_output(Path(save_adversarial), "save_adversarial", (".npz",))
     target = make_target(
         model, x, y, eps=float(eps), p=p, bounds=bounds, batch_size=batch_size, seed=seed
     )
+    directory = None if state_dir is None else Path(state_dir)
 
     def tell(row: Row) -> None:
         if verbose:
@@ -85,94 +107,131 @@ def evaluate(
             callback(row)
 
     with unharmed(target.module, target.device):
-        return _evaluate(model, target, attacks, flatness_steps, tell)
+        to_run = resolve_attacks(attacks, target, slow_images=slow_images, state_dir=directory)
+        store = None if directory is None else EvaluationStore(directory, target)
+        clean_row, clean = _clean(target)
+        tell(clean_row)
+        rows, results = [clean_row], {}
+        for attack in to_run:
+            row, results[attack.name] = _attack(attack, target, clean, store)
+            rows.append(row)
+            tell(row)
+        measured = measure_metrics(metrics, target)
+    correct = {"clean": clean.numpy()}
+    correct |= {name: result.correct.numpy() for name, result in results.items()}
+    together = [attack for attack in to_run if _joins_worst_case(attack, target)]
+    worst = np.logical_and.reduce([correct["clean"], *(correct[a.name] for a in together)])
+    seconds = sum(row.seconds for row in rows)
+    rows.append(Row.of("worst case", worst, seconds, threat=_threat(target).label))
+    tell(rows[-1])
+    if save_adversarial is not None:
+        _save(Path(save_adversarial), target, results)
+    return Evaluation(
+        eps=target.ball.eps,
+        norm="inf" if p == math.inf else f"{p:g}",
+        rows=tuple(rows),
+        correct={**correct, "worst case": worst},
+        flatness=_flatness(model, target, flatness_steps),
+        flatness_steps=flatness_steps,
+        metrics=measured,
+        notes=tuple(_notes(to_run, together, results)),
+    )
 
 
-def _evaluate(
-    model: object,
-    target: Target,
-    attacks: object,
-    flatness_steps: int,
-    tell: Callable[[Row], None],
-) -> Evaluation:
-    to_run = resolve_attacks(attacks, target)
-    for reserved in ("clean", "worst case"):
-        if reserved in to_run:
-            raise ValueError(f"attacks has the name {reserved!r}; allowed: any other name")
+def _threat(target: Target) -> ThreatModel:
+    return ThreatModel(target.ball.p, target.ball.eps)
+
+
+def _joins_worst_case(attack: NamedAttack, target: Target) -> bool:
+    """Whether an attack ran on all images, in the threat model of the evaluation."""
+    everywhere = attack.images is None or attack.images >= len(target.x)
+    return everywhere and attack.threat == _threat(target)
+
+
+def _clean(target: Target) -> tuple[Row, Tensor]:
+    """The row without an attack, and which samples are correct."""
     start = time.perf_counter()
     clean = target.correct(target.x, target.y)
-    correct, rows = {"clean": clean.numpy()}, []
-    rows.append(Row.of("clean", correct["clean"], time.perf_counter() - start))
-    tell(rows[-1])
-    for name, attack in to_run.items():
-        found, seconds = run_attack(name, attack, target, clean)
-        correct[name] = found.numpy()
-        rows.append(Row.of(name, correct[name], seconds))
-        tell(rows[-1])
-    correct["worst case"] = np.logical_and.reduce(list(correct.values()))
-    rows.append(Row.of("worst case", correct["worst case"], sum(row.seconds for row in rows)))
-    tell(rows[-1])
-    # A classifier brings its own bounds.
+    check_shifted_labels(target, clean)
+    return Row.of("clean", clean.numpy(), time.perf_counter() - start), clean
+
+
+def check_shifted_labels(target: Target, clean: Tensor) -> None:
+    """Raise ValueError where the labels fit the model only after 1 is taken from each.
+
+    Labels 1 to 10 of which 10 does not occur pass every check of their range.
+    """
+    right = float(clean.double().mean())
+    if int(target.y.min()) < 1:
+        return
+    shifted = float(target.correct(target.x, target.y - 1).double().mean())
+    if shifted > 0.5 and right < shifted / 2:
+        raise ValueError(
+            f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
+            f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
+            "taken from each; allowed: labels that start at 0"
+        )
+
+
+def _attack(
+    attack: NamedAttack, target: Target, clean: Tensor, store: EvaluationStore | None
+) -> tuple[Row, AttackResult]:
+    """The row of an attack, from the store where it has finished before."""
+    result = None if store is None else store.load(attack)
+    if result is None:
+        result = run_attack(attack, target, clean)
+        if store is not None:
+            store.save(attack, result)
+    sought = result.distance[~result.distance.isnan()]
+    row = Row.of(
+        attack.name,
+        result.correct.numpy(),
+        result.seconds,
+        threat=attack.threat.label,
+        distance=float(sought.median()) if attack.minimal and len(sought) else None,
+        details=result.details,
+    )
+    return row, result
+
+
+def _notes(
+    to_run: Sequence[NamedAttack], together: Sequence[NamedAttack], results: dict[str, AttackResult]
+) -> list[str]:
+    """What a reader of the table has to know."""
+    notes = []
+    if len(together) < len(to_run):
+        named = ", ".join(attack.name for attack in together) or "no attack"
+        notes.append(f"worst case over {named}: all images, the threat model of the evaluation")
+    if not any(attack.black_box for attack in together):
+        notes.append(
+            "no black-box attack is in the worst case: add 'Square' or 'autoattack' before "
+            "believing it"
+        )
+    for name, result in results.items():
+        notes += [f"{name}: {flag}" for flag in result.details.get("flags", [])]
+    return notes
+
+
+def _flatness(model: object, target: Target, steps: int) -> Array:
+    # A classifier brings its own bounds and loss.
     plain = {"bounds": target.bounds} if isinstance(model, nn.Module) else {}
-    flatness = local_flatness(
+    found = local_flatness(
         target.module if plain else model,
         target.x.numpy(),
         target.y.numpy(),
         eps=target.ball.eps,
         norm=target.ball.p,
-        steps=flatness_steps,
+        steps=steps,
         batch_size=target.batch_size,
         seed=target.seed,
         **plain,
     )
-    return Evaluation(
-        eps=target.ball.eps,
-        norm="inf" if target.ball.p == math.inf else f"{target.ball.p:g}",
-        rows=tuple(rows),
-        correct=correct,
-        flatness=np.asarray(flatness),
-        flatness_steps=flatness_steps,
-    )
+    return np.asarray(found)
 
 
-def run_attack(name: str, attack: Attack, target: Target, clean: Tensor) -> tuple[Tensor, float]:
-    """Whether each sample stays correct under the attack, shape (N,), and the seconds it took.
-
-    Only the samples that are correct without an attack (`clean`) are attacked. Raises RuntimeError
-    for examples of the wrong shape, outside the ball or the box, or not finite: counting them
-    would overstate the attack.
-    """
-    survived = clean.clone()
-    seed_global_generators(target.seed)
-    start = time.perf_counter()
-    if bool(clean.any()):
-        x, y = target.x[clean], target.y[clean]
-        adversarial = attack(x, y).to(x.dtype)
-        check_feasible(name, adversarial, x, target.ball)
-        survived[clean] = target.correct(adversarial, y)
-    return survived, time.perf_counter() - start
-
-
-def check_feasible(name: str, adversarial: Tensor, x: Tensor, ball: Ball) -> None:
-    """Raise RuntimeError unless every example lies in the ball around x and in the box."""
-    if adversarial.shape != x.shape:
-        raise RuntimeError(
-            f"attack {name!r} returned shape {tuple(adversarial.shape)} for inputs of shape "
-            f"{tuple(x.shape)}"
-        )
-    if not bool(adversarial.isfinite().all()):
-        raise RuntimeError(f"attack {name!r} returned NaN or infinite values")
-    scale = max(float(x.abs().max()), ball.eps)
-    summed = 1.0 if ball.p == math.inf else x[0].numel() ** (1 / ball.p)
-    slack = BALL_SLACK * ball.eps + ROUNDING_ULPS * torch.finfo(x.dtype).eps * scale * summed
-    largest = float(sample_norm(adversarial.double() - x.double(), ball.p).max())
-    if largest > ball.eps + slack:
-        raise RuntimeError(
-            f"attack {name!r} returned an example at distance {largest:g} (norm {ball.p:g}); "
-            f"allowed: at most eps, {ball.eps:g} (is the attack's own eps or norm another?)"
-        )
-    if not ball.box.contains(adversarial):
-        raise RuntimeError(
-            f"attack {name!r} returned values from {float(adversarial.min()):g} to "
-            f"{float(adversarial.max()):g}, outside the valid box"
-        )
+def _save(path: Path, target: Target, results: dict[str, AttackResult]) -> None:
+    """All examples as arrays of one file: "x", "y", and one for each attack, by its name."""
+    arrays: dict[str, Any] = {name: result.adversarial.numpy() for name, result in results.items()}
+    content = io.BytesIO()
+    np.savez_compressed(content, x=target.x.numpy(), y=target.y.numpy(), **arrays)
+    write_atomically(path, content.getvalue())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,3 +35,12 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
+    """Raise before any work where the file cannot be written or has another ending."""
+    listed = " or ".join(endings)
+    if path.suffix not in endings:
+        raise ValueError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")

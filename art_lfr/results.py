@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -37,7 +39,13 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """The accuracy under one attack: a share of `images`, with its 95 % Wilson interval."""
+    """The accuracy under one attack: a share of `images`, with its 95 % Wilson interval.
+
+    `threat` is the threat model in which its examples count, such as "Linf 0.3". `distance` is
+    the median over the attacked images of the distance of the closest example, for attacks that
+    seek the closest (infinite where most were not fooled), else None. `details` are what the
+    attack itself tells, such as AutoAttack's accuracies after each of its parts.
+    """
 
     name: str
     accuracy: float
@@ -45,12 +53,16 @@ class Row:
     low: float
     high: float
     seconds: float
+    threat: str = ""
+    distance: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, correct: Array, seconds: float) -> Row:
+    def of(cls, name: str, correct: Array, seconds: float, **keywords: Any) -> Row:
         """The row of one attack from its correctness per sample, shape (N,)."""
         right, count = int(correct.sum()), len(correct)
-        return cls(name, right / count, count, *wilson_interval(right, count), seconds)
+        interval = wilson_interval(right, count)
+        return cls(name, right / count, count, *interval, seconds, **keywords)
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,10 @@ class Evaluation:
     """Accuracy under attacks, their worst case per sample, and local flatness.
 
     `rows` start with "clean" and end with "worst case": right only where clean and every attack
-    leave the sample right. `correct` maps each name to booleans, shape (N,); `flatness` has one
-    value per sample, shape (N,), a lower bound of the local flatness (see `local_flatness`).
+    that ran on all images in the threat model of the evaluation leave the sample right. `correct`
+    maps each name to booleans, one for each image of its row, the first ones of x; `flatness` has
+    one value per sample, shape (N,), a lower bound of the local flatness (see `local_flatness`).
+    `metrics` are ART's, where asked for; `notes` say what to know when reading the table.
     """
 
     eps: float
@@ -68,6 +82,8 @@ class Evaluation:
     correct: dict[str, Array]
     flatness: Array
     flatness_steps: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Row:
         """The row of that name; KeyError with the names that there are."""
@@ -92,47 +108,72 @@ class Evaluation:
         return summary(self.flatness)
 
     def to_frame(self) -> pandas.DataFrame:
-        """The rows as a table: name, accuracy, low, high (shares), images, seconds."""
+        """The rows as a table: accuracy, low and high are shares, distance in raw units."""
         import pandas
 
-        columns = ["name", "accuracy", "low", "high", "images", "seconds"]
+        columns = ["name", "accuracy", "low", "high", "images", "seconds", "threat", "distance"]
         frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
         return frame
 
     def to_markdown(self) -> str:
-        """The table in Markdown, accuracies in per cent, with a line on flatness below."""
-        return f"{self._table('github')}\n\n{self._flatness_line()}"
+        """The table in Markdown, accuracies in per cent, with what is beside it below."""
+        return self._with_lines(self.table("github"), "\n\n")
+
+    def to_latex(self) -> str:
+        """The table as a LaTeX tabular (package booktabs), what is beside it as comments."""
+        lines = [f"% {line}" for line in self.lines()]
+        return "\n".join([self.table("latex_booktabs"), *lines])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON types."""
+        """Everything as JSON types; an infinite distance is None."""
+        rows = []
+        for row in self.rows:
+            plain = {**vars(row), "details": dict(row.details)}
+            if row.distance is not None and not math.isfinite(row.distance):
+                plain["distance"] = None
+            rows.append(plain)
         return {
             "eps": self.eps,
             "norm": self.norm,
-            "rows": [vars(row) for row in self.rows],
+            "rows": rows,
             "flatness": {**self.flatness_summary, "steps": self.flatness_steps},
+            "metrics": dict(self.metrics),
+            "notes": list(self.notes),
             "per_sample": {
                 "correct": {name: values.tolist() for name, values in self.correct.items()},
                 "flatness": self.flatness.tolist(),
             },
         }
 
-    def __str__(self) -> str:
-        return f"{self._table('simple')}\n{self._flatness_line()}"
+    def to_json(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
-    def _table(self, style: str) -> str:
+    def __str__(self) -> str:
+        return self._with_lines(self.table("simple"), "\n")
+
+    def _with_lines(self, table: str, gap: str) -> str:
+        return gap.join([table, *self.lines()])
+
+    def table(self, style: str) -> str:
+        """The rows in a format of `tabulate`, at most 80 columns wide with usual names."""
         from tabulate import tabulate
 
-        cells = [
-            [
+        usual = self.worst_case.threat
+        mixed = any(row.threat != usual for row in self.rows if row.threat)
+        header = ["attack", "accuracy %", "95 % interval", "images", "seconds"]
+        cells = []
+        for row in self.rows:
+            line = [
                 row.name,
                 f"{100 * row.accuracy:.1f}",
                 f"{100 * row.low:.1f} to {100 * row.high:.1f}",
                 str(row.images),
                 f"{row.seconds:.1f}",
             ]
-            for row in self.rows
-        ]
-        header = ["attack", "accuracy %", "95 % interval", "images", "seconds"]
+            cells.append([line[0], row.threat, *line[1:]] if mixed else line)
+        if mixed:
+            header.insert(1, "counts within")
         # As strings: numbers would lose their last zeros.
         table: str = tabulate(
             cells,
@@ -143,12 +184,25 @@ class Evaluation:
         )
         return table
 
-    def _flatness_line(self) -> str:
+    def lines(self) -> list[str]:
+        """What stands below the table: flatness, metrics, details and notes."""
         found = self.flatness_summary
-        return (
+        lines = [
             f"eps {self.eps:g}, norm {self.norm}; local flatness: mean {found['mean']:.4g}, median "
             f"{found['median']:.4g}, 95th percentile {found['percentile_95']:.4g}"
-        )
+        ]
+        if self.metrics:
+            lines.append("; ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()))
+        for row in self.rows:
+            if row.distance is not None:
+                lines.append(
+                    f"{row.name}: median distance of the closest example {row.distance:.3g}"
+                )
+            if "accuracies" in row.details:
+                parts = row.details["accuracies"].items()
+                steps = ", ".join(f"{name} {100 * value:.1f}" for name, value in parts)
+                lines.append(f"{row.name}, after each part: {steps}")
+        return [*lines, *self.notes]
 
 
 def summary(values: Array) -> dict[str, float]:

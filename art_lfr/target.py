@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.criterion import logits_of
+from art_lfr.data import MOST_CHANNELS
 from art_lfr.geometry import Ball, Bounds, Box
 from art_lfr.modes import device_of, frozen, mode
 from art_lfr.randomness import preserved_random_state
@@ -99,8 +100,7 @@ def make_target(
         labels = adapter.labels(y, len(inputs))
         module = LogitsModule(adapter.module, adapter.dtype)
         box = Box.from_bounds(bounds, inputs)
-    with unharmed(module, device), torch.no_grad():
-        logits = module(inputs[:2].to(device))
+    logits = _first_logits(module, inputs, device)
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
@@ -129,6 +129,22 @@ def make_target(
     )
 
 
+def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+    """Logits of two samples; ValueError where the model does not take such inputs."""
+    try:
+        with unharmed(module, device), torch.no_grad():
+            logits: Tensor = module(x[:2].to(device))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
+        hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
+        detail = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, on which the model fails{hint}; allowed: inputs that "
+            f"the model takes, (N, C, H, W) for most image models. The model said: {detail}"
+        ) from error
+    return logits
+
+
 @contextmanager
 def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode without parameter gradients; modes, flags, `.grad` and random state come back.
@@ -144,3 +160,22 @@ def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
+
+
+def classifier_of(target: Target) -> Any:
+    """The user's ART classifier, or one made around a plain module."""
+    if target.classifier is not None:
+        return target.classifier
+    from art.estimators.classification import PyTorchClassifier
+
+    box = target.ball.box
+    bounded = bool(box.low.isfinite().any() or box.high.isfinite().any())
+    with torch.cuda.device(target.device if target.device.type == "cuda" else -1):
+        return PyTorchClassifier(
+            target.module,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(target.x.shape[1:]),
+            nb_classes=target.classes,
+            clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
+            device_type="gpu" if target.device.type == "cuda" else "cpu",
+        )

@@ -10,10 +10,11 @@ from scipy.stats import binomtest
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.attacks import resolve_attacks
-from art_lfr.evaluation import run_attack
+from art_lfr.attack_runner import run_attack
+from art_lfr.attacks import NamedAttack, resolve_attacks
 from art_lfr.results import wilson_interval
 from art_lfr.target import make_target
+from art_lfr.threat import ThreatModel
 
 EPS = 0.01
 
@@ -174,8 +175,10 @@ def test_art_attacks_by_name_and_mixed(problem):
         classifier, x.numpy(), y.numpy(), eps=EPS, p=math.inf, bounds=None, batch_size=8, seed=0
     )
     mixed = resolve_attacks(["PGD-40", attack, attack], target)
-    assert list(mixed) == ["PGD-40", "FastGradientMethod", "FastGradientMethod 2"]
-    assert list(resolve_attacks("quick", target)) == ["PGD-40", "APGD-T", "Square"]
+    assert [a.name for a in mixed] == ["PGD-40", "FastGradientMethod", "FastGradientMethod 2"]
+    quick = resolve_attacks("quick", target)
+    assert [a.name for a in quick] == ["PGD-40", "APGD-T", "Square"]
+    assert [a.black_box for a in quick] == [False, False, True]
 
 
 @pytest.fixture
@@ -183,6 +186,12 @@ def target(problem):
     weight, x, y = problem
     model = Logits(weight)
     return make_target(model, x, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0)
+
+
+def run(attack, target, clean, **keywords):
+    """The runner on a callable, in the ball of the target."""
+    threat = ThreatModel(math.inf, EPS)
+    return run_attack(NamedAttack("mine", attack, threat, **keywords), target, clean)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +204,7 @@ def target(problem):
 )
 def test_infeasible_examples_are_refused(target, attack, message):
     with pytest.raises(RuntimeError, match=f"attack 'mine' returned.*{message}"):
-        run_attack("mine", attack, target, target.correct(target.x, target.y))
+        run(attack, target, target.correct(target.x, target.y))
 
 
 def test_examples_outside_the_box_are_refused(problem):
@@ -204,7 +213,7 @@ def test_examples_outside_the_box_are_refused(problem):
         Logits(weight), x * 0, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0
     )
     with pytest.raises(RuntimeError, match="outside the valid box"):
-        run_attack("mine", lambda x, y: x - EPS / 2, target, torch.ones(len(y), dtype=torch.bool))
+        run(lambda x, y: x - EPS / 2, target, torch.ones(len(y), dtype=torch.bool))
 
 
 def test_only_correct_samples_are_attacked(target):
@@ -215,10 +224,10 @@ def test_only_correct_samples_are_attacked(target):
         return x
 
     clean = target.correct(target.x, target.y)
-    survived, _ = run_attack("mine", attack, target, clean)
+    survived = run(attack, target, clean).correct
     assert seen == [36]
     assert torch.equal(survived, clean)
-    run_attack("mine", attack, target, torch.zeros_like(clean))
+    run(attack, target, torch.zeros_like(clean))
     assert seen == [36]
 
 
@@ -266,7 +275,8 @@ def test_targeted_attacks_are_refused(problem):
 
 def test_printed_forms(quick):
     frame = quick.to_frame()
-    assert list(frame.columns) == ["name", "accuracy", "low", "high", "images", "seconds"]
+    columns = ["name", "accuracy", "low", "high", "images", "seconds", "threat", "distance"]
+    assert list(frame.columns) == columns
     assert frame.accuracy[0] == 0.9
     markdown = quick.to_markdown()
     assert "| clean" in markdown

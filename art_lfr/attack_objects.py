@@ -1,0 +1,153 @@
+"""An attack object of ART, torchattacks or foolbox as a `NamedAttack`."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from art_lfr.attacks import Attack, AttackSpec, NamedAttack
+from art_lfr.geometry import parse_norm
+from art_lfr.target import Target, classifier_of
+from art_lfr.threat import ThreatModel
+from art_lfr.unit_box import UnitBox
+
+# Classes, of any of the libraries, that use no gradients.
+BLACK_BOX = frozenset(
+    """
+    BoundaryAttack GenAttack GeoDA HopSkipJump HopSkipJumpAttack OnePixel PixelAttack Pixle
+    PointwiseAttack SPSA SaltAndPepperNoiseAttack SignOPTAttack SimBA Square SquareAttack
+    ThresholdAttack ZooAttack
+    """.split()  # noqa: SIM905
+)
+ALLOWED = (
+    "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, an "
+    "AttackSpec"
+)
+
+
+def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
+    """An attack object of any library, with the threat model that it declares."""
+    kind = type(attack).__name__
+    library = _library(attack)
+    declared = _declared(attack, library, target)
+    if spec.eps is not None or spec.norm is not None:
+        p = target.ball.p if spec.norm is None else _norm(spec.norm)
+        if spec.eps is None and p != target.ball.p:
+            raise ValueError(
+                f"attacks has an AttackSpec with norm {spec.norm!r} and no eps; allowed: both"
+            )
+        threat = ThreatModel(p, target.ball.eps if spec.eps is None else float(spec.eps))
+    elif declared is not None and declared.p != target.ball.p:
+        threat = declared
+    else:
+        threat = ThreatModel(target.ball.p, target.ball.eps)
+    if declared is not None and declared.p == threat.p and declared.eps > 1.0001 * threat.eps:
+        raise ValueError(
+            f"attacks has a {kind} with eps {declared.eps:g}, in raw units, where eps is "
+            f"{threat.eps:g}; allowed: at most that"
+        )
+    minimal = declared is None or declared.p != threat.p
+    if library == "torchattacks":
+        from art_lfr.torchattacks import TorchattacksEvasion
+
+        evasion = TorchattacksEvasion(classifier_of(target), attack, batch_size=target.batch_size)
+    elif library == "foolbox":
+        from art_lfr.foolbox import FoolboxEvasion
+
+        own = getattr(getattr(attack, "distance", None), "p", None)
+        minimal = own != threat.p
+        evasion = FoolboxEvasion(
+            classifier_of(target),
+            attack,
+            eps=None if minimal else threat.eps,
+            batch_size=target.batch_size,
+        )
+    else:
+        evasion = attack
+    return NamedAttack(
+        name=kind,
+        run=art_attack(evasion, target),
+        threat=threat,
+        minimal=minimal,
+        black_box=kind in BLACK_BOX,
+        parameters=describe(attack),
+    )
+
+
+def _library(attack: object) -> str:
+    """ "art", "torchattacks" or "foolbox", without importing them; TypeError for anything else."""
+    roots = {base.__module__.partition(".")[0] for base in type(attack).__mro__}
+    for library in ("torchattacks", "foolbox"):
+        if library in roots:
+            return library
+    if "art" in roots:
+        from art.attacks import EvasionAttack
+
+        if isinstance(attack, EvasionAttack):
+            return "art"
+    from art_lfr.presets import NAMES
+
+    raise TypeError(
+        f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, {ALLOWED}"
+    )
+
+
+def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
+    """The norm and eps, in raw units, that an attack object has; None where it has no budget."""
+    eps = getattr(attack, "eps", None)
+    if eps is None or library == "foolbox":
+        return None
+    # ART allows one eps a feature.
+    size = float(np.max(np.asarray(eps, dtype=float)))
+    if library == "torchattacks":
+        size *= UnitBox.of(target.ball.box, "torchattacks", "attacks of ART").width
+    kind = type(attack).__name__
+    by_name = 2 if "L2" in kind else 1 if "L1" in kind else math.inf
+    try:
+        p = _norm(getattr(attack, "norm", by_name))
+    except (ValueError, TypeError):  # "wasserstein" and the like: no ball of ours
+        return None
+    return ThreatModel(p, size) if size > 0 else None
+
+
+def _norm(norm: Any) -> float:
+    """A norm as users of any library write it: np.inf, "inf", "Linf", "L2", 2, 0."""
+    if isinstance(norm, str) and norm[:1] in "Ll":
+        norm = norm[1:]
+    return 0.0 if norm in (0, "0") else parse_norm(norm)
+
+
+def describe(attack: object) -> dict[str, Any]:
+    """The plain settings of an attack object, by which a resumed run knows it again."""
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in vars(attack).items()
+        if name[0] != "_" and isinstance(value, bool | int | float | str | np.generic)
+    }
+    return {"class": f"{type(attack).__module__}.{type(attack).__qualname__}", **plain}
+
+
+def art_attack(attack: Any, target: Target) -> Attack:
+    """An ART evasion attack as a callable on tensors."""
+    from art.attacks.evasion import AutoAttack, SaliencyMapMethod
+
+    if getattr(attack, "targeted", False) is True and not isinstance(attack, AutoAttack):
+        raise ValueError(
+            f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted "
+            "attacks, as the labels given are the true ones"
+        )
+    # ART's JSMA takes labels as targets: given the true ones it would do nothing. Without labels
+    # it draws wrong ones.
+    return partial(_generate, attack, target, not isinstance(attack, SaliencyMapMethod))
+
+
+def _generate(attack: Any, target: Target, labels: bool, x: Tensor, y: Tensor) -> Tensor:
+    one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
+    # ART may write to what it is given.
+    found = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
+    return torch.as_tensor(found)

@@ -1,0 +1,211 @@
+"""The attacks that have a name here, and the sets of them that are called presets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from art_lfr.arguments import check_choice
+from art_lfr.attack_objects import art_attack, describe
+from art_lfr.attacks import Attacked, NamedAttack
+from art_lfr.auto_attack_parts import SQUARE_QUERIES, auto_attack
+from art_lfr.target import Target, classifier_of
+from art_lfr.threat import ThreatModel
+from art_lfr.unit_box import UnitBox
+
+PRESETS = {
+    "quick": ("PGD-40", "APGD-T", "Square"),
+    # Xu et al. (ICIP 2020), the attacks of their tables.
+    "paper": ("FGSM", "PGD", "MI-PGD", "JSMA", "DDN-L2", "pointwise"),
+    "autoattack": ("AutoAttack",),
+}
+PGD_STEPS = 40
+# The targeted DLR loss of APGD-T needs the fourth largest logit.
+FEWEST_CLASSES_FOR_APGD_T = 4
+# Schott et al. (2019), where the pointwise attack is from: 12 of MNIST's 784 pixels.
+POINTWISE_SHARE = 12 / 784
+JSMA_GAMMA = 0.4
+
+
+def named_attacks(
+    name: str, target: Target, slow_images: int, state_dir: Path | None
+) -> list[NamedAttack]:
+    """The attacks of a preset, or the one of that name. Raises ValueError naming `attacks`."""
+    check_choice("attacks", name, NAMES)
+    if name == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
+        name = "APGD-CE"  # its loss needs no fourth class
+    found = []
+    for single in PRESETS.get(name, (name,)):
+        if single == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
+            single = "APGD-CE"
+        if single == "AutoAttack":
+            found.append(_whole_auto_attack(target, state_dir))
+        elif single in AUTO_ATTACK_PARTS:
+            found.append(_part_of_auto_attack(single, target))
+        else:
+            found.append(replace(_MAKERS[single](target), name=single))
+    return [replace(a, images=slow_images) if a.name == "pointwise" else a for a in found]
+
+
+def _threat(target: Target) -> ThreatModel:
+    return ThreatModel(target.ball.p, target.ball.eps)
+
+
+def _l2_threat(target: Target) -> ThreatModel:
+    """The l2 ball beside the ball of the evaluation.
+
+    Its radius eps d^(1/4 - 1/(2 p)) is the geometric mean of those of the largest l2 ball inside
+    and the smallest around: 1.6 for MNIST at linf 0.3, eps itself for p = 2.
+    """
+    size = target.x[0].numel()
+    return ThreatModel(2.0, target.ball.eps * size ** (0.25 - 0.5 / target.ball.p))
+
+
+def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
+    keywords = {"threat": _threat(target), "name": "", **keywords}
+    return NamedAttack(run=art_attack(attack, target), parameters=describe(attack), **keywords)
+
+
+def _common(target: Target) -> dict[str, Any]:
+    """Keywords of ART's attacks in a ball."""
+    p = target.ball.p
+    return {
+        "norm": p if p == math.inf else int(p),
+        "eps": target.ball.eps,
+        "batch_size": target.batch_size,
+    }
+
+
+def _fgsm(target: Target) -> NamedAttack:
+    from art.attacks.evasion import FastGradientMethod
+
+    return _from_art(FastGradientMethod(classifier_of(target), **_common(target)), target)
+
+
+def _pgd(target: Target, step: float) -> NamedAttack:
+    """ART's PGD: 40 steps of `step` eps from one random start."""
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    attack = ProjectedGradientDescent(
+        classifier_of(target),
+        eps_step=step * target.ball.eps,
+        max_iter=PGD_STEPS,
+        num_random_init=1,
+        verbose=False,
+        **_common(target),
+    )
+    return _from_art(attack, target)
+
+
+def _momentum_pgd(target: Target) -> NamedAttack:
+    """ART's momentum iterative method: 40 steps of eps / 30, decay 0.1, as the authors'."""
+    from art.attacks.evasion import MomentumIterativeMethod
+
+    attack = MomentumIterativeMethod(
+        classifier_of(target),
+        eps_step=target.ball.eps / 30,
+        max_iter=PGD_STEPS,
+        decay=0.1,
+        verbose=False,
+        **_common(target),
+    )
+    return _from_art(attack, target)
+
+
+def _jsma(target: Target) -> NamedAttack:
+    """ART's saliency map method towards random wrong classes, at most 40 % of the values."""
+    from art.attacks.evasion import SaliencyMapMethod
+
+    width = UnitBox.of(target.ball.box, "JSMA", "other attacks").width
+    attack = SaliencyMapMethod(
+        classifier_of(target),
+        theta=width,
+        gamma=JSMA_GAMMA,
+        batch_size=target.batch_size,
+        verbose=False,
+    )
+    allowed = max(1, math.floor(JSMA_GAMMA * target.x[0].numel()))
+    # ART changes two values at a time and may end above the share: such examples do not count.
+    return _from_art(attack, target, threat=ThreatModel(0.0, allowed), minimal=True)
+
+
+def _ddn(target: Target) -> NamedAttack:
+    """foolbox's DDN, 20 steps: the closest example in l2."""
+    from art_lfr.foolbox import FoolboxEvasion
+    from art_lfr.optional import require
+
+    attack = require("foolbox", "foolbox").attacks.DDNAttack(steps=20)
+    evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
+    threat = _l2_threat(target)
+    return replace(
+        _from_art(evasion, target, threat=threat, minimal=True), parameters=describe(attack)
+    )
+
+
+def _pointwise(target: Target) -> NamedAttack:
+    """foolbox's pointwise attack: the fewest changed values, without gradients. Slow."""
+    from art_lfr.foolbox import FoolboxEvasion
+    from art_lfr.optional import require
+
+    attack = require("foolbox", "foolbox").attacks.PointwiseAttack()
+    evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
+    allowed = max(1, round(POINTWISE_SHARE * target.x[0].numel()))
+    named = _from_art(
+        evasion, target, threat=ThreatModel(0.0, allowed), minimal=True, black_box=True
+    )
+    return replace(named, parameters=describe(attack))
+
+
+def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
+    """APGD-CE, APGD-T, or Square with 1,000 queries, of AutoAttack (Croce & Hein 2020)."""
+    return NamedAttack(
+        name=name,
+        run=auto_attack(name, target),
+        threat=_threat(target),
+        black_box=name == "Square",
+        parameters={"queries": SQUARE_QUERIES} if name == "Square" else {},
+    )
+
+
+def _whole_auto_attack(target: Target, state_dir: Path | None) -> NamedAttack:
+    """Standard AutoAttack, whose parts each take what the ones before have left."""
+    from art_lfr.autoattack import attack_target
+
+    state = None if state_dir is None else state_dir / "autoattack.state"
+
+    def attack(x: Tensor, y: Tensor) -> Attacked:
+        found = attack_target(replace(target, x=x, y=y), state_path=state)
+        details = {
+            "accuracies": found.accuracies,
+            "seconds": found.seconds,
+            "flags": list(found.flags),
+            "backend": found.backend,
+        }
+        return Attacked(torch.as_tensor(found.adversarial), details)
+
+    return NamedAttack(
+        name="AutoAttack",
+        run=attack,
+        threat=_threat(target),
+        black_box=True,
+        parameters={"version": "standard"},
+    )
+
+
+_MAKERS: dict[str, Callable[[Target], NamedAttack]] = {
+    "FGSM": _fgsm,
+    "PGD": lambda target: _pgd(target, 1 / 30),
+    "PGD-40": lambda target: _pgd(target, 2.5 / PGD_STEPS),
+    "MI-PGD": _momentum_pgd,
+    "JSMA": _jsma,
+    "DDN-L2": _ddn,
+    "pointwise": _pointwise,
+}
+AUTO_ATTACK_PARTS = ("APGD-CE", "APGD-T", "Square")
+NAMES = (*PRESETS, *_MAKERS, *AUTO_ATTACK_PARTS, "AutoAttack")

@@ -1,0 +1,296 @@
+"""Rows of their own threat model, fewer images, minimal attacks, saved and resumed evaluations."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from art.attacks import EvasionAttack
+from art.attacks.evasion import DeepFool, FastGradientMethod, ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_lfr import evaluate
+from art_lfr.attacks import AttackSpec
+from art_lfr.threat import ThreatModel
+
+EPS = 0.1
+
+
+class Mean(nn.Module):
+    """Two classes by the mean of the image: class 1 above 0.5; two more that never win."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x):
+        z = self.scale * (x.flatten(1).mean(dim=1, keepdim=True) - 0.5)
+        return torch.cat([-z, z, -100 + 0 * z, -100 + 0 * z], dim=1)
+
+
+class Shift(EvasionAttack):
+    """Adds a fixed amount to all values, away from or towards 0.5."""
+
+    _estimator_requirements = ()
+
+    def __init__(self, amount, count=None, **declared):
+        super().__init__(estimator=None)
+        self.amount, self.count, self._calls = amount, count, 0
+        vars(self).update(declared)
+
+    def generate(self, x, y=None, **kwargs):
+        self._calls += 1
+        direction = np.where(np.argmax(y, axis=1) == 1, -1.0, 1.0).reshape(-1, 1, 1, 1)
+        change = np.zeros_like(x) + direction * self.amount
+        if self.count is not None:
+            change.reshape(len(x), -1)[:, self.count :] = 0
+        return np.clip(x + change, 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def problem():
+    """Constant images at distances 0.02, 0.06, ... from the boundary, one in three an error."""
+    distance = torch.arange(12) * 0.04 + 0.02
+    side = torch.arange(12) % 2
+    x = 0.5 + torch.where(side == 1, distance, -distance)
+    y = side.clone()
+    y[::3] = 1 - y[::3]
+    return Mean(), x.reshape(-1, 1, 1, 1).repeat(1, 1, 4, 4), y, distance
+
+
+def test_threat_models_measure_and_name():
+    x = torch.zeros(2, 1, 2, 2)
+    moved = x.clone()
+    moved[0, 0, 0] = torch.tensor([3.0, 4.0])
+    for p, distance in ((math.inf, 4), (2, 5), (1, 7), (0, 2)):
+        threat = ThreatModel(p, distance)
+        assert threat.distance(moved, x).tolist() == [distance, 0]
+        assert threat.contains(moved, x).tolist() == [True, True]
+        assert ThreatModel(p, 0.99 * distance).contains(moved, x).tolist() == [False, True]
+    assert [ThreatModel(p, 0.3).label for p in (math.inf, 2, 0)] == ["Linf 0.3", "L2 0.3", "L0 0.3"]
+    with pytest.raises(ValueError, match="norm is 3"):
+        ThreatModel(3, 1)
+    with pytest.raises(ValueError, match="eps is 0"):
+        ThreatModel(2, 0)
+
+
+def test_an_attack_without_a_budget_counts_where_its_example_lies_in_the_ball(problem):
+    model, x, y, distance = problem
+    right = model(x).argmax(dim=1) == y
+    found = evaluate(model, x, y, eps=EPS, attacks=Shift(0.2), flatness_steps=0)
+    # All examples lie at 0.2, outside the ball: none counts, though most are wrong there.
+    assert found["Shift"].accuracy == found.clean.accuracy
+    attacked = torch.where(distance < 0.2, 0.2, math.inf)[right]
+    assert found["Shift"].distance == pytest.approx(float(attacked.median()))
+    near = evaluate(model, x, y, eps=0.25, attacks=Shift(0.2), flatness_steps=0)
+    expected = right & (distance > 0.2)
+    np.testing.assert_array_equal(near.correct["Shift"], expected.numpy())
+    assert near.worst_case.accuracy == near["Shift"].accuracy
+    assert "median distance of the closest example" in str(near)
+
+
+def test_a_declared_budget_is_held_to(problem):
+    model, x, y, _ = problem
+    with pytest.raises(RuntimeError, match=r"'Shift' returned an example at distance 0.2"):
+        evaluate(model, x, y, eps=EPS, attacks=Shift(0.2, eps=EPS, norm=np.inf))
+    with pytest.raises(ValueError, match=r"Shift with eps 0.2, in raw units, where eps is 0.1"):
+        evaluate(model, x, y, eps=EPS, attacks=Shift(0.2, eps=0.2, norm="inf"))
+    weaker = evaluate(model, x, y, eps=EPS, attacks=Shift(0.05, eps=0.05), flatness_steps=0)
+    assert weaker["Shift"].threat == "Linf 0.1"
+
+
+def test_other_norms_and_fewer_images_stay_out_of_the_worst_case(problem):
+    model, x, y, distance = problem
+    right = (model(x).argmax(dim=1) == y).numpy()
+    attacks = {
+        "linf": Shift(EPS, eps=EPS, norm=np.inf),
+        "l2": Shift(0.25, eps=1.0, norm=2),  # 0.25 on 16 values: l2 norm 1
+        "l0": AttackSpec(Shift(0.4, count=8), norm=0, eps=8),
+        "first": AttackSpec(Shift(EPS, eps=EPS), images=5),
+    }
+    found = evaluate(model, x, y, eps=EPS, attacks=attacks, flatness_steps=0)
+    assert [row.threat for row in found.rows[1:]] == [
+        "Linf 0.1",
+        "L2 1",
+        "L0 8",
+        "Linf 0.1",
+        "Linf 0.1",
+    ]
+    assert [row.images for row in found.rows] == [12, 12, 12, 12, 5, 12]
+    np.testing.assert_array_equal(found.correct["l2"], right & (distance > 0.25).numpy())
+    np.testing.assert_array_equal(found.correct["l0"], right & (distance > 0.2).numpy())
+    np.testing.assert_array_equal(found.correct["worst case"], found.correct["linf"])
+    np.testing.assert_array_equal(found.correct["first"], found.correct["linf"][:5])
+    assert found.worst_case.accuracy > found["l2"].accuracy
+    text = str(found)
+    assert "counts within" in text
+    assert "worst case over linf: all images, the threat model of the evaluation" in text
+    assert "no black-box attack is in the worst case" in text
+    assert max(map(len, found.table("simple").splitlines())) <= 80
+
+
+def test_norms_of_attack_objects_are_read(problem):
+    model, x, y, _ = problem
+    classifier = PyTorchClassifier(
+        model, loss=nn.CrossEntropyLoss(), input_shape=(1, 4, 4), nb_classes=4, clip_values=(0, 1)
+    )
+    attacks = [
+        FastGradientMethod(classifier, norm=2, eps=0.4),
+        DeepFool(classifier, max_iter=5, verbose=False),
+        ProjectedGradientDescent(classifier, norm=1, eps=1.6, max_iter=3, verbose=False),
+        "JSMA",
+        "Square",
+    ]
+    found = evaluate(classifier, x.numpy(), y.numpy(), eps=EPS, attacks=attacks, flatness_steps=0)
+    assert [row.threat for row in found.rows[1:]] == [
+        "L2 0.4",
+        "Linf 0.1",
+        "L1 1.6",
+        "L0 6",
+        "Linf 0.1",
+        "Linf 0.1",
+    ]
+    assert found["DeepFool"].distance is not None
+    # L2 0.4 is 0.1 a value here, so the two find the same; JSMA is given no labels as targets.
+    assert found["FastGradientMethod"].accuracy == found["Square"].accuracy
+    assert found["JSMA"].accuracy < found.clean.accuracy
+    assert not any("black-box" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        ({"clean": "PGD-40"}, "attacks has the name 'clean'"),
+        ({"mine": "quick"}, "attacks\\['mine'\\] is the preset 'quick'"),
+        ([], "attacks is empty"),
+        (AttackSpec(Shift(0.1), norm=2), "norm 2 and no eps"),
+        (AttackSpec(Shift(0.1), norm=5, eps=1), "norm is 5"),
+        (AttackSpec("PGD-40", images=0), "images of an AttackSpec is 0"),
+        (AttackSpec("PGD-40", eps=0.05), "AttackSpec with eps or norm around the name 'PGD-40'"),
+    ],
+)
+def test_bad_attacks(problem, attacks, message):
+    model, x, y, _ = problem
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, x, y, eps=EPS, attacks=attacks)
+
+
+def test_examples_are_saved(problem, tmp_path):
+    model, x, y, _ = problem
+    path = tmp_path / "examples.npz"
+    attacks = {"a": Shift(EPS, eps=EPS), "b": AttackSpec(Shift(0.2), images=4)}
+    found = evaluate(model, x, y, eps=EPS, attacks=attacks, save_adversarial=path)
+    saved = np.load(path)
+    assert sorted(saved) == ["a", "b", "x", "y"]
+    np.testing.assert_array_equal(saved["x"], x.numpy())
+    right = found.correct["clean"]
+    np.testing.assert_allclose(np.abs(saved["a"] - saved["x"])[right], EPS, rtol=1e-5)
+    np.testing.assert_array_equal(saved["a"][~right], saved["x"][~right])
+    again = model(torch.from_numpy(saved["a"])).argmax(dim=1).numpy() == saved["y"]
+    np.testing.assert_array_equal(again, found.correct["a"])
+    assert saved["b"].shape == (4, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"save_adversarial is .*; allowed: a name ending in .npz"):
+        evaluate(model, x, y, eps=EPS, attacks=attacks, save_adversarial=tmp_path / "x.pt")
+
+
+def without_seconds(evaluation):
+    plain = evaluation.to_dict()
+    for row in plain["rows"]:
+        del row["seconds"]
+    return plain
+
+
+def test_a_stopped_evaluation_goes_on_without_redoing_attacks(problem, tmp_path):
+    model, x, y, _ = problem
+
+    class Failing(Shift):
+        def generate(self, x, y=None, **kwargs):
+            raise KeyboardInterrupt
+
+    first, second = Shift(EPS, eps=EPS), Shift(0.05, eps=EPS)
+    attacks = {"first": first, "second": second, "square": "Square"}
+    undisturbed = evaluate(model, x, y, eps=EPS, attacks=attacks)
+    assert (first._calls, second._calls) == (1, 1)
+    state = {"eps": EPS, "state_dir": tmp_path / "new" / "state"}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, x, y, attacks={"first": first, "second": Failing(0.05, eps=EPS)}, **state)
+    assert first._calls == 2
+    resumed = evaluate(model, x, y, attacks=attacks, **state)
+    assert (first._calls, second._calls) == (2, 2)  # the first was not done again
+    assert without_seconds(resumed) == without_seconds(undisturbed)
+    again = evaluate(model, x, y, attacks=attacks, **state)
+    assert (first._calls, second._calls) == (2, 2)
+    assert without_seconds(again) == without_seconds(undisturbed)
+    assert not list((tmp_path / "new" / "state").glob("*partial*"))
+
+
+@pytest.mark.parametrize("change", ["model", "data", "eps", "seed", "attack", "damage"])
+def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
+    model, x, y, _ = problem
+    keywords = {"eps": EPS, "attacks": {"mine": Shift(0.05, eps=EPS)}, "flatness_steps": 0}
+    evaluate(model, x, y, state_dir=tmp_path, **keywords)
+    if change == "model":
+        with torch.no_grad():
+            model.scale += 1
+    elif change == "data":
+        x = x + 0.001
+    elif change == "attack":
+        keywords["attacks"] = {"mine": Shift(0.04, eps=EPS)}
+    elif change == "damage":
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        keywords[change] = {"eps": 0.11, "seed": 1}[change]
+    message = "is damaged" if change == "damage" else "state_dir has .*of another evaluation"
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, x, y, state_dir=tmp_path, **keywords)
+
+
+def test_metrics_of_art_on_request(problem):
+    model, x, y, _ = problem
+    found = evaluate(
+        model, x, y, eps=EPS, attacks="Square", metrics=["loss_sensitivity", "clever_u"]
+    )
+    # The loss gradient at x: (p_wrong * 20) / 16 for each of 16 values.
+    probability = torch.softmax(model(x).detach(), dim=1).gather(1, y[:, None])[:, 0]
+    expected = float(((1 - probability) * 20 / 16 * 4).mean())
+    assert found.metrics["loss_sensitivity"] == pytest.approx(expected, rel=1e-3)
+    assert 0 < found.metrics["clever_u"] <= EPS
+    assert found.to_dict()["metrics"] == found.metrics
+    with pytest.raises(ValueError, match=r"metrics is 'clever'; .*did you mean 'clever_u'"):
+        evaluate(model, x, y, eps=EPS, metrics=["clever"])
+
+
+def test_printed_forms_agree(problem):
+    model, x, y, _ = problem
+    found = evaluate(model, x, y, eps=EPS, attacks=[Shift(0.3), "Square"], flatness_steps=0)
+    assert json.loads(found.to_json()) == found.to_dict()
+    latex = found.to_latex()
+    assert latex.startswith("\\begin{tabular}{lrrrr}")
+    assert latex.count("\\\\") == 1 + len(found.rows)
+    assert "% eps 0.1, norm inf" in latex
+    frame = found.to_frame()
+    assert list(frame["distance"].isna()) == [True, False, True, True]
+    assert f"{100 * found.worst_case.accuracy:.1f}" in found.to_markdown()
+
+
+def test_shifted_labels_are_caught(problem):
+    model, x, _, _ = problem
+    labels = model(x).argmax(dim=1)
+    with pytest.raises(ValueError, match=r"y has labels from 1 to 2.*start at 0"):
+        evaluate(model, x, labels + 1, eps=EPS)
+
+
+def test_channels_last_is_caught():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+    x = torch.rand(4, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(4, 8, 8, 3\).*transpose\(0, 3, 1, 2\)"):
+        evaluate(model, x, torch.zeros(4, dtype=torch.long), eps=EPS)
+    integers = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"x has dtype torch.uint8; allowed: floating point"):
+        evaluate(model, integers, torch.zeros(4, dtype=torch.long), eps=EPS)
+    bright = 255 * torch.rand(4, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"x has values from .*inside the bounds"):
+        evaluate(model, bright, torch.zeros(4, dtype=torch.long), eps=EPS)
