@@ -72,7 +72,12 @@ class AttackSpec:
 
 
 def resolve_attacks(
-    attacks: object, target: Target, *, slow_images: int = 20, state_dir: Path | None = None
+    attacks: object,
+    target: Target,
+    *,
+    slow_images: int = 20,
+    state_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[NamedAttack]:
     """The attacks to run, each under a name of its own.
 
@@ -95,7 +100,7 @@ def resolve_attacks(
         spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
         if isinstance(spec.attack, str):
-            new = named_attacks(spec.attack, target, slow_images, state_dir)
+            new = named_attacks(spec.attack, target, slow_images, state_dir, progress)
             if spec.eps is not None or spec.norm is not None:
                 raise ValueError(
                     f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "
@@ -113,8 +118,6 @@ def resolve_attacks(
             if spec.images is not None:
                 changes["images"] = spec.images
             found.append(_changed(attack, changes))
-    if not found:
-        raise ValueError("attacks is empty; allowed: at least one attack")
     for attack in found:
         if attack.name in RESERVED:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The command `art-lfr`: demo, train, flatness, check."""
+"""The command `art-lfr`: demo, train, evaluate, flatness, check."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
+from art_lfr.cli_evaluate import evaluate
 from art_lfr.cli_inspect import check, flatness
 from art_lfr.cli_train import demo, train
 
@@ -25,7 +26,7 @@ app = typer.Typer(
         "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
     ),
 )
-for command in (demo, train, flatness, check):
+for command in (demo, train, evaluate, flatness, check):
     app.command()(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def evaluate(
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
         state_dir: A directory that keeps each finished attack: the same call goes on from there.
-        verbose: Print each row as it is found.
+        verbose: Print each row as it is found, and AutoAttack's progress, to stderr.
         callback: Gets each `Row` as it is found.
 
     Returns:
@@ -102,12 +103,18 @@ def evaluate(
 
     def tell(row: Row) -> None:
         if verbose:
-            print(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", flush=True)
+            print(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", file=sys.stderr)
         if callback is not None:
             callback(row)
 
     with unharmed(target.module, target.device):
-        to_run = resolve_attacks(attacks, target, slow_images=slow_images, state_dir=directory)
+        to_run = resolve_attacks(
+            attacks,
+            target,
+            slow_images=slow_images,
+            state_dir=directory,
+            progress=verbose,
+        )
         store = None if directory is None else EvaluationStore(directory, target)
         clean_row, clean = _clean(target)
         tell(clean_row)

@@ -63,7 +63,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     panels = [panel for panel in PANELS if present & set(panel[2])]
     if not panels:
         raise ValueError("histories has no epoch with a known key; allowed: `trainer.history`")
-    figure = _figure(4.6 * len(panels), 3.8)
+    figure = new_figure(4.6 * len(panels), 3.8)
     for axes, (title, unit, keys) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):
@@ -84,7 +84,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
         else:
             axes.set_yscale("log")
         axes.legend(fontsize=7)
-        _tidy(axes)
+        tidy(axes)
     return figure
 
 
@@ -110,7 +110,7 @@ def loss_surfaces(
     p, criterion = parse_norm(norm), Criterion()
     reach = np.linspace(-1.5 * eps, 1.5 * eps, points)
     # The automatic layout lets axes in 3-d overlap.
-    figure = _figure(4.2 * len(models), 3.6 * len(inputs), layout=None)
+    figure = new_figure(4.2 * len(models), 3.6 * len(inputs), layout=None)
     figure.subplots_adjust(left=0.02, right=0.94, bottom=0.05, top=0.97, hspace=0.1, wspace=0.1)
     rows: list[list[Array]] = []
     for index in range(len(inputs)):
@@ -159,7 +159,7 @@ def input_gradient_maps(
     inputs, labels = _checked(models, x, y)
     if inputs.dim() != 4:
         raise ValueError(f"x has shape {tuple(inputs.shape)}; allowed: images (N, C, H, W)")
-    figure = _figure(2.3 * (1 + len(models)), 2.4 * len(inputs))
+    figure = new_figure(2.3 * (1 + len(models)), 2.4 * len(inputs))
     grid = figure.subplots(len(inputs), 1 + len(models), squeeze=False)
     gradients = {
         name: _gradient(model, inputs, labels).cpu().numpy() for name, model in models.items()
@@ -189,9 +189,10 @@ def require_matplotlib() -> None:
         raise ImportError('figures need matplotlib: pip install "art-lfr[plots]"') from error
 
 
-def _figure(
+def new_figure(
     width: float, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
+    """An empty figure, in inches, without pyplot."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -199,7 +200,8 @@ def _figure(
     return figure
 
 
-def _tidy(axes: Any) -> None:
+def tidy(axes: Any) -> None:
+    """The house style of axes: a light grid, no box."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

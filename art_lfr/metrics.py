@@ -31,10 +31,8 @@ def measure_metrics(names: Sequence[str], target: Target) -> dict[str, float]:
         if name == "loss_sensitivity":
             from art.metrics import loss_sensitivity
 
-            x, one_hot = (
-                target.x.numpy(),
-                np.eye(target.classes, dtype=np.float32)[target.y.numpy()],
-            )
+            x = target.x.numpy()
+            y = np.eye(target.classes, dtype=np.float32)[target.y.numpy()]
             # One by one: a loss with reduction "mean" would divide each gradient by the batch.
             samples = (slice(i, i + 1) for i in range(len(x)))
             values = [loss_sensitivity(classifier, x[one], y[one]) for one in samples]

@@ -34,7 +34,7 @@ JSMA_GAMMA = 0.4
 
 
 def named_attacks(
-    name: str, target: Target, slow_images: int, state_dir: Path | None
+    name: str, target: Target, slow_images: int, state_dir: Path | None, progress: bool
 ) -> list[NamedAttack]:
     """The attacks of a preset, or the one of that name. Raises ValueError naming `attacks`."""
     check_choice("attacks", name, NAMES)
@@ -45,7 +45,7 @@ def named_attacks(
         if single == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
             single = "APGD-CE"
         if single == "AutoAttack":
-            found.append(_whole_auto_attack(target, state_dir))
+            found.append(_whole_auto_attack(target, state_dir, progress))
         elif single in AUTO_ATTACK_PARTS:
             found.append(_part_of_auto_attack(single, target))
         else:
@@ -173,14 +173,14 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
     )
 
 
-def _whole_auto_attack(target: Target, state_dir: Path | None) -> NamedAttack:
+def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -> NamedAttack:
     """Standard AutoAttack, whose parts each take what the ones before have left."""
     from art_lfr.autoattack import attack_target
 
     state = None if state_dir is None else state_dir / "autoattack.state"
 
     def attack(x: Tensor, y: Tensor) -> Attacked:
-        found = attack_target(replace(target, x=x, y=y), state_path=state)
+        found = attack_target(replace(target, x=x, y=y), state_path=state, progress=progress)
         details = {
             "accuracies": found.accuracies,
             "seconds": found.seconds,

@@ -164,7 +164,6 @@ def test_norms_of_attack_objects_are_read(problem):
     [
         ({"clean": "PGD-40"}, "attacks has the name 'clean'"),
         ({"mine": "quick"}, "attacks\\['mine'\\] is the preset 'quick'"),
-        ([], "attacks is empty"),
         (AttackSpec(Shift(0.1), norm=2), "norm 2 and no eps"),
         (AttackSpec(Shift(0.1), norm=5, eps=1), "norm is 5"),
         (AttackSpec("PGD-40", images=0), "images of an AttackSpec is 0"),

@@ -1,0 +1,139 @@
+"""Accuracy against eps: `accuracy_curve`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from art_lfr.arguments import check_integer, check_number
+from art_lfr.attack_runner import run_attack
+from art_lfr.attacks import resolve_attacks
+from art_lfr.geometry import Ball, Bounds, parse_norm
+from art_lfr.results import Array, Row
+from art_lfr.target import make_target, unharmed
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """One row per eps, rising: the worst case over the attacks; the first row is eps 0, clean."""
+
+    norm: str
+    eps: tuple[float, ...]
+    rows: tuple[Row, ...]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The curve as a table: eps (raw units), accuracy, low and high (shares), images."""
+        import pandas
+
+        columns = ["accuracy", "low", "high", "images", "seconds"]
+        frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
+        frame.insert(0, "eps", list(self.eps))
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """The curve as JSON types."""
+        return {"norm": self.norm, "points": self.to_frame().to_dict(orient="records")}
+
+
+def accuracy_curve(
+    model: object,
+    x: Tensor | Array,
+    y: Tensor | Array,
+    *,
+    eps: Sequence[float],
+    norm: float | str = math.inf,
+    attacks: Sequence[str] | str = ("PGD-40", "Square"),
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+    seed: int = 0,
+) -> AccuracyCurve:
+    """Accuracy under attack as the ball grows; what is near 0 at a large eps is not masked.
+
+    A sample that falls at one eps has fallen at every larger one, whose balls contain the example:
+    the curve never rises, and only the samples that stand are attacked again. (ART's
+    `SecurityCurve` runs PGD from scratch at each eps, without a seed or a black-box attack.)
+
+    Args:
+        model: As for `evaluate`.
+        x: Inputs, shape (N, ...), in raw units.
+        y: Labels: indices, shape (N,), or one-hot rows.
+        eps: The radii, each > 0, in raw units, in any order.
+        norm: p of the ball: np.inf, 2 or 1.
+        attacks: Names of attacks whose examples lie in the ball, or "quick" or "autoattack".
+        bounds: Valid inputs, as for `evaluate`.
+        batch_size: Samples at a time.
+        seed: Seed of every attack.
+
+    Raises:
+        ValueError, TypeError: For bad arguments or data, naming the parameter.
+    """
+    if isinstance(eps, str | float | int) or len(eps) == 0:
+        raise ValueError(f"eps is {eps!r}; allowed: a list of numbers > 0")
+    for radius in eps:
+        check_number("eps", radius, low_allowed=False)
+    p = parse_norm(norm)
+    check_integer("batch_size", batch_size, low=1)
+    check_integer("seed", seed, low=0)
+    radii = sorted({float(radius) for radius in eps})
+    target = make_target(
+        model, x, y, eps=radii[0], p=p, bounds=bounds, batch_size=batch_size, seed=seed
+    )
+    rows = []
+    with unharmed(target.module, target.device):
+        standing = target.correct(target.x, target.y)
+        rows.append(Row.of("0", standing.numpy(), 0.0))
+        for radius in radii:
+            here = replace(target, ball=Ball(radius, p, target.ball.box))
+            seconds = 0.0
+            for attack in resolve_attacks(attacks, here):
+                if attack.threat.p != p or attack.minimal:
+                    raise ValueError(
+                        f"attacks has {attack.name!r}, which is no attack in the ball; allowed: "
+                        "'quick', 'autoattack', and names such as 'PGD-40' and 'Square'"
+                    )
+                result = run_attack(attack, here, standing)
+                standing = standing & result.correct
+                seconds += result.seconds
+            rows.append(Row.of(f"{radius:g}", standing.numpy(), seconds))
+    return AccuracyCurve(
+        norm="inf" if p == math.inf else f"{p:g}", eps=(0.0, *radii), rows=tuple(rows)
+    )
+
+
+def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
+    """Accuracy against eps, a line with its 95 % intervals for each named curve.
+
+    Raises ValueError where the curves have different norms, or there are none.
+    """
+    from art_lfr.figures import PALETTE, new_figure, tidy
+
+    norms = {curve.norm for curve in curves.values()}
+    if len(norms) != 1:
+        raise ValueError(f"curves have the norms {sorted(norms)}; allowed: one norm, one or more")
+    figure = new_figure(6.0, 4.0)
+    axes = figure.subplots()
+    for (name, curve), colour in zip(curves.items(), PALETTE * len(curves), strict=False):
+        shares = {key: [100 * getattr(row, key) for row in curve.rows] for key in ("low", "high")}
+        axes.plot(
+            curve.eps,
+            [100 * row.accuracy for row in curve.rows],
+            "o-",
+            color=colour,
+            label=name,
+            markersize=3,
+        )
+        axes.fill_between(curve.eps, shares["low"], shares["high"], color=colour, alpha=0.15)
+    axes.set_xlabel(f"eps (norm {norms.pop()}, units of the input)")
+    axes.set_ylabel("accuracy under attack (%)")
+    axes.set_ylim(0, 101)
+    axes.legend(frameon=False)
+    tidy(axes)
+    return figure
