@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from art_lfr.evaluation import evaluate
     from art_lfr.loss import LFRLoss, lfr_loss
+    from art_lfr.masking import masking_report
     from art_lfr.measure import local_flatness
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
     from art_lfr.transformer import LocalFlatnessRegularization
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "lfr_loss",
     "local_flatness",
+    "masking_report",
 ]
 
 # Names are resolved on first use (PEP 562): ART alone takes seconds to import, and the loss and
@@ -32,6 +34,7 @@ _HOMES = {
     "evaluate": "art_lfr.evaluation",
     "lfr_loss": "art_lfr.loss",
     "local_flatness": "art_lfr.measure",
+    "masking_report": "art_lfr.masking",
 }
 
 

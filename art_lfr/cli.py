@@ -1,4 +1,4 @@
-"""The command `art-lfr`: demo, train, evaluate, flatness, check."""
+"""The command `art-lfr`: demo, train, evaluate, masking, flatness, check."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from art_lfr.cli_evaluate import evaluate
 from art_lfr.cli_inspect import check, flatness
+from art_lfr.cli_masking import masking
 from art_lfr.cli_train import demo, train
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
@@ -26,7 +27,7 @@ app = typer.Typer(
         "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
     ),
 )
-for command in (demo, train, evaluate, flatness, check):
+for command in (demo, train, evaluate, masking, flatness, check):
     app.command()(command)
 
 

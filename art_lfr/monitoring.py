@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,16 +29,20 @@ def projected_gradient_descent(
     steps: int,
     step_size: float,
     generator: torch.Generator | None,
+    watch: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """Adversarial examples by PGD from a random start (Madry et al. 2018), model in eval mode.
 
     x_{k+1} = project(x_k + step_size * steepest(grad l(x_k))). Shape of x. A quick watch over
-    training, not an evaluation: use `art_lfr.evaluate` for a number to report.
+    training, not an evaluation: use `art_lfr.evaluate` for a number to report. `watch` gets each
+    point and its gradient, before the step.
     """
     point = ball.random_point(x, generator)
     with mode(model, training=False), frozen(model):
         for _ in range(steps):
             gradient = input_gradient(model, criterion, point, y)
+            if watch is not None:
+                watch(point, gradient)
             gradient = gradient.masked_fill(ball.box.blocked(point, gradient), 0.0)
             point = ball.project(point + step_size * steepest_direction(gradient, ball.p), x)
     return point

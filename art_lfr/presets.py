@@ -182,7 +182,8 @@ def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -
     def attack(x: Tensor, y: Tensor) -> Attacked:
         found = attack_target(replace(target, x=x, y=y), state_path=state, progress=progress)
         details = {
-            "accuracies": found.accuracies,
+            # Counts: the samples that were wrong before any attack are not among these.
+            "still_correct": {k: round(v * len(x)) for k, v in found.accuracies.items()},
             "seconds": found.seconds,
             "flags": list(found.flags),
             "backend": found.backend,

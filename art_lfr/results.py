@@ -44,7 +44,7 @@ class Row:
     `threat` is the threat model in which its examples count, such as "Linf 0.3". `distance` is
     the median over the attacked images of the distance of the closest example, for attacks that
     seek the closest (infinite where most were not fooled), else None. `details` are what the
-    attack itself tells, such as AutoAttack's accuracies after each of its parts.
+    attack itself tells, such as the images that each part of AutoAttack leaves.
     """
 
     name: str
@@ -198,10 +198,10 @@ class Evaluation:
                 lines.append(
                     f"{row.name}: median distance of the closest example {row.distance:.3g}"
                 )
-            if "accuracies" in row.details:
-                parts = row.details["accuracies"].items()
-                steps = ", ".join(f"{name} {100 * value:.1f}" for name, value in parts)
-                lines.append(f"{row.name}, after each part: {steps}")
+            if "still_correct" in row.details:
+                parts = row.details["still_correct"].items()
+                steps = ", ".join(f"{part} {count}" for part, count in parts)
+                lines.append(f"{row.name}, images still right after each part: {steps}")
         return [*lines, *self.notes]
 
 

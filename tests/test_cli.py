@@ -53,9 +53,17 @@ def test_help_teaches():
     runner = CliRunner()
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for word in ("demo", "train", "evaluate", "flatness", "check", "local flatness regularization"):
+    for word in (
+        "demo",
+        "train",
+        "evaluate",
+        "masking",
+        "flatness",
+        "check",
+        "local flatness regularization",
+    ):
         assert word in result.output
-    for command in ("demo", "train", "evaluate", "flatness", "check"):
+    for command in ("demo", "train", "evaluate", "masking", "flatness", "check"):
         result = runner.invoke(app, [command, "--help"], env={"COLUMNS": "80"})
         assert result.exit_code == 0
         assert f"art-lfr {command}" in result.output

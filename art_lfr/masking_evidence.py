@@ -1,0 +1,152 @@
+"""What the masking checks look at, gathered once: who breaks which sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from art_lfr.ascent_trace import AscentTrace, trace_ascent
+from art_lfr.attack_runner import run_attack
+from art_lfr.attacks import resolve_attacks
+from art_lfr.autoattack_backend import fit_to_classes, make_suite
+from art_lfr.autoattack_flags import FlagCollector, find_flags
+from art_lfr.criterion import Criterion
+from art_lfr.flatness import input_gradient
+from art_lfr.geometry import Ball, uniform_like
+from art_lfr.target import Target
+from art_lfr.unit_box import UnitBox
+
+SHORT_PGD, PGD, LONG_PGD = 10, 40, 200
+NOISE_DRAWS = 100
+# 2 * 64 queries for each of 10 steps: as many as Square has.
+SPSA_STEPS, SPSA_SAMPLES = 10, 64
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Which of the n clean samples an attack breaks, booleans of shape (n,), and traces of PGD.
+
+    `white_box` is what any attack with gradients of the model breaks; `rising_eps` maps radii to
+    the share that PGD leaves there; `transfer` is None without a surrogate.
+    """
+
+    traces: dict[int, AscentTrace]
+    single_step: Tensor
+    apgd: Tensor
+    white_box: Tensor
+    black_box: dict[str, Tensor]
+    noise: Tensor
+    rising_eps: dict[float, float]
+    transfer: Tensor | None
+    flags: Sequence[str]
+
+
+def gather_evidence(target: Target, surrogate: Target | None, clean: Tensor) -> Evidence:
+    """Run everything that the checks look at, on the samples that are correct without an attack."""
+    here = replace(target, x=target.x[clean], y=target.y[clean])
+    traces = {
+        steps: trace_ascent(here, here.x, here.y, steps=steps)
+        for steps in (SHORT_PGD, PGD, LONG_PGD)
+    }
+    single, apgd = _broken("FGSM", here), _broken("APGD-T", here)
+    white = torch.stack([single, apgd, *(trace.broken for trace in traces.values())])
+    return Evidence(
+        traces=traces,
+        single_step=single,
+        apgd=apgd,
+        white_box=white.any(dim=0),
+        black_box=_black_box(here),
+        noise=_random_noise(here),
+        rising_eps=_rising_eps(here),
+        transfer=None if surrogate is None else _transfer(here, surrogate),
+        flags=flags_of(here),
+    )
+
+
+def _broken(attack: object, here: Target) -> Tensor:
+    (found,) = resolve_attacks(attack, here)
+    return ~run_attack(found, here, torch.ones(len(here.x), dtype=torch.bool)).correct
+
+
+def _black_box(here: Target) -> dict[str, Tensor]:
+    """Square, and SPSA (Uesato et al. 2018) where torchattacks, which has it, is installed."""
+    found = {}
+    if here.x.dim() == 4:
+        found["Square"] = _broken("Square", here)
+    if here.ball.p == math.inf and here.x.dim() == 4 and find_spec("torchattacks") is not None:
+        import torchattacks
+
+        unit_box = UnitBox.of(here.ball.box, "SPSA", "other bounds")
+        spsa = torchattacks.SPSA(
+            unit_box.module(here.module),
+            eps=here.ball.eps / unit_box.width,
+            nb_iter=SPSA_STEPS,
+            nb_sample=SPSA_SAMPLES,
+        )
+        found["SPSA"] = _broken(spsa, here)
+    return found
+
+
+def _random_noise(here: Target) -> Tensor:
+    """Samples that any of 100 random points breaks: half inside the ball, half at its edge."""
+    generator = torch.Generator().manual_seed(here.seed)
+    broken = torch.zeros(len(here.x), dtype=torch.bool)
+    for draw in range(NOISE_DRAWS):
+        point = here.ball.random_point(here.x, generator)
+        if draw % 2 and here.ball.p == math.inf:
+            signs = uniform_like(here.x, generator).sub(0.5).sign()
+            point = here.ball.project(here.x + here.ball.eps * signs, here.x)
+        broken |= ~here.correct(point, here.y)
+    return broken
+
+
+def _rising_eps(here: Target) -> dict[float, float]:
+    """The share that PGD leaves at eps, 2 eps, 4 eps, ... until the ball covers the box."""
+    box, size = here.ball.box, here.x[0].numel()
+    covering = float((box.high - box.low).max()) * size ** (1 / here.ball.p)
+    standing = torch.ones(len(here.x), dtype=torch.bool)
+    left, eps = {}, here.ball.eps
+    while bool(standing.any()):
+        eps = min(eps, covering)
+        wider = replace(here, ball=Ball(eps, here.ball.p, box))
+        trace = trace_ascent(wider, here.x[standing], here.y[standing], steps=PGD)
+        standing[standing.clone()] = ~trace.broken
+        left[eps] = float(standing.double().mean())
+        if eps >= covering:
+            break
+        eps *= 2
+    return left
+
+
+def _transfer(here: Target, surrogate: Target) -> Tensor:
+    """Samples that PGD-40 examples for the surrogate break here."""
+    (attack,) = resolve_attacks("PGD-40", replace(surrogate, x=here.x, y=here.y))
+    found = attack.run(here.x, here.y)
+    return ~here.correct(torch.as_tensor(found), here.y)
+
+
+def flags_of(here: Target) -> list[str]:
+    """AutoAttack's warnings about the model, from its first batch."""
+    flags: list[str] = []
+    collector = FlagCollector(flags, lambda text: None)
+    unit_box = UnitBox.of(here.ball.box, "AutoAttack's checks", "other bounds")
+    module = unit_box.module(here.module)
+    suite, checks, _ = make_suite(
+        module,
+        norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[here.ball.p],
+        eps=here.ball.eps / unit_box.width,
+        seed=here.seed,
+        version="standard",
+        device=here.device,
+    )
+    fit_to_classes(suite, here.classes)
+    x = unit_box.to_unit(here.x[: here.batch_size].to(here.device))
+    y = here.y[: here.batch_size].to(here.device)
+    find_flags(suite, checks, x, y, collector)
+    checks.check_zero_gradients(input_gradient(module, Criterion(None), x, y), logger=collector)
+    return flags
