@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from art_lfr.attacks import Attack
+from art_lfr.attacks import Attack, Attacked
+from art_lfr.autoattack_attacks import perturb
+from art_lfr.autoattack_backend import fit_to_classes, make_suite
+from art_lfr.autoattack_flags import FlagCollector
+from art_lfr.geometry import NORM_NAMES
+from art_lfr.image_checks import check_square
 from art_lfr.target import Target
 from art_lfr.unit_box import UnitBox
 
@@ -20,37 +23,30 @@ def auto_attack(name: str, target: Target) -> Attack:
     They attack inputs in [0, 1], so the box is mapped onto it. Raises ValueError where the box is
     missing or not equally wide everywhere, and for Square where x is not (N, C, H, W).
     """
-    from pyautoattack import AutoAttack
-
     instead = "another list of attacks, e.g. attacks=['PGD-40']"
     unit_box = UnitBox.of(target.ball.box, name, instead)
-    if name == "Square" and target.x.dim() != 4:
-        raise ValueError(
-            f"x has shape {tuple(target.x.shape)}, but Square needs images (N, C, H, W); allowed: "
-            f"such images, or {instead}"
-        )
-    suite = AutoAttack(
+    if name == "Square":
+        check_square(target.x, target.ball.p, instead)
+    suite, _, _ = make_suite(
         unit_box.module(target.module),
-        attacks=[],
-        device=target.device,
+        norm=NORM_NAMES[target.ball.p],
         eps=target.ball.eps / unit_box.width,
-        norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[target.ball.p],
         seed=target.seed,
-        version="custom",
+        version="standard",
+        device=target.device,
     )
-    suite.apgd.loss = "ce"
-    suite.apgd_targeted.n_target_classes = min(9, target.classes - 1)
+    fit_to_classes(suite, target.classes)
     suite.square.n_queries = SQUARE_QUERIES
-    # Called one by one: the suite's own run installs a trace function, which ends a debugger.
-    perturb = {"APGD-CE": suite.apgd, "APGD-T": suite.apgd_targeted, "Square": suite.square}[name]
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
+    def attack(x: Tensor, y: Tensor) -> Attacked:
         found = []
-        for start in range(0, len(x), target.batch_size):
-            raw = x[start : start + target.batch_size].to(target.device)
-            labels = y[start : start + target.batch_size].to(target.device)
-            moved = perturb.perturb(unit_box.to_unit(raw), labels).detach()
-            found.append(unit_box.to_raw(moved, raw).cpu())
-        return torch.cat(found)
+        collector = FlagCollector([], lambda text: None)
+        with collector.attached(suite):
+            for start in range(0, len(x), target.batch_size):
+                raw = x[start : start + target.batch_size].to(target.device)
+                labels = y[start : start + target.batch_size].to(target.device)
+                moved = perturb(suite, name.lower(), unit_box.to_unit(raw), labels).detach()
+                found.append(unit_box.to_raw(moved, raw).cpu())
+        return Attacked(torch.cat(found), {"flags": collector.flags} if collector.flags else {})
 
     return attack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -107,13 +108,13 @@ def evaluate(
     )
     typer.echo(found.to_json() if as_json else str(found))
     if output is not None:
-        write = {
+        forms: dict[str, Callable[[], str]] = {
             ".json": found.to_json,
             ".md": found.to_markdown,
             ".tex": found.to_latex,
             ".csv": lambda: found.to_frame().to_csv(index=False),
-        }[output.suffix]
-        write_atomically(output, write())
+        }
+        write_atomically(output, forms[output.suffix]())
         typer.echo(f"Written: {output}", err=True)
 
 

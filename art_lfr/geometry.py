@@ -27,6 +27,10 @@ L1_STEP_FRACTION = 0.01
 START_NOISE = 0.001
 
 
+# As AutoAttack and RobustBench write them.
+NORM_NAMES = {math.inf: "Linf", 2.0: "L2", 1.0: "L1"}
+
+
 def parse_norm(norm: float | str) -> float:
     """Return the exponent p as a float from np.inf, "inf", 1, 2, "1" or "2"."""
     if isinstance(norm, Real | str) and not isinstance(norm, bool):

@@ -17,7 +17,7 @@ from art_lfr.autoattack_backend import fit_to_classes, make_suite
 from art_lfr.autoattack_flags import FlagCollector, find_flags
 from art_lfr.criterion import Criterion
 from art_lfr.flatness import input_gradient
-from art_lfr.geometry import Ball, uniform_like
+from art_lfr.geometry import NORM_NAMES, Ball, uniform_like
 from art_lfr.target import Target
 from art_lfr.unit_box import UnitBox
 
@@ -138,7 +138,7 @@ def flags_of(here: Target) -> list[str]:
     module = unit_box.module(here.module)
     suite, checks, _ = make_suite(
         module,
-        norm={math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[here.ball.p],
+        norm=NORM_NAMES[here.ball.p],
         eps=here.ball.eps / unit_box.width,
         seed=here.seed,
         version="standard",

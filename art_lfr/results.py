@@ -195,9 +195,9 @@ class Evaluation:
             lines.append("; ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()))
         for row in self.rows:
             if row.distance is not None:
-                lines.append(
-                    f"{row.name}: median distance of the closest example {row.distance:.3g}"
-                )
+                found_one = math.isfinite(row.distance)
+                size = f"{row.distance:.3g}" if found_one else "none: most images withstood"
+                lines.append(f"{row.name}: median distance of the closest example {size}")
             if "still_correct" in row.details:
                 parts = row.details["still_correct"].items()
                 steps = ", ".join(f"{part} {count}" for part, count in parts)

@@ -13,8 +13,10 @@ from art_lfr.criterion import Criterion
 from art_lfr.data import digits
 from art_lfr.geometry import Ball, Box
 from art_lfr.masking_checks import CHECKS
+from art_lfr.masking_evidence import flags_of
 from art_lfr.models import digits_cnn
 from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.target import make_target
 
 EPS = 0.1
 IMAGES = 60
@@ -125,10 +127,23 @@ def test_a_quantised_input_is_flagged(standard):
     assert plain["checks"][0]["name"] == found.checks[0].name
 
 
-def test_probabilities_are_flagged(standard):
-    check = report(Probabilities(standard))["AutoAttack has no flag"]
-    assert check.verdict == "fail"
-    assert "probability distribution" in check.found
+def test_flags_of_auto_attack_are_found(standard):
+    data = digits()
+    x, y = data.x_test[:20], data.y_test[:20]
+
+    def flags(model):
+        ball = {"eps": EPS, "p": math.inf, "bounds": (0.0, 1.0)}
+        return flags_of(make_target(model, x, y, **ball, batch_size=20, seed=0))
+
+    assert flags(standard) == []
+    (flag,) = flags(Probabilities(standard))
+    assert "probability distribution" in flag
+    (flag,) = flags(Saturated(standard))
+    assert "zero gradient" in flag
+    random = nn.Sequential(standard, nn.Dropout(0.5))
+    random[1].eval = lambda: None  # a defence that stays random at test time
+    random[1].train = lambda mode=True: random[1]
+    assert any("randomized" in flag for flag in flags(random))
 
 
 def test_indicators_of_a_trace():
