@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from art_lfr.arguments import check_choice
+from art_lfr.randomness import seed_global_generators
 from art_lfr.target import Target, classifier_of
 
 METRICS = ("clever_u", "loss_sensitivity")
@@ -27,6 +28,7 @@ def measure_metrics(names: Sequence[str], target: Target) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in names:
         check_choice("metrics", name, METRICS)
+        seed_global_generators(target.seed)  # CLEVER draws from NumPy's
         classifier = classifier_of(target)
         if name == "loss_sensitivity":
             from art.metrics import loss_sensitivity

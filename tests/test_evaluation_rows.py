@@ -258,6 +258,8 @@ def test_metrics_of_art_on_request(problem):
     assert found.metrics["loss_sensitivity"] == pytest.approx(expected, rel=1e-3)
     assert 0 < found.metrics["clever_u"] <= EPS
     assert found.to_dict()["metrics"] == found.metrics
+    again = evaluate(model, x, y, eps=EPS, attacks=[], metrics=["clever_u"])
+    assert again.metrics["clever_u"] == found.metrics["clever_u"]
     with pytest.raises(ValueError, match=r"metrics is 'clever'; .*did you mean 'clever_u'"):
         evaluate(model, x, y, eps=EPS, metrics=["clever"])
 
