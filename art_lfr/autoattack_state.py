@@ -1,0 +1,215 @@
+"""Where a run of AutoAttack stands, and the two files that hold it.
+
+The state file is JSON and replaced atomically. The adversarial examples lie beside it as plain
+numbers, in `<name>.examples`, which only grows, so that a batch writes its own examples and not all
+of them again. The state says how many of them count: what a kill left behind them is overwritten.
+Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from art_lfr.files import write_atomically
+from art_lfr.randomness import RandomState
+
+KIND = "art-lfr AutoAttack state"
+FORMAT = 1
+ALLOWED = "allowed: the state of the same run, or a path where no file is"
+
+
+@dataclass
+class AttackState:
+    """What a run has found so far, and the batch at which it stands.
+
+    `adversarial` (N, ...) holds x itself where no attack has succeeded, `labels` (N,) what the
+    model says there. `clean`, `robust` and `started` are boolean, (N,): correct without an attack,
+    correct still, and correct when the current attack began, which is what its batches are made of.
+    `done` attacks and `batch` batches of the current one are finished.
+    """
+
+    adversarial: Tensor
+    labels: Tensor
+    clean: Tensor
+    robust: Tensor
+    started: Tensor
+    accuracies: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    done: int = 0
+    batch: int = 0
+
+
+class StateFile:
+    """The files of one run: only a run with the same `identity` (JSON types) may go on from them.
+
+    Raises ValueError naming `state_path` where it cannot be written, is damaged, or belongs to
+    another run.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
+        self.path = Path(path)
+        # By way of JSON, as it will be compared; NumPy's numbers become Python's.
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=float))
+        self._order: list[int] = []
+        self._hash = hashlib.sha256()
+        self._length = 0
+        parent = self.path.parent
+        if self.path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ValueError(
+                f"state_path is {str(path)!r}; allowed: a file in a directory that exists and can "
+                "be written to"
+            )
+        self.examples = self.path.with_name(self.path.name + ".examples")
+
+    def load(self, x: Tensor, device: torch.device) -> AttackState | None:
+        """The state of the run on x, or None where there is none yet.
+
+        Puts the global generators where the run left them: a randomised model draws from them.
+        """
+        if not self.path.exists():
+            return None
+        run = read_run(self.path)
+        for key, value in self.identity.items():
+            if run["identity"].get(key) != value:
+                # Hashes and lists of settings say nothing to a reader.
+                told = f" ({run['identity'].get(key)!r} there, {value!r} here)"
+                told = told if len(told) < 80 and key not in ("x", "y", "model") else ""
+                raise ValueError(
+                    f"state_path is {str(self.path)!r}, the state of a run with another {key}"
+                    f"{told}; {ALLOWED}"
+                )
+        try:
+            adversarial = self._read_examples(run["examples"], x)
+            plain = _to_tensors(run["random"])
+            if device.type != "cuda":  # a run that began on a GPU
+                plain["torch_device"] = None
+            random = RandomState.from_plain(plain, device)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, f"{self.examples.name}: {error}") from error
+        random.restore()
+        count = len(x)
+        return AttackState(
+            adversarial=adversarial,
+            labels=torch.tensor(run["labels"]),
+            clean=unpack(run["clean"], count),
+            robust=unpack(run["robust"], count),
+            started=unpack(run["started"], count),
+            **{key: run[key] for key in ("accuracies", "seconds", "flags", "done", "batch")},
+        )
+
+    def save(self, state: AttackState, fresh: Tensor, device: torch.device) -> None:
+        """Write the state; `fresh` are the indices of the samples that fell since the last time."""
+        raw = _bytes_of(state.adversarial[fresh])
+        # Opened for update where its first bytes count, else anew.
+        with self.examples.open("r+b" if self._length else "wb") as file:
+            file.seek(self._length)
+            file.truncate()
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        self._length += len(raw)
+        self._hash.update(raw)
+        self._order += fresh.tolist()
+        run = {
+            "identity": self.identity,
+            "clean": pack(state.clean),
+            "robust": pack(state.robust),
+            "started": pack(state.started),
+            "labels": state.labels.tolist(),
+            **{k: getattr(state, k) for k in ("accuracies", "seconds", "flags", "done", "batch")},
+            "random": _to_lists(RandomState.capture(device).to_plain()),
+            "examples": {
+                "order": self._order,
+                "bytes": self._length,
+                "sha256": self._hash.hexdigest(),
+            },
+        }
+        content = {"kind": KIND, "format": FORMAT, "sha256": _digest(run), "run": run}
+        write_atomically(self.path, json.dumps(content))
+
+    def _read_examples(self, listed: dict[str, Any], x: Tensor) -> Tensor:
+        with self.examples.open("rb") as file:
+            raw = file.read(listed["bytes"])
+        self._order, self._length = listed["order"], len(raw)
+        self._hash = hashlib.sha256(raw)
+        if self._hash.hexdigest() != listed["sha256"]:
+            raise ValueError("its content is not what the run has written")
+        adversarial = x.detach().clone()
+        if raw:
+            numbers = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(x.dtype)
+            adversarial[self._order] = numbers.reshape(-1, *x.shape[1:]).to(x.device)
+        return adversarial
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What a state file says of its run, as JSON types; ValueError where it is none or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
+        raise _damaged(path, "not JSON") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise _damaged(path, "not written by art-lfr")
+    if content.get("format") != FORMAT:
+        raise _damaged(path, f"format {content.get('format')!r}, not {FORMAT}")
+    run = content.get("run")
+    if not isinstance(run, dict) or _digest(run) != content.get("sha256"):
+        raise _damaged(path, "its checksum differs")
+    return run
+
+
+def pack(mask: Tensor) -> str:
+    """A boolean mask of shape (N,) as hexadecimal digits."""
+    return np.packbits(mask.cpu().numpy()).tobytes().hex()
+
+
+def unpack(digits: str, count: int) -> Tensor:
+    """The mask of shape (count,) that `pack` wrote."""
+    bits = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)
+    return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool))
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"state_path is {str(path)!r}, which is damaged or no state of AutoAttack ({reason}); "
+        f"{ALLOWED}"
+    )
+
+
+def _digest(run: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+
+
+def _bytes_of(values: Tensor) -> bytes:
+    plain = values.detach().cpu().contiguous().flatten()
+    return bytes(plain.view(torch.uint8).numpy().tobytes())
+
+
+def _to_lists(plain: Any) -> Any:
+    """Tensors inside the plain form of a RandomState as JSON types."""
+    if isinstance(plain, Tensor):
+        return {"tensor": plain.tolist(), "dtype": str(plain.dtype).removeprefix("torch.")}
+    if isinstance(plain, dict):
+        return {key: _to_lists(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_to_lists(value) for value in plain]
+    return plain
+
+
+def _to_tensors(listed: Any) -> Any:
+    if isinstance(listed, dict) and "tensor" in listed:
+        return torch.tensor(listed["tensor"], dtype=getattr(torch, listed["dtype"]))
+    if isinstance(listed, dict):
+        return {key: _to_tensors(value) for key, value in listed.items()}
+    if isinstance(listed, list):
+        return [_to_tensors(value) for value in listed]
+    return listed

@@ -1,0 +1,138 @@
+"""`import robustbench` works, an original `autoattack` wins, and what is missing is named."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import pytest
+
+try:
+    import art_lfr.robustbench
+except ImportError as error:
+    pytest.skip(f"RobustBench cannot be imported: {error}", allow_module_level=True)
+
+import pyautoattack
+import robustbench
+
+from art_lfr.robustbench import finder
+
+ALIASES = ("autopgd_base", "fab_base", "fab_projections", "fab_pt", "square")
+
+
+def run(code, folder=None):
+    """What a fresh process prints, as JSON, with `folder` first on its path."""
+    path = os.pathsep.join(filter(None, [folder and str(folder), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_robustbench_works():
+    assert robustbench.eval.AutoAttack is importlib.import_module("autoattack").AutoAttack
+    names = "helper_files/imagenet_test_image_ids.txt"
+    path = robustbench.loaders.pkg_resources.resource_filename("robustbench.loaders", names)
+    assert len(Path(path).read_text().splitlines()) == 5000
+    # Other libraries do not get the stand-in, which has one function only.
+    seen = sys.modules.get("pkg_resources")
+    assert not isinstance(getattr(seen, "__loader__", None), finder.ResourcesLoader)
+    (ours,) = (i for i, f in enumerate(sys.meta_path) if isinstance(f, finder.StandInFinder))
+    assert sys.meta_path.index(PathFinder) < ours
+
+
+def test_specs_are_in_order():
+    before = sys.meta_path[:]
+    importlib.reload(art_lfr.robustbench)
+    assert sys.meta_path == before  # installed once
+    spec = importlib.util.find_spec("autoattack")
+    assert (spec.name, spec.parent, spec.submodule_search_locations) == (
+        "autoattack",
+        "autoattack",
+        [],
+    )
+    for name in (*ALIASES, "autoattack", "state", "checks", "other_utils"):
+        module = importlib.import_module(f"autoattack.{name}")
+        spec = module.__spec__
+        assert importlib.util.find_spec(spec.name) is spec
+        assert module is getattr(sys.modules["autoattack"], name)
+        assert (spec.name, spec.parent) == (f"autoattack.{name}", "autoattack")
+        assert isinstance(spec.loader, finder.StandInLoader)
+        assert importlib.reload(module) is module
+    for name in ALIASES:
+        theirs = importlib.import_module(f"pyautoattack.{name}")
+        assert theirs.__name__ == theirs.__spec__.name == f"pyautoattack.{name}"
+    autoattack = importlib.reload(sys.modules["autoattack"])
+    assert autoattack.AutoAttack is autoattack.autoattack.AutoAttack
+    assert autoattack.square.SquareAttack is pyautoattack.square.SquareAttack
+    with pytest.raises(ModuleNotFoundError, match=r"autoattack\.fab_tf"):
+        importlib.import_module("autoattack.fab_tf")
+    assert not hasattr(autoattack, "torch")  # only what the original has
+
+
+def test_an_original_wins(tmp_path):
+    package = tmp_path / "autoattack"
+    package.mkdir()
+    (package / "__init__.py").write_text("class AutoAttack: pass\n")
+    (package / "state.py").write_text("class EvaluationState: pass\n")
+    found = run(
+        """
+import json, sys
+import art_lfr.robustbench, robustbench, autoattack
+import art_lfr.robustbench.protocol as protocol
+try:
+    import autoattack.checks
+    mixed = True
+except ModuleNotFoundError:
+    mixed = False
+used = [module.AutoAttack.__module__ for module in (robustbench.eval, protocol)]
+print(json.dumps([autoattack.__file__, *used, mixed]))
+""",
+        tmp_path,
+    )
+    # And a module that an old original lacks is not taken from the stand-in.
+    assert found == [str(package / "__init__.py"), "autoattack", "autoattack", False]
+
+
+IMPORT = """
+import json, sys
+{before}
+try:
+    import art_lfr.robustbench
+    error = None
+except ImportError as raised:
+    error = str(raised)
+print(json.dumps(error))
+"""
+
+
+@pytest.mark.parametrize("name", ["robustbench", "pyautoattack", "torchvision"])
+def test_what_is_not_installed_is_named(name):
+    told = run(IMPORT.format(before=f"sys.modules[{name!r}] = None"))
+    assert told == f'{name} is not installed; install it with: pip install "art-lfr[robustbench]"'
+
+
+def test_a_torchvision_that_does_not_fit_torch(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    error = "operator torchvision::nms does not exist"
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({error!r})\n")
+    told = run(IMPORT.format(before=""), tmp_path)
+    assert told.startswith(f"torchvision cannot be imported: {error}. It must be built for")
+    assert "from PyPI" in told
+
+
+def test_a_folder_that_hides_the_package(tmp_path):
+    (tmp_path / "autoattack").mkdir()
+    told = run(IMPORT.format(before=""), tmp_path)
+    assert told.startswith(f"{tmp_path / 'autoattack'} hides the package autoattack")

@@ -1,0 +1,146 @@
+"""The loop has the protocol of pyautoattack to the bit, and of the original where it is there."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack import checks
+
+from art_lfr.autoattack import run_autoattack
+from art_lfr.autoattack_suite import Listener, run_suite
+
+
+def without_time(line):
+    return line.partition(" (total time")[0]
+
+
+@pytest.mark.parametrize(
+    ("norm", "version", "noise", "eps"),
+    [
+        ("Linf", "standard", 0.0, 0.02),
+        ("L2", "standard", 0.0, 0.15),
+        ("L1", "standard", 0.0, 0.6),
+        ("Linf", "plus", 0.0, 0.02),
+        ("Linf", "rand", 0.02, 0.06),
+    ],
+)
+def test_results_and_lines_are_those_of_pyautoattack(
+    data, monkeypatch, norm, version, noise, eps, net, short_suite
+):
+    x, y = data
+    # It would end the trace function of a debugger.
+    monkeypatch.setattr(checks, "check_dynamic", lambda model, x, *_, **__: model(x))
+    expected_lines, lines = [], []
+    handler = logging.Handler()
+    handler.emit = lambda record: expected_lines.append(record.getMessage())
+    logger = logging.getLogger("auto-attack")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    model = net(noise=noise)
+    theirs = short_suite(model, norm, version, eps=eps)
+    expected_lines.clear()
+    torch.manual_seed(5)
+    examples, labels = theirs.run_standard_evaluation(x, y, batch_size=8)
+    torch.manual_seed(5)
+    state = run_suite(
+        short_suite(model, norm, version, eps=eps),
+        x,
+        y,
+        batch_size=8,
+        checks=checks,
+        listener=Listener(log=lines.append, warn=lines.append),
+    )
+    assert torch.equal(state.adversarial, examples)
+    assert torch.equal(state.labels, labels)
+    assert torch.equal(state.robust, labels == y)
+    assert 0 < int(state.robust.sum()) < int(state.clean.sum())  # the attacks had something to do
+    # Two kinds of lines are pyautoattack's own, and not the original's.
+    expected_lines = [line for line in expected_lines if not line.startswith(("running ", "sett"))]
+    assert [without_time(line) for line in lines if "dynamic" not in line] == [
+        without_time(line) for line in expected_lines
+    ]
+    names = state.accuracies.keys()
+    assert list(names) == ["clean", *theirs.attacks_to_run]
+    assert state.accuracies["clean"] >= state.accuracies[theirs.attacks_to_run[-1]]
+
+
+def test_images_whose_axes_were_permuted(data, net, short_suite):
+    """(N, H, W, C) turned into (N, C, H, W) without a copy, which pyautoattack alone refuses."""
+    x = torch.rand(6, 3, 8, 8)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), net())
+    y = model(x).argmax(dim=1)
+    permuted = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not permuted.is_contiguous()
+    expected, found = (
+        run_suite(short_suite(model), images, y, batch_size=4, checks=checks)
+        for images in (x, permuted)
+    )
+    assert torch.equal(found.adversarial, expected.adversarial)
+    with pytest.raises(RuntimeError, match="view"):
+        short_suite(model).apgd_targeted.perturb(permuted, y)
+
+
+def test_a_second_run_of_a_suite_equals_the_first(data, net, short_suite):
+    """FAB's targeted run sets its number of restarts, APGD's schedule its number of steps."""
+    x, y = data[0][3:9], data[1][3:9]
+    suite = short_suite(net(), "L1", "plus")
+    suite.apgd.use_largereps = True
+    first, second = (run_suite(suite, x, y, batch_size=8, checks=checks) for _ in range(2))
+    assert suite.fab.n_restarts == 2
+    assert torch.equal(first.adversarial, second.adversarial)
+
+
+def test_unknown_attacks_of_a_suite(data, net, short_suite):
+    suite = short_suite(net())
+    suite.attacks_to_run = ["apgd-ce", "apgdt"]
+    with pytest.raises(ValueError, match=r"attacks_to_run is 'apgdt'.*did you mean 'apgd-t'"):
+        run_suite(suite, *data, batch_size=8, checks=checks)
+
+
+ORIGINAL = """
+import pyautoattack
+from . import checks
+
+class AutoAttack(pyautoattack.AutoAttack):
+    def __init__(self, model, norm="Linf", eps=0.3, seed=None, verbose=True, attacks_to_run=[],
+                 version="standard", is_tf_model=False, device="cuda", log_path=None):
+        assert verbose is False
+        super().__init__(model, norm=norm, eps=eps, seed=seed, version=version, device=device)
+"""
+
+
+def test_the_original_package_attacks_where_it_is_installed(data, short, first_on_path, net):
+    x, y = data
+    expected = run_autoattack(net(), x, y, eps=0.02)
+    package = first_on_path / "autoattack"
+    package.mkdir()
+    (package / "__init__.py").write_text(ORIGINAL)
+    # The original's checks hand their words to `log`.
+    (package / "checks.py").write_text(
+        "from pyautoattack.checks import *\n"
+        "def check_range_output(model, x, logger):\n"
+        "    logger.log('Warning: by the original')\n"
+        "    return 10\n"
+    )
+    found = run_autoattack(net(), x, y, eps=0.02)
+    assert found.backend.startswith("autoattack")
+    assert found.flags == ["by the original"]
+    np.testing.assert_array_equal(found.adversarial, expected.adversarial)
+
+
+@pytest.mark.parametrize("kind", ["script", "folder", "broken"])
+def test_what_is_not_the_original_package_is_left_alone(data, short, first_on_path, kind, net):
+    x, y = data
+    if kind == "script":
+        (first_on_path / "autoattack.py").write_text(
+            "raise SystemExit('a script of the user has run')"
+        )
+    else:
+        (first_on_path / "autoattack").mkdir()
+    if kind == "broken":
+        (first_on_path / "autoattack" / "__init__.py").write_text("from torch import no_such_name")
+    found = run_autoattack(net(), x[3:6], y[3:6], eps=0.5)
+    assert found.backend.startswith("pyautoattack")
