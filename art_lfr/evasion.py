@@ -6,6 +6,7 @@ The base class here maps, batches, checks and puts back; a subclass runs its lib
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -130,11 +131,11 @@ class UnitBoxEvasion(EvasionAttack):  # type: ignore[misc]
         kept: Array = np.where((result == start).numpy(), given, result.numpy().astype(given.dtype))
         return kept
 
+    @abstractmethod
     def _run_batch(
         self, module: UnitBoxModule, images: Tensor, labels: Tensor, **data: Tensor
     ) -> Tensor:
-        """Adversarial images of one batch in [0, 1], on its device. To be overridden."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement _run_batch")
+        """Adversarial images of one batch in [0, 1]."""
 
 
 def unit_model(classifier: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -65,6 +66,17 @@ def test_a_run_that_was_stopped(suite, data, tmp_path, monkeypatch, capsys):
     found = suite(norm="L2", eps=0.2).run_standard_evaluation(x, y, bs=5, state_path=path)
     assert torch.equal(found, expected)
     assert "using standard version including fab-t, square." in capsys.readouterr().out
+
+
+def test_a_run_that_left_no_sample(suite, data, tmp_path):
+    """It ends before all attacks have been run, and that is no reason to warn."""
+    path = tmp_path / "run.state"
+    suite(eps=0.5, verbose=False).run_standard_evaluation(*data, state_path=path)
+    state = EvaluationState.from_disk(path)
+    assert state.run_attacks == {"apgd-ce"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert state.robust_accuracy == 0
 
 
 def test_one_that_a_user_makes(tmp_path):

@@ -48,6 +48,8 @@ def test_robustbench_works():
     # Other libraries do not get the stand-in, which has one function only.
     seen = sys.modules.get("pkg_resources")
     assert not isinstance(getattr(seen, "__loader__", None), finder.ResourcesLoader)
+    spec = importlib.util.find_spec("pkg_resources")
+    assert spec is None or spec.has_location
     (ours,) = (i for i, f in enumerate(sys.meta_path) if isinstance(f, finder.StandInFinder))
     assert sys.meta_path.index(PathFinder) < ours
 

@@ -15,7 +15,7 @@ import torch
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
-from art_lfr.autoattack_state import read_run
+from art_lfr.autoattack_state import _digest, read_run
 from art_lfr.autoattack_suite import Progress, run_suite
 
 FILES = ["run.state", "run.state.examples"]
@@ -71,7 +71,9 @@ def test_stopped_at_any_batch(run, tmp_path, noise):
         path = tmp_path / f"{stop}.state"
         with pytest.raises(KeyboardInterrupt):
             run(path, stop=stop, noise=noise)
+        spent = read_run(path)["seconds"]
         found, more = run(path, noise=noise)
+        assert all(found.seconds[name] >= seconds for name, seconds in spent.items())
         assert more == batches - stop + 1  # nothing is done twice
         assert_same(found, expected)
     again, more = run(path, noise=noise)
@@ -86,6 +88,18 @@ def test_one_suite_twice_on_one_state(data, net, short_suite, tmp_path):
     first = run_suite(suite, *data, **keywords)
     assert suite.apgd.n_iter != 2
     assert_same(run_suite(suite, *data, **keywords), first)
+
+
+def test_a_run_that_began_on_a_gpu(run, tmp_path):
+    expected, _ = run()
+    path = tmp_path / "run.state"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop=3)
+    content = json.loads(path.read_text())
+    content["run"]["random"]["torch_device"] = {"tensor": [0] * 16, "dtype": "uint8"}
+    content["sha256"] = _digest(content["run"])
+    path.write_text(json.dumps(content))
+    assert_same(run(path)[0], expected)
 
 
 def test_a_write_that_was_torn(run, tmp_path):
