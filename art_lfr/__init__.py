@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from art_lfr.evaluation import evaluate
+    from art_lfr.evaluation.run import evaluate
     from art_lfr.loss import LFRLoss, lfr_loss
-    from art_lfr.masking import masking_report
+    from art_lfr.masking.report import masking_report
     from art_lfr.measure import local_flatness
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
     from art_lfr.transformer import LocalFlatnessRegularization
@@ -31,10 +31,10 @@ _HOMES = {
     "AdversarialTrainerLFRPyTorch": "art_lfr.trainer",
     "LFRLoss": "art_lfr.loss",
     "LocalFlatnessRegularization": "art_lfr.transformer",
-    "evaluate": "art_lfr.evaluation",
+    "evaluate": "art_lfr.evaluation.run",
     "lfr_loss": "art_lfr.loss",
     "local_flatness": "art_lfr.measure",
-    "masking_report": "art_lfr.masking",
+    "masking_report": "art_lfr.masking.report",
 }
 
 

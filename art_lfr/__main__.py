@@ -2,6 +2,6 @@
 
 import sys
 
-from art_lfr.cli import main
+from art_lfr.cli.app import main
 
 sys.exit(main())

@@ -29,9 +29,9 @@ from art_lfr.demo_training import (
     train_standard,
     warmup_epochs,
 )
-from art_lfr.evaluation import evaluate
+from art_lfr.evaluation.results import Evaluation
+from art_lfr.evaluation.run import evaluate
 from art_lfr.report import comparison, write_report
-from art_lfr.results import Evaluation
 
 SURFACES = 3
 GRADIENT_MAPS = 4

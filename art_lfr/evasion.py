@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 INSTEAD = "attacks of ART, which take any clip_values"
 
 
-class UnitBoxEvasion(EvasionAttack):  # type: ignore[misc]
+class UnitBoxEvasion(EvasionAttack):
     """Base of ART evasion attacks that another library's attack object carries out.
 
     The attack sees the classifier as a module from images in [0, 1], which stand for its
@@ -170,8 +170,7 @@ def _to_raw(
 ) -> Tensor:
     """Raw inputs of the class that the attack saw, with untouched coordinates as in `start`."""
     seen = box.clip(unit_box.low.to(found.device) + unit_box.width * found)
-    raw = unit_box.to_raw(found, start)
-    raw = torch.where(raw == start, start, box.clip(raw))
+    raw = torch.where(unit_box.to_raw(found, start) == start, start, seen)
     if torch.equal(raw, seen):
         return raw
     # Back in the exact values of x, an example that was just over the boundary may be just before

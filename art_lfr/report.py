@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from art_lfr.evaluation.results import Evaluation
 from art_lfr.files import write_atomically
-from art_lfr.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_lfr.curves import accuracy_curve, curve_figure
+from art_lfr.evaluation.curves import accuracy_curve, curve_figure
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from scipy.stats import binomtest
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.attack_runner import run_attack
-from art_lfr.attacks import NamedAttack, resolve_attacks
-from art_lfr.results import wilson_interval
+from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
+from art_lfr.evaluation.results import wilson_interval
+from art_lfr.evaluation.runner import run_attack
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.target import make_target
-from art_lfr.threat import ThreatModel
 
 EPS = 0.01
 

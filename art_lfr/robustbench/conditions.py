@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.arguments import as_tensor, check_inputs, check_integer
-from art_lfr.autoattack_flags import differentiates
+from art_lfr.autoattack.flags import differentiates
 from art_lfr.criterion import logits_of
 from art_lfr.findings import Finding
 from art_lfr.modes import device_of, dtype_of, mode

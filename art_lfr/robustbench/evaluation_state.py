@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.autoattack_state import read_run, unpack
+from art_lfr.autoattack.state import read_run, unpack
 from art_lfr.files import write_atomically
 
 __all__ = ["EvaluationState"]

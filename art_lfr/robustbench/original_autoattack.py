@@ -20,7 +20,7 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from art_lfr.arguments import check_choice
-from art_lfr.autoattack_suite import Listener, ignore, run_suite
+from art_lfr.autoattack.suite import Listener, ignore, run_suite
 from art_lfr.randomness import preserved_random_state
 from art_lfr.robustbench.original_logger import Logger, Screen
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from art_lfr.autoattack_flags import DYNAMIC, differentiates
+from art_lfr.autoattack.flags import DYNAMIC, differentiates
 
 __all__ = ["check_dynamic"]
 

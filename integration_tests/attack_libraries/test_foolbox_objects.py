@@ -11,8 +11,8 @@ import torch
 from art.defences.trainer import AdversarialTrainer
 
 from art_lfr import AdversarialTrainerLFRPyTorch, evaluate
-from art_lfr.attacks import AttackSpec
 from art_lfr.data import digits
+from art_lfr.evaluation.attacks import AttackSpec
 from art_lfr.models import digits_cnn
 from art_lfr.randomness import RandomState
 
@@ -95,6 +95,15 @@ def test_bad_data(robust, sample, classifier_of):
         evasion.generate(x, y, starting_points=x[:2])
     with pytest.raises(ValueError, match="starting_points has values from"):
         evasion.generate(x, y, starting_points=x + 9)
+
+
+def test_errors_of_an_attack_are_its_own(robust, sample, classifier_of):
+    class Odd(attacks.DDNAttack):
+        def run(self, model, inputs, criterion, **kwargs):
+            raise ValueError("odd")
+
+    with pytest.raises(ValueError, match=r"^odd$"):
+        Evasion(classifier_of(robust), Odd()).generate(*sample)
 
 
 def test_a_missing_library_is_named_with_its_mend(monkeypatch):

@@ -182,7 +182,7 @@ Y = torch.tensor([0, 3, 9, 1])
     ],
 )
 def test_mistakes_are_told_before_any_attack(net, monkeypatch, change, error, message):
-    monkeypatch.setattr("art_lfr.autoattack_suite.perturb", None)
+    monkeypatch.setattr("art_lfr.autoattack.suite.perturb", None)
     keywords = {"model": net(), "x": X, "y": Y, "eps": 0.1, **change}
     with pytest.raises(error, match=message):
         benchmark(**keywords)

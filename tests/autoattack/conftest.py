@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from art_lfr import autoattack
-from art_lfr.autoattack_backend import make_suite
+from art_lfr.autoattack import run as autoattack
+from art_lfr.autoattack.backend import make_suite
 
 EPS = {"Linf": 0.02, "L2": 0.15, "L1": 0.6}
 

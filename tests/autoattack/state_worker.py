@@ -19,8 +19,8 @@ import torch
 from pyautoattack import checks
 from torch import nn
 
-from art_lfr.autoattack_state import read_run
-from art_lfr.autoattack_suite import run_suite
+from art_lfr.autoattack.state import read_run
+from art_lfr.autoattack.suite import run_suite
 
 
 def attack(state: Path | None, output: Path) -> None:

@@ -15,8 +15,8 @@ import torch
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
-from art_lfr.autoattack_state import _digest, read_run
-from art_lfr.autoattack_suite import Progress, run_suite
+from art_lfr.autoattack.state import _digest, read_run
+from art_lfr.autoattack.suite import Progress, run_suite
 
 FILES = ["run.state", "run.state.examples"]
 
@@ -263,7 +263,7 @@ def test_the_public_function_resumes(data, net, short, tmp_path, monkeypatch):
 
     keywords["state_path"] = str(tmp_path / "run.state")
     with monkeypatch.context() as patch:
-        patch.setattr("art_lfr.autoattack._Bars.update", stop)
+        patch.setattr("art_lfr.autoattack.run._Bars.update", stop)
         with pytest.raises(KeyboardInterrupt):
             run_autoattack(model, 255 * x, y, **keywords)
     found = run_autoattack(model, 255 * x, y, **keywords)

@@ -10,7 +10,7 @@ import torch
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
-from art_lfr.autoattack_suite import Listener, run_suite
+from art_lfr.autoattack.suite import Listener, run_suite
 
 
 def without_time(line):

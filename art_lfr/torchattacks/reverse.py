@@ -23,7 +23,7 @@ from art_lfr.unit_box import UnitBox
 _Attack: Any = require("torchattacks.attack", "torchattacks").Attack
 
 
-class HarmlessAttack(_Attack):  # type: ignore[misc]
+class HarmlessAttack(_Attack):
     """A torchattacks attack after which its model and the random states are as before.
 
     torchattacks itself puts the whole model in train mode if its root was in it.

@@ -10,14 +10,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from art_lfr.ascent_trace import AscentTrace, trace_ascent
-from art_lfr.attack_runner import run_attack
-from art_lfr.attacks import resolve_attacks
-from art_lfr.autoattack_backend import fit_to_classes, make_suite
-from art_lfr.autoattack_flags import FlagCollector, find_flags
+from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.flags import FlagCollector, find_flags
 from art_lfr.criterion import Criterion
+from art_lfr.evaluation.attacks import resolve_attacks
+from art_lfr.evaluation.runner import run_attack
 from art_lfr.flatness import input_gradient
 from art_lfr.geometry import NORM_NAMES, Ball, uniform_like
+from art_lfr.masking.trace import AscentTrace, trace_ascent
 from art_lfr.target import Target
 from art_lfr.unit_box import UnitBox
 

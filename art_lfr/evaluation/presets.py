@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from art_lfr.arguments import check_choice
-from art_lfr.attack_objects import art_attack, describe
-from art_lfr.attacks import Attacked, NamedAttack
-from art_lfr.auto_attack_parts import SQUARE_QUERIES, auto_attack
+from art_lfr.evaluation.attacks import Attacked, NamedAttack
+from art_lfr.evaluation.objects import art_attack, describe
+from art_lfr.evaluation.parts import SQUARE_QUERIES, auto_attack
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.target import Target, classifier_of
-from art_lfr.threat import ThreatModel
 from art_lfr.unit_box import UnitBox
 
 PRESETS = {
@@ -175,7 +175,7 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
 
 def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -> NamedAttack:
     """Standard AutoAttack, whose parts each take what the ones before have left."""
-    from art_lfr.autoattack import attack_target
+    from art_lfr.autoattack.run import attack_target
 
     state = None if state_dir is None else state_dir / "autoattack.state"
 

@@ -1,8 +1,4 @@
-"""torchattacks in ART, and ART in torchattacks.
-
-`TorchattacksEvasion` makes an evasion attack of ART out of any torchattacks object;
-`LocalFlatnessAttack` and `ARTAttack` are attacks of torchattacks.
-"""
+"""Any attack of torchattacks as an evasion attack of ART; import it from `art_lfr.torchattacks`."""
 
 from __future__ import annotations
 
@@ -14,13 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.arguments import check_type
-from art_lfr.evasion import UnitBoxEvasion, unit_model
+from art_lfr.evasion import UnitBoxEvasion
 from art_lfr.optional import require
-from art_lfr.torchattacks_flatness import LocalFlatnessAttack
-from art_lfr.torchattacks_reverse import ARTAttack
 from art_lfr.unit_box import UnitBoxModule
-
-__all__ = ["ARTAttack", "LocalFlatnessAttack", "TorchattacksEvasion", "unit_model"]
 
 torchattacks: Any = require("torchattacks", "torchattacks")
 BY_LABEL = "targeted(label)"

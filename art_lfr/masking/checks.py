@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from art_lfr.masking_evidence import LONG_PGD, PGD, SHORT_PGD, Evidence
+from art_lfr.masking.evidence import LONG_PGD, PGD, SHORT_PGD, Evidence
 
 
 @dataclass(frozen=True)

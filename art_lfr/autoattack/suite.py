@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from art_lfr.arguments import check_choice
-from art_lfr.autoattack_attacks import ATTACKS, identity_of, perturb
-from art_lfr.autoattack_flags import FlagCollector, find_flags
-from art_lfr.autoattack_state import AttackState, StateFile
+from art_lfr.autoattack.attacks import ATTACKS, identity_of, perturb
+from art_lfr.autoattack.flags import FlagCollector, find_flags
+from art_lfr.autoattack.state import AttackState, StateFile
 from art_lfr.geometry import sample_norm
 
 

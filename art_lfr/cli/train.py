@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from art_lfr.cli_options import (
+from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
@@ -86,7 +86,7 @@ def train(
     import torch
 
     from art_lfr.arguments import check_integer, check_number
-    from art_lfr.cli_inputs import load_data, load_model, make_classifier, show
+    from art_lfr.cli.inputs import load_data, load_model, make_classifier, show
     from art_lfr.files import check_output, write_atomically
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 

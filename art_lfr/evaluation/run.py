@@ -14,16 +14,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from art_lfr.arguments import check_choice, check_integer, check_number
-from art_lfr.attack_runner import AttackResult, run_attack
-from art_lfr.attacks import NamedAttack, resolve_attacks
-from art_lfr.evaluation_store import EvaluationStore
+from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
+from art_lfr.evaluation.metrics import METRICS, measure_metrics
+from art_lfr.evaluation.results import Array, Evaluation, Row
+from art_lfr.evaluation.runner import AttackResult, run_attack
+from art_lfr.evaluation.store import EvaluationStore
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.files import check_output, write_atomically
 from art_lfr.geometry import Bounds, parse_norm
 from art_lfr.measure import local_flatness
-from art_lfr.metrics import METRICS, measure_metrics
-from art_lfr.results import Array, Evaluation, Row
 from art_lfr.target import Target, make_target, unharmed
-from art_lfr.threat import ThreatModel
 
 
 def evaluate(

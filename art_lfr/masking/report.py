@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from art_lfr.arguments import check_integer, check_number
+from art_lfr.evaluation.results import Array
 from art_lfr.geometry import Bounds, parse_norm
-from art_lfr.masking_checks import CHECKS, Check
-from art_lfr.masking_evidence import gather_evidence
-from art_lfr.results import Array
+from art_lfr.masking.checks import CHECKS, Check
+from art_lfr.masking.evidence import gather_evidence
 from art_lfr.target import make_target, unharmed
 
 # With fewer, one sample is more than the thresholds of the checks.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from art_lfr.attack_runner import AttackResult
-from art_lfr.attacks import NamedAttack
 from art_lfr.checkpoint import load_safely, to_plain
+from art_lfr.evaluation.attacks import NamedAttack
+from art_lfr.evaluation.runner import AttackResult
 from art_lfr.files import write_atomically
 from art_lfr.fingerprint import fingerprint
 from art_lfr.target import Target

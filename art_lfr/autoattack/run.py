@@ -11,13 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from art_lfr.arguments import check_choice, check_integer, check_number
-from art_lfr.autoattack_backend import fit_to_classes, make_suite
-from art_lfr.autoattack_state import AttackState
-from art_lfr.autoattack_suite import Listener, Progress, run_suite
+from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.state import AttackState
+from art_lfr.autoattack.suite import Listener, Progress, run_suite
+from art_lfr.evaluation.results import Array
 from art_lfr.geometry import Bounds, parse_norm
 from art_lfr.image_checks import check_square
 from art_lfr.randomness import seed_global_generators
-from art_lfr.results import Array
 from art_lfr.target import Target, make_target, unharmed
 from art_lfr.unit_box import UnitBox
 

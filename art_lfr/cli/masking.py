@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from art_lfr.cli_options import (
+from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
@@ -51,9 +51,9 @@ def masking(
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli_inputs import count_classes, load_data, load_model, part_of
+    from art_lfr.cli.inputs import count_classes, load_data, load_model, part_of
     from art_lfr.files import check_output, write_atomically
-    from art_lfr.masking import masking_report
+    from art_lfr.masking.report import masking_report
     from art_lfr.models import BUILT_IN
 
     if weights is None and model in BUILT_IN:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from art_lfr.arguments import check_integer
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.target import Target
-from art_lfr.threat import ThreatModel
 
 
 class Attacked(NamedTuple):
@@ -85,8 +85,8 @@ def resolve_attacks(
     sequence of these, or a mapping from a user's names to them. Raises ValueError or TypeError,
     naming `attacks`, before any of them runs.
     """
-    from art_lfr.attack_objects import from_object
-    from art_lfr.presets import named_attacks
+    from art_lfr.evaluation.objects import from_object
+    from art_lfr.evaluation.presets import named_attacks
 
     given: list[tuple[str | None, object]]
     if isinstance(attacks, Mapping):

@@ -13,7 +13,7 @@ from art_lfr.flatness import find_least_flat_point, input_gradient
 from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, per_sample, sample_norm
 from art_lfr.modes import mode
 from art_lfr.settings import LFRSettings
-from art_lfr.torchattacks_reverse import HarmlessAttack
+from art_lfr.torchattacks.reverse import HarmlessAttack
 
 
 class LocalFlatnessAttack(HarmlessAttack):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from art_lfr.arguments import check_integer, check_number
-from art_lfr.attack_runner import run_attack
-from art_lfr.attacks import resolve_attacks
+from art_lfr.evaluation.attacks import resolve_attacks
+from art_lfr.evaluation.results import Array, Row
+from art_lfr.evaluation.runner import run_attack
 from art_lfr.geometry import Ball, Bounds, parse_norm
-from art_lfr.results import Array, Row
 from art_lfr.target import make_target, unharmed
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from art_lfr.attacks import Attack, Attacked
-from art_lfr.autoattack_attacks import perturb
-from art_lfr.autoattack_backend import fit_to_classes, make_suite
-from art_lfr.autoattack_flags import FlagCollector
+from art_lfr.autoattack.attacks import perturb
+from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.flags import FlagCollector
+from art_lfr.evaluation.attacks import Attack, Attacked
 from art_lfr.geometry import NORM_NAMES
 from art_lfr.image_checks import check_square
 from art_lfr.target import Target

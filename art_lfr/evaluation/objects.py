@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from art_lfr.attacks import Attack, AttackSpec, NamedAttack
+from art_lfr.evaluation.attacks import Attack, AttackSpec, NamedAttack
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.geometry import parse_norm
 from art_lfr.target import Target, classifier_of
-from art_lfr.threat import ThreatModel
 from art_lfr.unit_box import UnitBox
 
 # Classes, of any of the libraries, that use no gradients.
@@ -53,7 +53,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
     minimal = declared is None or declared.p != threat.p
     if library == "torchattacks":
-        from art_lfr.torchattacks import TorchattacksEvasion
+        from art_lfr.torchattacks.evasion import TorchattacksEvasion
 
         evasion = TorchattacksEvasion(classifier_of(target), attack, batch_size=target.batch_size)
     elif library == "foolbox":
@@ -90,7 +90,7 @@ def _library(attack: object) -> str:
 
         if isinstance(attack, EvasionAttack):
             return "art"
-    from art_lfr.presets import NAMES
+    from art_lfr.evaluation.presets import NAMES
 
     raise TypeError(
         f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, {ALLOWED}"

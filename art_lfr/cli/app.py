@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import typer
 
-from art_lfr.cli_evaluate import evaluate
-from art_lfr.cli_inspect import check, flatness
-from art_lfr.cli_masking import masking
-from art_lfr.cli_train import demo, train
+from art_lfr.cli.evaluate import evaluate
+from art_lfr.cli.inspect import check, flatness
+from art_lfr.cli.masking import masking
+from art_lfr.cli.train import demo, train
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
 

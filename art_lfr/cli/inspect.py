@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from art_lfr.cli_options import (
+from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
@@ -49,7 +49,7 @@ def flatness(
     import pandas
     from rich.table import Table
 
-    from art_lfr.cli_inputs import (
+    from art_lfr.cli.inputs import (
         count_classes,
         load_data,
         load_model,
@@ -57,10 +57,10 @@ def flatness(
         show,
         write_table,
     )
+    from art_lfr.evaluation.results import summary
     from art_lfr.files import check_output
     from art_lfr.measure import local_flatness
     from art_lfr.models import BUILT_IN
-    from art_lfr.results import summary
 
     if weights is None and model in BUILT_IN:
         raise ValueError(f"--weights is missing; a built-in model ({model}) is untrained without")
@@ -112,7 +112,7 @@ def check(
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
     from art_lfr.check import check_model
-    from art_lfr.cli_inputs import escaped, load_data, load_model, show
+    from art_lfr.cli.inputs import escaped, load_data, load_model, show
 
     images = load_data(data)
     findings = check_model(

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from art_lfr.cli_options import (
+from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
@@ -75,8 +75,8 @@ def evaluate(
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli_inputs import count_classes, load_data, load_model, part_of
-    from art_lfr.evaluation import evaluate as run
+    from art_lfr.cli.inputs import count_classes, load_data, load_model, part_of
+    from art_lfr.evaluation.run import evaluate as run
     from art_lfr.files import check_output, write_atomically
     from art_lfr.models import BUILT_IN
 

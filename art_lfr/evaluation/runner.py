@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.attacks import Attacked, NamedAttack
+from art_lfr.evaluation.attacks import Attacked, NamedAttack
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.geometry import Box
 from art_lfr.randomness import seed_global_generators
 from art_lfr.target import Target
-from art_lfr.threat import ThreatModel
 
 
 @dataclass(frozen=True)
