@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import check_integer, check_type, reject_unknown
 from art_lfr.classifier import ClassifierAdapter
-from art_lfr.geometry import Box, per_sample
+from art_lfr.geometry import per_sample
 from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.target import LogitsModule, unharmed
 from art_lfr.unit_box import UnitBox, UnitBoxModule
@@ -124,7 +124,7 @@ class UnitBoxEvasion(EvasionAttack):
                 found = self._run_batch(module, unit.clone(), true, **more).detach().to(unit)
                 finite = per_sample(found.flatten(1).isfinite().all(dim=1), found)
                 found = torch.where(finite, found, unit)
-                raw.append(_to_raw(found, batch, module, unit_box, box.to(device)).cpu())
+                raw.append(unit_box.to_example(found, batch, module.network, box).cpu())
         result = torch.cat(raw)
         given = np.asarray(x)
         # The values of x themselves, which may be of a wider type than the attack computes in.
@@ -162,21 +162,6 @@ def _on_unit_box(adapter: ClassifierAdapter, unit_box: UnitBox) -> UnitBoxModule
 def _predicted(module: nn.Module, images: Tensor) -> Tensor:
     labels: Tensor = module(images).argmax(dim=1)
     return labels
-
-
-@torch.no_grad()
-def _to_raw(
-    found: Tensor, start: Tensor, module: UnitBoxModule, unit_box: UnitBox, box: Box
-) -> Tensor:
-    """Raw inputs of the class that the attack saw, with untouched coordinates as in `start`."""
-    seen = box.clip(unit_box.low.to(found.device) + unit_box.width * found)
-    raw = torch.where(unit_box.to_raw(found, start) == start, start, seen)
-    if torch.equal(raw, seen):
-        return raw
-    # Back in the exact values of x, an example that was just over the boundary may be just before
-    # it again: then it stays what the attack saw, all its coordinates off by a rounding.
-    lost = module.network(raw).argmax(dim=1) != module.network(seen).argmax(dim=1)
-    return torch.where(per_sample(lost, raw), seen, raw)
 
 
 @contextmanager

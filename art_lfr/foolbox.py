@@ -81,8 +81,11 @@ class FoolboxEvasion(UnitBoxEvasion):
         inner = _unrepeated(self.attack)
         kind = type(inner).__name__
         if self.eps is None and isinstance(inner, foolbox.attacks.base.FixedEpsilonAttack):
-            raise ValueError(f"eps is None with {kind}; allowed: a number, which {kind} needs")
-        if self.eps is not None and _exponent(inner) is None:
+            raise ValueError(
+                f"eps is None with {kind}; allowed: a number, which {kind} needs (in evaluate: "
+                "AttackSpec(attack, norm=..., eps=...))"
+            )
+        if self.eps is not None and exponent(inner) is None:
             raise ValueError(
                 f"eps is {self.eps!r} with {kind}, which has no norm; allowed: None, or for some "
                 "attacks distance=foolbox.distances.linf and the like"
@@ -139,7 +142,7 @@ class FoolboxEvasion(UnitBoxEvasion):
         self, model: Any, width: float, images: Tensor, labels: Tensor, **keywords: Any
     ) -> Tensor:
         """What foolbox finds, by the rules of the class."""
-        counted = _exponent(_unrepeated(self.attack)) == 0
+        counted = exponent(_unrepeated(self.attack)) == 0
         limited = self.eps is not None and not counted
         try:
             _, found, success = self.attack(
@@ -176,7 +179,7 @@ def _unrepeated(attack: Any) -> Any:
     return attack
 
 
-def _exponent(attack: Any) -> float | None:
+def exponent(attack: Any) -> float | None:
     """p of the attack's distance, or None where it has none."""
     try:
         p = getattr(attack.distance, "p", None)

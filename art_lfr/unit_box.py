@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from art_lfr.geometry import Box
+from art_lfr.geometry import Box, per_sample
 
 
 class UnitBoxModule(nn.Module):
@@ -62,6 +62,23 @@ class UnitBox:
         """
         raw = self.low.to(unit.device) + self.width * unit
         return torch.where(unit == self.to_unit(start), start, raw)
+
+    @torch.no_grad()
+    def to_example(self, unit: Tensor, start: Tensor, network: nn.Module, box: Box) -> Tensor:
+        """As `to_raw`, inside the box, and of the class that the attack saw.
+
+        `network` maps raw inputs to logits. Back in the exact values of `start`, an example that
+        was just over the boundary may be just before it again: then it stays what the attack saw,
+        all its coordinates off by a rounding.
+        """
+        box = box.to(unit.device)
+        seen = box.clip(self.low.to(unit.device) + self.width * unit)
+        raw = self.to_raw(unit, start)
+        raw = torch.where(raw == start, start, box.clip(raw))
+        if torch.equal(raw, seen):
+            return raw
+        lost = network(raw).argmax(dim=1) != network(seen).argmax(dim=1)
+        return torch.where(per_sample(lost, raw), seen, raw)
 
     def module(self, network: nn.Module) -> UnitBoxModule:
         """The network on inputs in [0, 1]."""

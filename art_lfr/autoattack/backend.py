@@ -6,7 +6,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+from art_lfr.geometry import NORM_NAMES
+from art_lfr.target import Target
+from art_lfr.unit_box import UnitBox
 
 # The DLR loss needs the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
@@ -27,6 +31,30 @@ def make_suite(model: object, **settings: Any) -> tuple[Any, ModuleType, str]:
             return suite, checks, _named("autoattack")
     package, checks = _import("pyautoattack")
     return package.AutoAttack(model, **settings), checks, _named("pyautoattack")
+
+
+class TargetSuite(NamedTuple):
+    """A suite for a target on its unit box, and what was changed for few classes, in words."""
+
+    suite: Any
+    checks: ModuleType
+    backend: str
+    unit_box: UnitBox
+    changed: list[str]
+
+
+def suite_for(target: Target, *, who: str, instead: str, version: str = "standard") -> TargetSuite:
+    """The suite that attacks a target; ValueError, naming `who`, where its box is no cube."""
+    unit_box = UnitBox.of(target.ball.box, who, instead)
+    suite, checks, backend = make_suite(
+        unit_box.module(target.module),
+        norm=NORM_NAMES[target.ball.p],
+        eps=target.ball.eps / unit_box.width,
+        seed=target.seed,
+        version=version,
+        device=target.device,
+    )
+    return TargetSuite(suite, checks, backend, unit_box, fit_to_classes(suite, target.classes))
 
 
 def fit_to_classes(suite: Any, classes: int) -> list[str]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from art_lfr.arguments import check_choice, check_integer, check_number
-from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import Listener, Progress, run_suite
 from art_lfr.evaluation.results import Array
@@ -119,17 +120,9 @@ def attack_target(
     """`run_autoattack` on a model and data that are checked already; `progress` shows bars."""
     check_choice("version", version, VERSIONS)
     instead = "other attacks, e.g. evaluate(..., attacks=['PGD-40', 'APGD-T'])"
-    unit_box = UnitBox.of(target.ball.box, "AutoAttack", instead)
-    norm = {math.inf: "Linf", 2.0: "L2", 1.0: "L1"}[target.ball.p]
-    suite, checks, backend = make_suite(
-        unit_box.module(target.module),
-        norm=norm,
-        eps=target.ball.eps / unit_box.width,
-        seed=target.seed,
-        version=version,
-        device=target.device,
+    suite, checks, backend, unit_box, changed = suite_for(
+        target, who="AutoAttack", instead=instead, version=version
     )
-    flags = fit_to_classes(suite, target.classes)
     if "square" in suite.attacks_to_run:
         check_square(target.x, target.ball.p, instead)
     with unharmed(target.module, target.device), _Bars(shown=progress) as bars:
@@ -150,7 +143,7 @@ def attack_target(
         robust=state.robust.numpy(),
         adversarial=adversarial.numpy(),
         seconds=state.seconds,
-        flags=flags + state.flags,
+        flags=changed + state.flags,
         version=version,
         backend=backend,
     )
@@ -158,17 +151,12 @@ def attack_target(
 
 def _raw_examples(state: AttackState, target: Target, unit_box: UnitBox) -> Tensor:
     """Examples in raw units; each is one that fools the model."""
-    fooled = state.clean & ~state.robust
     raw = target.x.clone()
-    if bool(fooled.any()):
-        unit, x = state.adversarial[fooled], target.x[fooled]
-        found = unit_box.to_raw(unit, x)
-        # Back in the exact values of x, one that FAB put just over the boundary may be just before
-        # it again: then it stays what the attack saw, coordinates off by a rounding.
-        back = target.correct(found, target.y[fooled])
-        seen = target.ball.box.clip(unit_box.low + unit_box.width * unit)
-        found[back] = seen[back]
-        raw[fooled] = found
+    for chosen in torch.split((state.clean & ~state.robust).nonzero()[:, 0], target.batch_size):
+        unit, start = state.adversarial[chosen], target.x[chosen]
+        raw[chosen] = unit_box.to_example(
+            unit.to(target.device), start.to(target.device), target.module, target.ball.box
+        ).cpu()
     return raw
 
 

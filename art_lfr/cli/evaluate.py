@@ -75,19 +75,16 @@ def evaluate(
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli.inputs import count_classes, load_data, load_model, part_of
+    from art_lfr.cli.inputs import count_classes, load_data, part_of, trained_model
     from art_lfr.evaluation.run import evaluate as run
     from art_lfr.files import check_output, write_atomically
-    from art_lfr.models import BUILT_IN
 
-    if weights is None and model in BUILT_IN:
-        raise ValueError(f"--weights is missing; a built-in model ({model}) is untrained without")
     check_integer("--images", images, low=1, optional=True)
     if output is not None:
         check_output(output, "--output", FORMATS)
     loaded = load_data(data)
     x, y = (part[:images] for part in part_of(loaded, split))
-    network = load_model(model, weights)
+    network = trained_model(model, weights)
     count_classes(network, x, y)
 
     found = run(

@@ -118,6 +118,15 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     return logits.shape[1]
 
 
+def trained_model(name: str, weights: Path | None) -> nn.Module:
+    """`load_model`, with weights where the model is built in: it is untrained without."""
+    from art_lfr.models import BUILT_IN
+
+    if weights is None and name in BUILT_IN:
+        raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")
+    return load_model(name, weights)
+
+
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
     """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
     import torch

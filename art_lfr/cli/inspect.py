@@ -52,23 +52,20 @@ def flatness(
     from art_lfr.cli.inputs import (
         count_classes,
         load_data,
-        load_model,
         part_of,
         show,
+        trained_model,
         write_table,
     )
     from art_lfr.evaluation.results import summary
     from art_lfr.files import check_output
     from art_lfr.measure import local_flatness
-    from art_lfr.models import BUILT_IN
 
-    if weights is None and model in BUILT_IN:
-        raise ValueError(f"--weights is missing; a built-in model ({model}) is untrained without")
     if output is not None:
         check_output(output, "--output", (".csv", ".json"))
     images = load_data(data)
     x, y = part_of(images, split)
-    network = load_model(model, weights)
+    network = trained_model(model, weights)
     count_classes(network, x, y)
     values = local_flatness(
         network,

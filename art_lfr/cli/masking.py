@@ -51,19 +51,16 @@ def masking(
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli.inputs import count_classes, load_data, load_model, part_of
+    from art_lfr.cli.inputs import count_classes, load_data, part_of, trained_model
     from art_lfr.files import check_output, write_atomically
     from art_lfr.masking.report import masking_report
-    from art_lfr.models import BUILT_IN
 
-    if weights is None and model in BUILT_IN:
-        raise ValueError(f"--weights is missing; a built-in model ({model}) is untrained without")
     check_integer("--images", images, low=1)
     if output is not None:
         check_output(output, "--output", (".json", ".md"))
     loaded = load_data(data)
     x, y = (part[:images] for part in part_of(loaded, split))
-    network = load_model(model, weights)
+    network = trained_model(model, weights)
     count_classes(network, x, y)
     found = masking_report(
         network,
@@ -72,7 +69,7 @@ def masking(
         eps=eps,
         norm=norm,
         bounds=loaded.bounds,
-        surrogate=None if surrogate is None else load_model(model, surrogate),
+        surrogate=None if surrogate is None else trained_model(model, surrogate),
         batch_size=batch_size,
         seed=seed,
     )

@@ -57,10 +57,9 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
 
         evasion = TorchattacksEvasion(classifier_of(target), attack, batch_size=target.batch_size)
     elif library == "foolbox":
-        from art_lfr.foolbox import FoolboxEvasion
+        from art_lfr.foolbox import FoolboxEvasion, exponent
 
-        own = getattr(getattr(attack, "distance", None), "p", None)
-        minimal = own != threat.p
+        minimal = exponent(attack) != threat.p
         evasion = FoolboxEvasion(
             classifier_of(target),
             attack,

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 
 from art_lfr.autoattack.attacks import perturb
-from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.flags import FlagCollector
 from art_lfr.evaluation.attacks import Attack, Attacked
-from art_lfr.geometry import NORM_NAMES
 from art_lfr.image_checks import check_square
 from art_lfr.target import Target
-from art_lfr.unit_box import UnitBox
 
 SQUARE_QUERIES = 1000
 
@@ -24,18 +22,9 @@ def auto_attack(name: str, target: Target) -> Attack:
     missing or not equally wide everywhere, and for Square where x is not (N, C, H, W).
     """
     instead = "another list of attacks, e.g. attacks=['PGD-40']"
-    unit_box = UnitBox.of(target.ball.box, name, instead)
+    suite, _, _, unit_box, _ = suite_for(target, who=name, instead=instead)
     if name == "Square":
         check_square(target.x, target.ball.p, instead)
-    suite, _, _ = make_suite(
-        unit_box.module(target.module),
-        norm=NORM_NAMES[target.ball.p],
-        eps=target.ball.eps / unit_box.width,
-        seed=target.seed,
-        version="standard",
-        device=target.device,
-    )
-    fit_to_classes(suite, target.classes)
     suite.square.n_queries = SQUARE_QUERIES
 
     def attack(x: Tensor, y: Tensor) -> Attacked:
@@ -46,7 +35,7 @@ def auto_attack(name: str, target: Target) -> Attack:
                 raw = x[start : start + target.batch_size].to(target.device)
                 labels = y[start : start + target.batch_size].to(target.device)
                 moved = perturb(suite, name.lower(), unit_box.to_unit(raw), labels).detach()
-                found.append(unit_box.to_raw(moved, raw).cpu())
+                found.append(unit_box.to_example(moved, raw, target.module, target.ball.box).cpu())
         return Attacked(torch.cat(found), {"flags": collector.flags} if collector.flags else {})
 
     return attack

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from art_lfr.autoattack.backend import fit_to_classes, make_suite
+from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.flags import FlagCollector, find_flags
 from art_lfr.criterion import Criterion
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.runner import run_attack
 from art_lfr.flatness import input_gradient
-from art_lfr.geometry import NORM_NAMES, Ball, uniform_like
+from art_lfr.geometry import Ball, uniform_like
 from art_lfr.masking.trace import AscentTrace, trace_ascent
 from art_lfr.target import Target
 from art_lfr.unit_box import UnitBox
@@ -134,19 +134,13 @@ def flags_of(here: Target) -> list[str]:
     """AutoAttack's warnings about the model, from its first batch."""
     flags: list[str] = []
     collector = FlagCollector(flags, lambda text: None)
-    unit_box = UnitBox.of(here.ball.box, "AutoAttack's checks", "other bounds")
-    module = unit_box.module(here.module)
-    suite, checks, _ = make_suite(
-        module,
-        norm=NORM_NAMES[here.ball.p],
-        eps=here.ball.eps / unit_box.width,
-        seed=here.seed,
-        version="standard",
-        device=here.device,
+    suite, checks, _, unit_box, _ = suite_for(
+        here, who="AutoAttack's checks", instead="other bounds"
     )
-    fit_to_classes(suite, here.classes)
     x = unit_box.to_unit(here.x[: here.batch_size].to(here.device))
     y = here.y[: here.batch_size].to(here.device)
     find_flags(suite, checks, x, y, collector)
-    checks.check_zero_gradients(input_gradient(module, Criterion(None), x, y), logger=collector)
+    checks.check_zero_gradients(
+        input_gradient(suite.model, Criterion(None), x, y), logger=collector
+    )
     return flags

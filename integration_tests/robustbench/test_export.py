@@ -129,7 +129,10 @@ def logits_of_a_fresh_process(folder, images, name, dataset, threat):
 
 @pytest.mark.parametrize(
     ("dataset", "threat", "factory"),
-    [("cifar10", "Linf", "Backbone"), ("imagenet", "L2", "thousand")],
+    [
+        ("imagenet", "L2", "thousand"),
+        pytest.param("cifar10", "Linf", "Backbone", marks=pytest.mark.slow),
+    ],
 )
 def test_a_fresh_process_loads_it_by_name(tmp_path, networks, zoo, dataset, threat, factory):
     make = getattr(networks, factory)

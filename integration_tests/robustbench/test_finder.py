@@ -83,6 +83,7 @@ def test_specs_are_in_order():
     assert not hasattr(autoattack, "torch")  # only what the original has
 
 
+@pytest.mark.slow
 def test_an_original_wins(tmp_path):
     package = tmp_path / "autoattack"
     package.mkdir()

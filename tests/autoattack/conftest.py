@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_lfr.autoattack import run as autoattack
+from art_lfr.autoattack import backend
 from art_lfr.autoattack.backend import make_suite
 
 EPS = {"Linf": 0.02, "L2": 0.15, "L1": 0.6}
@@ -67,7 +67,7 @@ def short(monkeypatch):
         suite, *rest = make_suite(*arguments, **keywords)
         return shorten(suite), *rest
 
-    monkeypatch.setattr(autoattack, "make_suite", make)
+    monkeypatch.setattr(backend, "make_suite", make)
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +87,15 @@ def short_suite():
 
 @pytest.fixture
 def first_on_path(tmp_path, monkeypatch):
-    """A directory in which Python looks first; of its `autoattack` nothing is remembered."""
+    """A directory in which Python looks first; its `autoattack` hides any other for this test."""
+
+    def forget():
+        names = [name for name in sys.modules if name.partition(".")[0] == "autoattack"]
+        return {name: sys.modules.pop(name) for name in names}
+
     monkeypatch.syspath_prepend(tmp_path)
+    # RobustBench's tests, in the same process, have a stand-in for the package.
+    before = forget()
     yield tmp_path
-    for name in [n for n in sys.modules if n.partition(".")[0] == "autoattack"]:
-        del sys.modules[name]
+    forget()
+    sys.modules.update(before)
