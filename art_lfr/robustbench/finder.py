@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -91,6 +94,41 @@ def check_not_hidden() -> None:
         )
 
 
+def check_not_overwritten() -> None:
+    """Raise ImportError where another package has put its files over RobustBench's.
+
+    The wheel of torchattacks 3.5 ships an old copy of RobustBench under the same name: which files
+    are there depends on which of the two was installed last.
+    """
+    distribution = _distribution()
+    for file in (distribution.files if distribution is not None else None) or ():
+        if str(file) != "robustbench/utils.py" or file.hash is None:
+            continue
+        digest = hashlib.new(file.hash.mode, Path(str(file.locate())).read_bytes()).digest()
+        if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
+            raise ImportError(
+                "the files of robustbench were overwritten, as an old copy in the wheel of "
+                "torchattacks does; mend it with: pip install --force-reinstall --no-deps "
+                f"robustbench=={distribution.version if distribution else ''}"
+            )
+
+
+def _shipped_by_torchattacks() -> set[str]:
+    """The top-level packages in the wheel of torchattacks."""
+    try:
+        files = importlib.metadata.distribution("torchattacks").files
+    except importlib.metadata.PackageNotFoundError:
+        files = None
+    return {file.parts[0] for file in files or ()}
+
+
+def _distribution() -> importlib.metadata.Distribution | None:
+    try:
+        return importlib.metadata.distribution("robustbench")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def import_robustbench() -> None:
     """Install the finder and import RobustBench.
 
@@ -109,6 +147,12 @@ def import_robustbench() -> None:
             f"installed ({importlib.metadata.version('torch')}): take both from PyPI, or both from "
             "the same index of download.pytorch.org"
         ) from error
+    check_not_overwritten()
+    if _distribution() is None and "robustbench" in _shipped_by_torchattacks():
+        raise ImportError(
+            "robustbench is not installed, only the old copy of it that torchattacks ships; "
+            'install it with: pip install "art-lfr[robustbench]"'
+        )
     install()
     try:
         require("robustbench", "robustbench")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -139,3 +140,31 @@ def test_a_folder_that_hides_the_package(tmp_path):
     (tmp_path / "autoattack").mkdir()
     told = run(IMPORT.format(before=""), tmp_path)
     assert told.startswith(f"{tmp_path / 'autoattack'} hides the package autoattack")
+
+
+def test_files_that_torchattacks_has_overwritten_are_named(monkeypatch, tmp_path):
+    """Its wheel ships an old robustbench, which pip writes over the real one."""
+    finder.check_not_overwritten()
+    changed = tmp_path / "utils.py"
+    changed.write_text("# an old copy")
+
+    class File(importlib.metadata.PackagePath):
+        hash = importlib.metadata.FileHash("sha256=" + "A" * 43)
+
+        def locate(self):
+            return changed
+
+    class Distribution:
+        version = "1.1.1"
+        files = (File("robustbench/utils.py"),)
+
+    monkeypatch.setattr(finder, "_distribution", Distribution)
+    with pytest.raises(ImportError, match=r"overwritten.*--force-reinstall --no-deps robustbench=="):
+        finder.import_robustbench()
+
+
+def test_the_old_copy_alone_is_named(monkeypatch):
+    monkeypatch.setattr(finder, "_distribution", lambda: None)
+    monkeypatch.setattr(finder, "_shipped_by_torchattacks", lambda: {"robustbench"})
+    with pytest.raises(ImportError, match=r'old copy.*pip install "art-lfr\[robustbench\]"'):
+        finder.import_robustbench()
