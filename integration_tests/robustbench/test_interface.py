@@ -36,7 +36,7 @@ def without_time(line):
 
 
 @pytest.fixture
-def theirs(net, monkeypatch):
+def theirs(net, monkeypatch, request):
     """The lines of pyautoattack's own run, and its result; it prints none of them itself."""
 
     def run(x, y, individual=False, version="standard", norm="Linf", eps=EPS):
@@ -45,7 +45,9 @@ def theirs(net, monkeypatch):
         handler.emit = lambda record: lines.append(record.getMessage())
         logger = logging.getLogger("auto-attack")
         monkeypatch.setattr(logger, "handlers", [handler])
-        monkeypatch.setattr(logger, "level", logging.DEBUG)
+        # Not the attribute: a logger remembers which levels it had switched off.
+        request.addfinalizer(lambda level=logger.level: logger.setLevel(level))
+        logger.setLevel(logging.DEBUG)
         made = pyautoattack.AutoAttack(net(), eps=eps, norm=norm, seed=7, version=version)
         made.apgd.n_iter = made.apgd_targeted.n_iter = 4
         made.fab.n_iter, made.square.n_queries = 1, 8

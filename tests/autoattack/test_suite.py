@@ -28,7 +28,7 @@ def without_time(line):
     ],
 )
 def test_results_and_lines_are_those_of_pyautoattack(
-    data, monkeypatch, norm, version, noise, eps, net, short_suite
+    data, monkeypatch, request, norm, version, noise, eps, net, short_suite
 ):
     x, y = data
     # It would end the trace function of a debugger.
@@ -38,7 +38,9 @@ def test_results_and_lines_are_those_of_pyautoattack(
     handler.emit = lambda record: expected_lines.append(record.getMessage())
     logger = logging.getLogger("auto-attack")
     monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    # Not the attribute: a logger remembers which levels it had switched off.
+    request.addfinalizer(lambda level=logger.level: logger.setLevel(level))
+    logger.setLevel(logging.DEBUG)
     model = net(noise=noise)
     theirs = short_suite(model, norm, version, eps=eps)
     expected_lines.clear()
