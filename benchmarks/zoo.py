@@ -125,7 +125,7 @@ def attempt(key, known, seconds, gib):
     return {"status": "failed", "reason": reason[0][:300]}
 
 
-def run(output, seconds, gib):
+def run(output, seconds, gib, datasets):
     """Sweep the zoo, going on after the entries that the file has."""
     BenchmarkDataset, ThreatModel, model_dicts = zoo()
 
@@ -134,7 +134,7 @@ def run(output, seconds, gib):
     known = {
         r["signature"]: r["name"] for r in done if r["status"] not in ("same", "failed", "stopped")
     }
-    for dataset in DATASETS:
+    for dataset in datasets:
         for threat in THREATS:
             for name in model_dicts[BenchmarkDataset(dataset)].get(ThreatModel(threat), {}):
                 key = (dataset, threat, name)
@@ -175,6 +175,14 @@ def report(path):
     for row in bad.fillna("").itertuples():
         entry = f"{row.dataset} {row.threat_model} {row.name}"
         print(f"- {entry}: {row.status} {getattr(row, 'reason', '')}")
+    BenchmarkDataset, ThreatModel, model_dicts = zoo()
+    tried = set(zip(frame.dataset, frame.threat_model, frame["name"], strict=True))
+    for dataset in DATASETS:
+        for threat in THREATS:
+            names = model_dicts[BenchmarkDataset(dataset)].get(ThreatModel(threat), {})
+            left = [name for name in names if (dataset, threat, name) not in tried]
+            if left:
+                print(f"- {dataset} {threat}, not tried yet ({len(left)}): {', '.join(left)}")
 
 
 def main():
@@ -184,6 +192,7 @@ def main():
     sweep.add_argument("--output", type=Path, required=True)
     sweep.add_argument("--seconds", type=float, default=300)
     sweep.add_argument("--gib", type=float, default=12)
+    sweep.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     table = commands.add_parser("report")
     table.add_argument("file", type=Path)
     single = commands.add_parser("one")
@@ -191,7 +200,7 @@ def main():
     single.add_argument("--known", type=json.loads, default={})
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(arguments.output, arguments.seconds, arguments.gib)
+        run(arguments.output, arguments.seconds, arguments.gib, arguments.datasets)
     elif arguments.command == "report":
         report(arguments.file)
     else:
