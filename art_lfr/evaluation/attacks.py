@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -117,17 +117,13 @@ def resolve_attacks(
             changes: dict[str, Any] = {"name": _free_name(name or attack.name, found)}
             if spec.images is not None:
                 changes["images"] = spec.images
-            found.append(_changed(attack, changes))
+            found.append(replace(attack, **changes))
     for attack in found:
         if attack.name in RESERVED:
             raise ValueError(
                 f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
             )
     return found
-
-
-def _changed(attack: NamedAttack, changes: dict[str, Any]) -> NamedAttack:
-    return NamedAttack(**{**vars(attack), **changes})
 
 
 def _free_name(name: str, found: Sequence[NamedAttack]) -> str:
