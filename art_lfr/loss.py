@@ -2,17 +2,14 @@
 
     lfr_loss(model, x, y, eps=0.3, lam=0.15).total.backward()
 
-Source of the objective: Xu et al., ICIP 2020. Source of the finite-difference penalty: with s the
-dual vector of g = grad l(x'), ||g||_q = <g, s>, and by the envelope theorem its gradient in theta
-is that of <g, s> with s held fixed. A central difference along s gives
-<g, s> ~ (l(x' + h s) - l(x' - h s)) / (2 h), with first-order gradients only.
+Source: Xu et al., ICIP 2020.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +24,9 @@ from art_lfr.arguments import (
     reject_unknown,
 )
 from art_lfr.criterion import Criterion, LossLike, logits_of
-from art_lfr.flatness import (
-    LeastFlatPoint,
-    find_least_flat_point,
-    input_gradient,
-)
-from art_lfr.geometry import Ball, Bounds, Box, dual_vector
-from art_lfr.modes import batch_norm_mode, frozen, normalisation_layers, protected_buffers
+from art_lfr.geometry import Bounds, Box
+from art_lfr.modes import normalisation_layers
+from art_lfr.penalties import LossView, Penalty, penalty_for
 from art_lfr.randomness import RandomState, preserved_random_state
 from art_lfr.settings import LFRSettings
 
@@ -58,86 +51,46 @@ class Term(NamedTuple):
 
 
 def objective_terms(
-    model: nn.Module,
-    criterion: Criterion,
+    view: LossView,
+    penalty: Penalty,
     x: Tensor,
     y: Tensor,
+    found: Any,
     *,
-    box: Box,
-    settings: LFRSettings,
-    generator: torch.Generator | None,
     x_clean: Tensor | None = None,
 ) -> Iterator[Term]:
     """Yield the summands one after another: the clean loss, then those of the penalty.
 
     A caller that back-propagates each before asking for the next holds one graph at a time. The
-    model must not change in between. `x_clean` replaces x in the clean term only.
+    model must not change in between. `found` is what `penalty.search` returned, called before.
+    `x_clean` replaces x in the clean term only.
 
     Random layers see the same masks in all passes of one call, and the global generators move on
     as by one forward pass. Buffers (running statistics) are updated by the clean forward alone.
     """
-    least_flat: LeastFlatPoint | None = None
-    if settings.resolved_lam > 0:
-        ball = Ball(settings.eps, settings.p, box)
-        with preserved_random_state(x.device):
-            least_flat = find_least_flat_point(
-                model,
-                criterion,
-                x,
-                y,
-                ball=ball,
-                settings=settings,
-                start=ball.start_point(x, generator),
-            )
+    model, criterion = view.model, view.criterion
     before = RandomState.capture(x.device)
     outputs = logits_of(model(x if x_clean is None else x_clean))
     yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs)
-    if least_flat is None:
+    if view.settings.resolved_lam == 0:
         return
-    after = RandomState.capture(x.device)
-    # The penalty's network can differ from the ascent's (eval mode): by random masks, by the
-    # statistics of the batch, or by running statistics that the clean forward has moved. Then the
-    # dual vector must be that of its own gradient, or <g, s> would fall short of ||g||_q.
-    differs = after.differs_from(before) or any(m.training for m in normalisation_layers(model))
-    point, gradient = least_flat.point, least_flat.gradient
-    if settings.estimator == "exact":
-        with _penalty_pass(model, settings, before):
-            term = _exact_penalty(model, criterion, point, y, settings)
-        yield term
-        return
-    if differs:
-        with _penalty_pass(model, settings, before), frozen(model):
-            gradient = input_gradient(model, criterion, point, y)
-    h = settings.resolved_radius
-    shift = h * dual_vector(gradient, settings.p)
-    for sign in (1.0, -1.0):
-        with _penalty_pass(model, settings, before):
-            values = criterion.values(logits_of(model(point + sign * shift)), y)
-            mean = criterion.mean(values, y)
-        yield Term(sign / (2 * h), mean)
+    # The penalty's network can differ from the search's (eval mode): by random masks, by the
+    # statistics of the batch, or by running statistics that the clean forward has moved.
+    drawn = RandomState.capture(x.device).differs_from(before)
+    differs = drawn or any(m.training for m in normalisation_layers(model))
+    view = replace(view, masks=before, differs=differs)
+    for weight, values in penalty.parts(view, x, y, found):
+        yield Term(weight, criterion.mean(values, y))
 
 
-@contextmanager
-def _penalty_pass(model: nn.Module, settings: LFRSettings, masks: RandomState) -> Iterator[None]:
-    """A forward pass of the penalty: the clean pass's masks, no change to buffers or generators."""
-    with (
-        preserved_random_state(masks.device),
-        protected_buffers(model),
-        batch_norm_mode(model, settings.batch_norm),
-    ):
-        masks.restore()
-        yield
-
-
-def _exact_penalty(
-    model: nn.Module, criterion: Criterion, point: Tensor, y: Tensor, settings: LFRSettings
-) -> Term:
-    """||grad l(x')||_q with a graph through the gradient (double back-propagation)."""
-    point = point.detach().requires_grad_(True)
-    gradient = input_gradient(model, criterion, point, y, create_graph=True)
-    # <g, s> with s held fixed: the same value and theta-gradient as ||g||_q, and 0 where g = 0.
-    values = (gradient * dual_vector(gradient.detach(), settings.p)).flatten(1).sum(dim=1)
-    return Term(1.0, criterion.mean(values, y))
+def search(
+    view: LossView, penalty: Penalty, x: Tensor, y: Tensor, generator: torch.Generator | None
+) -> Any:
+    """`penalty.search`, global generators left as they are; None where lam is 0."""
+    if view.settings.resolved_lam == 0:
+        return None
+    with preserved_random_state(x.device):
+        return penalty.search(view, x, y, generator)
 
 
 class LFRLoss:
@@ -160,6 +113,7 @@ class LFRLoss:
         bounds: Bounds = (0.0, 1.0),
         batch_norm: str = "train",
         loss: LossLike = None,
+        penalty: str | Penalty = "lfr",
         generator: torch.Generator | None = None,
         **unknown: Any,
     ) -> None:
@@ -176,6 +130,7 @@ class LFRLoss:
             radius=radius,
             batch_norm=batch_norm,
         )
+        self.penalty = penalty_for(penalty, lam)
         self.bounds = bounds
         self.criterion = Criterion(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -187,17 +142,12 @@ class LFRLoss:
         box = Box.from_bounds(self.bounds, x)
         check_inputs("x", x, box)
         check_labels("y", y, len(x))
-        clean, *penalty = objective_terms(
-            model,
-            self.criterion,
-            x.detach(),
-            y,
-            box=box,
-            settings=self.settings,
-            generator=self.generator,
-        )
+        x = x.detach()
+        view = LossView(model, self.criterion, box, self.settings)
+        found = search(view, self.penalty, x, y, self.generator)
+        clean, *parts = objective_terms(view, self.penalty, x, y, found)
         flatness = torch.zeros_like(clean.value)
-        for term in penalty:
+        for term in parts:
             flatness = flatness + term.weight * term.value
         total = clean.value + self.settings.resolved_lam * flatness
         return LFRTerms(total, clean.value, flatness)
@@ -218,6 +168,7 @@ def lfr_loss(
     bounds: Bounds = (0.0, 1.0),
     batch_norm: str = "train",
     loss: LossLike = None,
+    penalty: str | Penalty = "lfr",
     generator: torch.Generator | None = None,
     **unknown: Any,
 ) -> LFRTerms:
@@ -242,6 +193,8 @@ def lfr_loss(
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
+        penalty: "lfr", or another in its place: "input-gradient", "cure", "llr", "gradalign" (see
+            `art_lfr.penalties`), or a `Penalty` of your own.
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:
@@ -264,6 +217,7 @@ def lfr_loss(
         bounds=bounds,
         batch_norm=batch_norm,
         loss=loss,
+        penalty=penalty,
         generator=generator,
     )
     return objective(model, x, y)

@@ -19,6 +19,8 @@ class TrainingOptions:
         warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
         augment: (batch, generator) -> batch, applied before the ascent.
         max_grad_norm: Clip the gradient to this l2 norm, > 0.
+        weight_perturbation: Take the gradient at weights moved up the loss by this part of their
+            norm, >= 0 (AWP).
         ema_decay: Decay of an exponential moving average of the weights, in (0, 1).
         best_metric: Keep the weights of the best epoch by this metric, or by the first of
             several, with the others to break ties.
@@ -31,6 +33,7 @@ class TrainingOptions:
     warmup_epochs: float = 0.0
     augment: Augmentation | None = None
     max_grad_norm: float | None = None
+    weight_perturbation: float | None = None
     ema_decay: float | None = None
     best_metric: str | tuple[str, ...] | None = None
     patience: int | None = None
@@ -45,6 +48,7 @@ class TrainingOptions:
                 f"augment is {self.augment!r}; allowed: a callable (batch, generator), or None"
             )
         check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
+        check_number("weight_perturbation", self.weight_perturbation, optional=True)
         check_number("ema_decay", self.ema_decay, low_allowed=False, optional=True)
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise ValueError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")

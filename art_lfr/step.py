@@ -1,19 +1,25 @@
-"""One optimizer step on the LFR objective of a batch."""
+"""One optimizer step on the objective of a batch: clean loss and penalty."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from art_lfr.criterion import Criterion
 from art_lfr.geometry import Box
-from art_lfr.loss import objective_terms
+from art_lfr.loss import objective_terms, search
+from art_lfr.modes import protected_buffers
+from art_lfr.penalties import LocalFlatness, LossView, Penalty
+from art_lfr.randomness import preserved_random_state
 from art_lfr.settings import LFRSettings
+from art_lfr.weight_perturbation import perturbed_weights
 
 # (inputs, targets, generator) -> the inputs of the clean term
 Attack: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -39,12 +45,14 @@ class Objective:
         criterion: The loss, per sample.
         bounds_for: Gives the box of valid inputs for a batch.
         attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
+        penalty: What is added to the clean loss, with the weight lam.
     """
 
     model: nn.Module
     criterion: Criterion
     bounds_for: Callable[[Tensor], Box]
     attack: Attack | None = None
+    penalty: Penalty = field(default_factory=LocalFlatness)
 
     def step(
         self,
@@ -55,6 +63,7 @@ class Objective:
         settings: LFRSettings,
         generator: torch.Generator,
         max_grad_norm: float | None,
+        weight_perturbation: float | None = None,
     ) -> StepResult:
         """Back-propagate the terms one after another, so that one graph is alive; then step.
 
@@ -62,32 +71,17 @@ class Objective:
         finite.
         """
         x_clean = None if self.attack is None else self.attack(x, y, generator)
-        self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
-        optimizer.zero_grad(set_to_none=True)
-        clean, flatness = math.nan, 0.0
-        predicted = correct = torch.empty(0)
-        for term in objective_terms(
-            self.model,
-            self.criterion,
-            x,
-            y,
-            box=self.bounds_for(x),
-            settings=settings,
-            generator=generator,
-            x_clean=x_clean,
-        ):
-            value = float(term.value.detach())
-            if not math.isfinite(value):
-                raise NonFiniteError(f"the loss is {value}")
-            if term.outputs is not None:
-                clean, outputs = value, term.outputs.detach()
-                predicted = self.criterion.predicted(outputs)
-                correct = self.criterion.correct(outputs, y)
-                term.value.backward()  # type: ignore[no-untyped-call]
-            else:
-                flatness += term.weight * value
-                scale = settings.resolved_lam * term.weight
-                (scale * term.value).backward()  # type: ignore[no-untyped-call]
+        view = LossView(self.model, self.criterion, self.bounds_for(x), settings)
+        found = search(view, self.penalty, x, y, generator)
+        passes = partial(self._back_propagate, view, x, y, found, x_clean, optimizer)
+        with ExitStack() as stack:
+            if weight_perturbation is not None:
+                # The same masks as in the pass that counts, which alone moves the statistics.
+                with preserved_random_state(x.device), protected_buffers(self.model):
+                    passes()
+                stack.enter_context(perturbed_weights(self.model, weight_perturbation))
+            clean, flatness, outputs = passes()
+        correct = self.criterion.correct(outputs, y)
         # Clipped at infinity, the gradient is left as it is and its norm is returned.
         limit = math.inf if max_grad_norm is None else max_grad_norm
         norm = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
@@ -101,8 +95,34 @@ class Objective:
                 "flatness": flatness,
                 "train_accuracy": float(correct.double().mean()),
             },
-            predicted,
+            self.criterion.predicted(outputs),
         )
+
+    def _back_propagate(
+        self,
+        view: LossView,
+        x: Tensor,
+        y: Tensor,
+        found: Any,
+        x_clean: Tensor | None,
+        optimizer: torch.optim.Optimizer,
+    ) -> tuple[float, float, Tensor]:
+        """Fill the gradients, term by term; the clean loss, the penalty, and the logits."""
+        self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
+        optimizer.zero_grad(set_to_none=True)
+        clean, penalty, logits = math.nan, 0.0, torch.empty(0)
+        for term in objective_terms(view, self.penalty, x, y, found, x_clean=x_clean):
+            value = float(term.value.detach())
+            if not math.isfinite(value):
+                raise NonFiniteError(f"the loss is {value}")
+            scale = 1.0
+            if term.outputs is not None:
+                clean, logits = value, term.outputs.detach()
+            else:
+                penalty += term.weight * value
+                scale = view.settings.resolved_lam * term.weight
+            (scale * term.value).backward()  # type: ignore[no-untyped-call]
+        return clean, penalty, logits
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

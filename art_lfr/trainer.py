@@ -16,6 +16,7 @@ from art_lfr.augmentation import Augmentation
 from art_lfr.batches import Batches, TensorBatches
 from art_lfr.classifier import ClassifierAdapter
 from art_lfr.options import TrainingOptions, check_fit_arguments
+from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.scheduling import Schedule
 from art_lfr.settings import LFRSettings
 from art_lfr.step import Objective
@@ -49,6 +50,10 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         ratio: The part of each batch that `attack` replaces, in (0, 1].
         augment: (batch, generator) -> batch, e.g. `art_lfr.augmentation.random_flip`.
         max_grad_norm: Clip the gradient to this l2 norm.
+        penalty: "lfr", or another in its place: "input-gradient", "cure", "llr", "gradalign" (see
+            `art_lfr.penalties`), or a `Penalty` of your own.
+        weight_perturbation: Take the gradient at weights moved up the loss by this part of their
+            norm (AWP; its authors use 0.005 to 0.01). It takes every outer pass twice.
         ema_decay: Average the weights with this decay, in (0, 1); the average is what is
             validated and what `fit` leaves in the classifier.
         best_metric: Leave the weights of the best epoch by this metric (a tuple: the others break
@@ -82,6 +87,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         ratio: float = 1.0,
         augment: Augmentation | None = None,
         max_grad_norm: float | None = None,
+        penalty: str | Penalty = "lfr",
+        weight_perturbation: float | None = None,
         ema_decay: float | None = None,
         best_metric: str | tuple[str, ...] | None = None,
         patience: int | None = None,
@@ -109,6 +116,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             warmup_epochs=warmup_epochs,
             augment=augment,
             max_grad_norm=max_grad_norm,
+            weight_perturbation=weight_perturbation,
             ema_decay=ema_decay,
             best_metric=best_metric,
             patience=patience,
@@ -117,6 +125,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             verbose=verbose,
         )
         check_ratio(ratio)
+        chosen = penalty_for(penalty, lam)
         self._adapter = adapter = ClassifierAdapter(classifier)
         adapter.check_optimizer()
         super().__init__(classifier)
@@ -127,6 +136,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
                 adapter.criterion,
                 adapter.box,
                 None if attack is None else CleanTermAttack(attack, ratio, adapter),
+                chosen,
             ),
             adapter.network,
             adapter.optimizer,

@@ -93,6 +93,7 @@ class TrainingLoop:
             "options": self.options.plain(),
             "optimizer": type(self.optimizer).__name__,
             "attack": repr(self.objective.attack),
+            "penalty": repr(self.objective.penalty),
             "batch_size": batches.batch_size,
             "data": batches.fingerprint(),
             "validation_data": "" if validation is None else fingerprint(*validation),
@@ -176,6 +177,7 @@ class TrainingLoop:
                         settings=settings,
                         generator=self.state.generator,
                         max_grad_norm=options.max_grad_norm,
+                        weight_perturbation=options.weight_perturbation,
                     )
                 except NonFiniteError as error:
                     raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None

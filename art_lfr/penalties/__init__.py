@@ -1,0 +1,55 @@
+"""Penalties on the loss around each sample: LFR's own and those of its neighbours."""
+
+from __future__ import annotations
+
+from art_lfr.arguments import check_choice
+from art_lfr.penalties.base import LossView, Part, Penalty
+from art_lfr.penalties.flatness import InputGradient, LocalFlatness
+from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity
+
+# The names that trainers, losses and YAML files take.
+PENALTIES: dict[str, Penalty] = {
+    "lfr": LocalFlatness(),
+    "input-gradient": InputGradient(),
+    "cure": Cure(),
+    "llr": LocalLinearity(),
+    "gradalign": GradAlign(),
+}
+
+
+def penalty_for(penalty: str | Penalty, lam: float | None) -> Penalty:
+    """The penalty of a name, or the object itself.
+
+    Raises ValueError for an unknown name, and for lam None where the default, a multiple of eps,
+    has not the unit of the penalty; TypeError for anything else.
+    """
+    if isinstance(penalty, Penalty):
+        found = penalty
+    elif isinstance(penalty, str):
+        check_choice("penalty", penalty, tuple(PENALTIES))
+        found = PENALTIES[penalty]
+    else:
+        raise TypeError(
+            f"penalty is {penalty!r}; allowed: {', '.join(PENALTIES)}, or an "
+            "art_lfr.penalties.Penalty"
+        )
+    if lam is None and not isinstance(found, LocalFlatness):
+        raise ValueError(
+            f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
+            "the penalties that are gradient norms)"
+        )
+    return found
+
+
+__all__ = [
+    "PENALTIES",
+    "Cure",
+    "GradAlign",
+    "InputGradient",
+    "LocalFlatness",
+    "LocalLinearity",
+    "LossView",
+    "Part",
+    "Penalty",
+    "penalty_for",
+]

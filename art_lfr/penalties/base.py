@@ -1,0 +1,130 @@
+"""What a penalty is: values per sample from a model, x and y, and the passes they are made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.criterion import Criterion, LossLike, logits_of
+from art_lfr.flatness import input_gradient
+from art_lfr.geometry import Ball, Bounds, Box
+from art_lfr.modes import batch_norm_mode, frozen, protected_buffers
+from art_lfr.randomness import RandomState, preserved_random_state
+from art_lfr.settings import LFRSettings
+
+
+class Part(NamedTuple):
+    """One summand of a penalty: weight * values, with values of shape (N,)."""
+
+    weight: float
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class LossView:
+    """The loss of a network around a batch, as a penalty may look at it.
+
+    Attributes:
+        model: Maps raw inputs to logits.
+        criterion: The loss, per sample.
+        box: The valid inputs of the batch.
+        settings: eps, norm, steps, step size, radius h, estimator and BatchNorm mode.
+        masks: The random state at which the clean pass drew its masks; every pass below draws the
+            same ones. None: each pass draws its own.
+        differs: Whether the clean pass saw another network than a search in eval mode does: one
+            with random masks, or with statistics of the batch.
+    """
+
+    model: nn.Module
+    criterion: Criterion
+    box: Box
+    settings: LFRSettings
+    masks: RandomState | None = None
+    differs: bool = False
+
+    @property
+    def ball(self) -> Ball:
+        """The eps-ball of the settings inside the box."""
+        return Ball(self.settings.eps, self.settings.p, self.box)
+
+    def losses(self, x: Tensor, y: Tensor) -> Tensor:
+        """Per-sample losses, shape (N,), with a graph in the weights."""
+        with self._penalty_pass(x.device):
+            return self.criterion.values(logits_of(self.model(x)), y)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """grad_x of each sample's loss, shape of x, without a graph."""
+        with self._penalty_pass(x.device), frozen(self.model):
+            return input_gradient(self.model, self.criterion, x, y)
+
+    def differentiable_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """grad_x of each sample's loss with a graph in the weights (double back-propagation).
+
+        Raises RuntimeError where a layer has no second derivative.
+        """
+        with self._penalty_pass(x.device):
+            x = x.detach().requires_grad_(True)
+            return input_gradient(self.model, self.criterion, x, y, create_graph=True)
+
+    @contextmanager
+    def _penalty_pass(self, device: torch.device) -> Iterator[None]:
+        """The clean pass's masks and mode, no change to buffers or generators."""
+        with (
+            preserved_random_state(device),
+            protected_buffers(self.model),
+            batch_norm_mode(self.model, self.settings.batch_norm),
+        ):
+            if self.masks is not None:
+                self.masks.restore()
+            yield
+
+
+class Penalty(ABC):
+    """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
+
+    A subclass gives `parts`, and `search` where it has to look for a point or draw noise first.
+    """
+
+    def search(
+        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
+    ) -> Any:
+        """What `parts` needs that is constant in the weights: points of the ball, noise.
+
+        Called before the clean pass; random draws come from `generator` alone.
+        """
+        return None
+
+    @abstractmethod
+    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+        """Yield the summands; a caller may back-propagate each before it asks for the next.
+
+        `found` is what `search` returned.
+        """
+
+    def values(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        settings: LFRSettings,
+        bounds: Bounds = (0.0, 1.0),
+        loss: LossLike = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The penalty of each sample, shape (N,), with a graph in the weights, without lam.
+
+        The model is used in the mode in which it is; random layers draw the same masks in all
+        passes. `generator` None: one seeded with 0.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        view = LossView(model, Criterion(loss), Box.from_bounds(bounds, x), settings)
+        found = self.search(view, x, y, generator)
+        view = replace(view, masks=RandomState.capture(x.device), differs=True)
+        return torch.stack([w * v for w, v in self.parts(view, x, y, found)]).sum(dim=0)
