@@ -12,50 +12,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from art_lfr.data import digits
-from art_lfr.models import digits_cnn, small_cnn
+from art_lfr.models import digits_cnn, narrow_resnet, small_cnn
 
 Array = npt.NDArray[Any]
 
 
-def narrow_resnet() -> nn.Module:
-    """A ResNet with BatchNorm for CPU runs: 16, 32, 64 channels, one block each, 32x32 inputs."""
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        _Block(16, 16, 1),
-        _Block(16, 32, 2),
-        _Block(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
+def _narrow_resnet(seed: int | None = None) -> nn.Module:
+    # defaults.py calls it without a seed, after torch.manual_seed.
+    return narrow_resnet(torch.initial_seed() if seed is None else seed)
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Any) -> Any:
-        return (self.body(x) + self.shortcut(x)).relu()
-
-
-MODELS = {"digits": digits_cnn, "mnist": small_cnn, "cifar10": narrow_resnet}
+MODELS = {"digits": digits_cnn, "mnist": small_cnn, "cifar10": _narrow_resnet}
 
 
 def load(name: str, directory: Path, train: int | None, validation: int) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""The command `art-lfr`: demo, train, evaluate, masking, flatness, check."""
+"""The command `art-lfr`: demo, train, evaluate, masking, flatness, compare, plot, check."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import typer
 
+from art_lfr.cli.compare import compare
 from art_lfr.cli.evaluate import evaluate
 from art_lfr.cli.inspect import check, flatness
 from art_lfr.cli.masking import masking
+from art_lfr.cli.plot import plot
 from art_lfr.cli.train import demo, train
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
@@ -27,7 +29,7 @@ app = typer.Typer(
         "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
     ),
 )
-for command in (demo, train, evaluate, masking, flatness, check):
+for command in (demo, train, evaluate, masking, flatness, compare, plot, check):
     app.command()(command)
 
 

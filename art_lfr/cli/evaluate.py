@@ -84,7 +84,7 @@ def evaluate(
         check_output(output, "--output", FORMATS)
     loaded = load_data(data)
     x, y = (part[:images] for part in part_of(loaded, split))
-    network = trained_model(model, weights)
+    network = trained_model(model, weights, loaded)
     count_classes(network, x, y)
 
     found = run(

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from art_lfr.data import Array, ImageData
 
 
-def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
+def load_model(name: str, weights: Path | None, seed: int = 0, classes: int = 10) -> nn.Module:
     """A built-in network, or what `module.path:factory` returns, with weights where given.
 
-    `seed` fixes the first weights. The current directory can be imported from, as with
-    `python -m`. Weights are a state dict written by `torch.save`; files that hold code are refused.
+    `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
+    current directory can be imported from, as with `python -m`. Weights are a state dict written
+    by `torch.save`; files that hold code are refused.
     """
     import torch
     from torch import nn
@@ -37,7 +38,7 @@ def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
 
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
-        model = BUILT_IN[name](seed)
+        model = BUILT_IN[name](seed, classes=classes)
     elif ":" in name:
         path, _, attribute = name.partition(":")
         if os.getcwd() not in sys.path:
@@ -71,14 +72,11 @@ def load_model(name: str, weights: Path | None, seed: int = 0) -> nn.Module:
 
 
 def load_data(name: str) -> ImageData:
-    """The built-in digits, or a user's .npz file."""
-    from art_lfr.data import digits, load_npz
+    """A data set by its name, a user's .npz file, or a folder of images."""
+    from art_lfr.data import check_data_name, load
 
-    if name == "digits":
-        return digits()
-    if not name.endswith(".npz"):
-        raise ValueError(f"--data is {name!r}; allowed: digits, or the path of a .npz file")
-    return load_npz(name)
+    check_data_name("--data", name)
+    return load(name)
 
 
 def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
@@ -118,13 +116,18 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     return logits.shape[1]
 
 
-def trained_model(name: str, weights: Path | None) -> nn.Module:
+def outputs_for(data: ImageData) -> int:
+    """Outputs of a built-in network for this data: 10, or as many as the labels need."""
+    return max(10, int(data.y_train.max()) + 1)
+
+
+def trained_model(name: str, weights: Path | None, data: ImageData) -> nn.Module:
     """`load_model`, with weights where the model is built in: it is untrained without."""
     from art_lfr.models import BUILT_IN
 
     if weights is None and name in BUILT_IN:
         raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")
-    return load_model(name, weights)
+    return load_model(name, weights, classes=outputs_for(data))
 
 
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:

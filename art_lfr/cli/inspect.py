@@ -65,7 +65,7 @@ def flatness(
         check_output(output, "--output", (".csv", ".json"))
     images = load_data(data)
     x, y = part_of(images, split)
-    network = trained_model(model, weights)
+    network = trained_model(model, weights, images)
     count_classes(network, x, y)
     values = local_flatness(
         network,
@@ -109,11 +109,11 @@ def check(
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
     from art_lfr.check import check_model
-    from art_lfr.cli.inputs import escaped, load_data, load_model, show
+    from art_lfr.cli.inputs import escaped, load_data, load_model, outputs_for, show
 
     images = load_data(data)
     findings = check_model(
-        load_model(model, weights),
+        load_model(model, weights, classes=outputs_for(images)),
         images.x_train,
         estimator=estimator,
         batch_size=batch_size,

@@ -60,7 +60,7 @@ def masking(
         check_output(output, "--output", (".json", ".md"))
     loaded = load_data(data)
     x, y = (part[:images] for part in part_of(loaded, split))
-    network = trained_model(model, weights)
+    network = trained_model(model, weights, loaded)
     count_classes(network, x, y)
     found = masking_report(
         network,
@@ -69,7 +69,7 @@ def masking(
         eps=eps,
         norm=norm,
         bounds=loaded.bounds,
-        surrogate=None if surrogate is None else trained_model(model, surrogate),
+        surrogate=None if surrogate is None else trained_model(model, surrogate, loaded),
         batch_size=batch_size,
         seed=seed,
     )

@@ -11,7 +11,8 @@ import typer
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="digits-cnn, small-cnn (28x28), or module.path:factory, a callable that returns a "
+        help="digits-cnn (8x8), small-cnn, paper-cnn (28x28), narrow-resnet, resnet-20, "
+        "preact-resnet-18 (colour), or module.path:factory, a callable that returns a "
         "torch.nn.Module; the current directory can be imported from."
     ),
 ]
@@ -21,8 +22,10 @@ WeightsOption = Annotated[
 DataOption = Annotated[
     str,
     typer.Option(
-        help="digits, or a .npz file with x_train, y_train (and x_test, y_test, x_validation, "
-        "y_validation). uint8 images are scaled to \\[0, 1]."
+        help="digits; mnist, fashion-mnist, svhn, cifar10, cifar100 (torchvision, kept in "
+        "$ART_LFR_DATA or ~/.cache/art-lfr); a folder with train/CLASS/ and test/CLASS/; or a .npz "
+        "file with x_train, y_train (and x_test, y_test, x_validation, y_validation). uint8 images "
+        "are scaled to \\[0, 1]."
     ),
 ]
 EpsOption = Annotated[float, typer.Option(help="Radius of the ball, in units of the input.")]

@@ -86,7 +86,7 @@ def train(
     import torch
 
     from art_lfr.arguments import check_integer, check_number
-    from art_lfr.cli.inputs import load_data, load_model, make_classifier, show
+    from art_lfr.cli.inputs import load_data, load_model, make_classifier, outputs_for, show
     from art_lfr.files import check_output, write_atomically
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
@@ -96,7 +96,7 @@ def train(
     check_integer("--batch-size", batch_size, low=1)
     check_integer("--seed", seed, low=0)
     images = load_data(data)
-    network = load_model(model, weights, seed)
+    network = load_model(model, weights, seed, outputs_for(images))
     classifier = make_classifier(network, images, lr)
     trainer = AdversarialTrainerLFRPyTorch(
         classifier,

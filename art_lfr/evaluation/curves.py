@@ -38,6 +38,11 @@ class AccuracyCurve:
         frame.insert(0, "eps", list(self.eps))
         return frame
 
+    def summary(self) -> dict[str, float]:
+        """The accuracy, a share, at each eps."""
+        points = zip(self.eps, self.rows, strict=True)
+        return {f"accuracy, eps {eps:g}": row.accuracy for eps, row in points}
+
     def to_dict(self) -> dict[str, Any]:
         """The curve as JSON types."""
         return {"norm": self.norm, "points": self.to_frame().to_dict(orient="records")}
@@ -113,7 +118,7 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
 
     Raises ValueError where the curves have different norms, or there are none.
     """
-    from art_lfr.figures import PALETTE, new_figure, tidy
+    from art_lfr.plots.style import PALETTE, new_figure, tidy
 
     norms = {curve.norm for curve in curves.values()}
     if len(norms) != 1:
@@ -134,6 +139,7 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
     axes.set_xlabel(f"eps (norm {norms.pop()}, units of the input)")
     axes.set_ylabel("accuracy under attack (%)")
     axes.set_ylim(0, 101)
+    axes.set_title("Accuracy against eps, with 95 % intervals", fontsize=10)
     axes.legend(frameon=False)
     tidy(axes)
     return figure

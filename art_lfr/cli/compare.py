@@ -1,0 +1,68 @@
+"""The command that compares training methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    plan: Annotated[Path, typer.Argument(help="YAML file: data, networks, methods, seeds.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for weights, results, tables and figures.")
+    ] = Path("art-lfr-comparison"),
+    only: Annotated[str, typer.Option(help="Run the methods whose name contains this.")] = "",
+    names: Annotated[str, typer.Option(help="Do the comparisons whose name contains this.")] = "",
+    threads: Annotated[int, typer.Option(help="Cores for each run; times are of one core.")] = 1,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Train nothing; write what is finished.")
+    ] = False,
+) -> None:
+    """Train methods side by side and tabulate accuracy, flatness and time.
+
+    Runs that are finished are not repeated; a killed one goes on after its last epoch.
+    Each comparison gets NAME.json, NAME.md, NAME.tex and, with matplotlib, NAME.png in --output.
+
+    [bold]Example plan:[/bold]
+
+    {name: mine, data: digits, model: digits-cnn, eps: 0.1, epochs: 30, seeds: [0, 1],
+     methods: [{name: AT, kind: pgd}, {name: TRADES, kind: trades}, {name: LFR, kind: lfr}]}
+
+    [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
+    """
+    import torch
+
+    from art_lfr.arguments import check_integer
+    from art_lfr.cli.inputs import load_model
+    from art_lfr.comparison.plan import read_plan
+    from art_lfr.comparison.report import write_report
+    from art_lfr.comparison.runner import run_all
+    from art_lfr.comparison.tables import Results, to_markdown
+
+    check_integer("--threads", threads, low=1)
+    chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
+    if not chosen:
+        raise ValueError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
+    output.mkdir(parents=True, exist_ok=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for comparison in chosen:
+            if not tables:
+                run_all(
+                    comparison,
+                    output,
+                    factory=lambda name, seed, classes: load_model(name, None, seed, classes),
+                    only=only,
+                    tell=lambda line: typer.echo(line, err=True),
+                )
+            results = Results.read(comparison, output)
+            if results.runs:
+                write_report(results, output)
+                typer.echo(to_markdown(results))
+            else:
+                typer.echo(f"{comparison.name}: no finished run", err=True)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Comparisons of training methods: methods x data splits x seeds, from one YAML file."""

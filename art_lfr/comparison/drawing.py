@@ -1,0 +1,47 @@
+"""The figure of a comparison: worst-case accuracy against training time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from art_lfr.comparison.tables import WORST, Results
+from art_lfr.evaluation.results import wilson_interval
+from art_lfr.plots.style import PALETTE, new_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def time_figure(results: Results) -> Figure:
+    """Worst-case accuracy (per cent) against seconds of one core, a line or point each method.
+
+    A method with snapshots is a line over its epochs, one without is a point at its end; bars are
+    95 % Wilson intervals over the images of one run.
+    """
+    figure = new_figure(7.0, 4.2)
+    axes = figure.add_subplot()
+    for index, method in enumerate(results.methods):
+        runs = list(results.of(method).values())
+        colour = PALETTE[index % len(PALETTE)]
+        first, last = runs[0]["judged"]["images"]
+        if "snapshots" in runs[0]:
+            when = {t["epoch"]: t["cpu_seconds"] for t in runs[0]["times"]}
+            points = [(when[s["epoch"]], s["accuracy"][WORST]) for s in runs[0]["snapshots"]]
+        else:
+            rate = float(np.mean([run["accuracy"][WORST] for run in runs]))
+            points = [(results.seconds(method), rate)]
+        seconds, rates = (np.array(values) for values in zip(*points, strict=True))
+        count = last - first
+        bounds = np.array([wilson_interval(round(rate * count), count) for rate in rates]).T
+        errors = np.abs(bounds - rates) * 100
+        axes.errorbar(
+            seconds, 100 * rates, errors, marker="o", color=colour, label=method, capsize=3
+        )
+    axes.set_xlabel("training time, seconds of one core")
+    axes.set_ylabel("worst-case accuracy, %")
+    axes.set_title(results.comparison.title or results.comparison.name)
+    axes.legend(fontsize="small")
+    tidy(axes)
+    return figure

@@ -1,0 +1,197 @@
+"""How each kind of method trains: LFR by this package, the others by ART's own trainers.
+
+All get the same optimizer, the same learning rate at each optimizer step, and the same epochs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.data_generators import DataGenerator
+from art.defences.trainer import (
+    AdversarialTrainer,
+    AdversarialTrainerAWPPyTorch,
+    AdversarialTrainerFBFPyTorch,
+    AdversarialTrainerTRADESPyTorch,
+)
+from art.estimators.classification import PyTorchClassifier
+from art.utils import to_categorical
+from torch import Tensor, nn
+
+from art_lfr.augmentation import random_flip
+from art_lfr.comparison.plan import Run
+from art_lfr.criterion import logits_of
+from art_lfr.data import Array
+from art_lfr.geometry import parse_norm
+from art_lfr.penalties import Penalty
+from art_lfr.trainer import AdversarialTrainerLFRPyTorch
+
+MOMENTUM = 0.9
+# Steps of the attack or ascent, where a method does not say.
+STEPS = 10
+# (number of the first epoch, how many) -> trains them
+Epochs = Callable[[int, int], None]
+
+
+class WholeNetwork(nn.Module):
+    """A network as one step: of an `nn.Sequential`, ART's TRADES takes the first layer's output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's logits."""
+        return logits_of(self.network(x))
+
+
+def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
+    """ART's classifier around a network, with the optimizer of the run."""
+    # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
+    network = WholeNetwork(model).to(memory_format=torch.channels_last)
+    return PyTorchClassifier(
+        network,
+        nn.CrossEntropyLoss(),
+        x.shape[1:],
+        classes,
+        optimizer=torch.optim.SGD(
+            model.parameters(),
+            lr=run.settings["lr"],
+            momentum=MOMENTUM,
+            weight_decay=run.settings["weight_decay"],
+        ),
+        clip_values=(0.0, 1.0),
+    )
+
+
+def one_cycle(run: Run, optimizer: torch.optim.Optimizer, images: int) -> Any:
+    """The learning rate over the whole run: one cycle, a step for each optimizer step."""
+    batches = math.ceil(images / run.settings["batch_size"])
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=run.settings["lr"], total_steps=run.settings["epochs"] * batches + 1
+    )
+
+
+def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLFRPyTorch:
+    """This package's trainer."""
+    s, eps = run.settings, float(run.comparison.eps)
+    radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
+    # A multiple of eps is right for a gradient norm; other penalties have units of their own.
+    penalty = _penalty(s.get("penalty", "lfr"))
+    scaled = penalty == "lfr" or isinstance(penalty, Penalty)
+    return AdversarialTrainerLFRPyTorch(
+        classifier,
+        norm=parse_norm(run.comparison.norm),
+        eps=s.get("eps", 1.0) * eps,
+        max_iter=steps,
+        eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
+        lam=lam if lam is None or not scaled else lam * eps,
+        radius=None if radius is None else radius * eps,
+        estimator=s.get("estimator", "finite-difference"),
+        batch_norm=s.get("batch_norm", "train"),
+        warmup_epochs=s.get("warmup", 2.0),
+        penalty=penalty,
+        weight_perturbation=s.get("weight_perturbation"),
+        # The clean loss on PGD examples: adversarial training with the penalty on top.
+        attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
+        augment=random_flip if s["flip"] else None,
+        seed=run.seed,
+        verbose=False,
+    )
+
+
+def _penalty(name: str) -> str | Penalty:
+    """A built-in name, or the penalty that `module:attribute` names."""
+    if ":" not in name:
+        return name
+    module, _, attribute = name.partition(":")
+    try:
+        found: Penalty = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"penalty is {name!r}: {error}") from error
+    return found
+
+
+def art_epochs(
+    run: Run, classifier: PyTorchClassifier, make: Callable[[], nn.Module], x: Array, y: Array
+) -> Epochs:
+    """A function that trains epochs with one of ART's trainers (or its plain `fit`)."""
+    s, kind = run.settings, run.settings["kind"]
+    y = to_categorical(y, classifier.nb_classes)  # what ART's FBF trainer must have
+    trainer: Any = classifier
+    if kind == "pgd":
+        trainer = AdversarialTrainer(classifier, _attack(run, classifier), ratio=1.0)
+    elif kind == "trades":
+        trainer = AdversarialTrainerTRADESPyTorch(
+            classifier, _attack(run, classifier), beta=s.get("beta", 6.0)
+        )
+    elif kind == "awp":
+        proxy = make_classifier(make(), run, x, classifier.nb_classes)
+        trainer = AdversarialTrainerAWPPyTorch(
+            classifier,
+            proxy,
+            _attack(run, classifier),
+            mode="PGD",
+            gamma=s.get("gamma", 0.01),
+            beta=1.0,
+            warmup=0,
+        )
+    elif kind == "fbf":
+        trainer = AdversarialTrainerFBFPyTorch(
+            classifier, eps=s.get("eps", 1.0) * run.comparison.eps
+        )
+    keywords = {"verbose": False} if kind == "standard" else {}
+
+    def epochs(first: int, count: int) -> None:
+        if s["flip"]:
+            # A source for each epoch, so that a resumed run needs no state of it.
+            batches = FlippedBatches(x, y, s["batch_size"], 1_000_003 * run.seed + first)
+            trainer.fit_generator(batches, nb_epochs=count, **keywords)
+        else:
+            trainer.fit(x, y, batch_size=s["batch_size"], nb_epochs=count, **keywords)
+
+    return epochs
+
+
+def _attack(
+    run: Run, classifier: PyTorchClassifier, steps: int | None = None
+) -> ProjectedGradientDescent:
+    """ART's PGD from a random start."""
+    s, norm = run.settings, parse_norm(run.comparison.norm)
+    eps, steps = s.get("eps", 1.0) * run.comparison.eps, steps or s.get("steps", STEPS)
+    return ProjectedGradientDescent(
+        classifier,
+        norm=norm if norm == math.inf else int(norm),
+        eps=eps,
+        eps_step=s.get("step", 2.5) * eps / steps,
+        max_iter=steps,
+        num_random_init=1,
+        batch_size=s["batch_size"],
+        verbose=False,
+    )
+
+
+class FlippedBatches(DataGenerator):  # type: ignore[misc]
+    """Shuffled batches of randomly mirrored images, from a generator of its own."""
+
+    def __init__(self, x: Array, y: Array, batch_size: int, seed: int) -> None:
+        super().__init__(size=len(x), batch_size=batch_size)
+        self._x, self._y = torch.from_numpy(x), y
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = np.empty(0, dtype=np.int64)
+
+    def get_batch(self) -> tuple[Array, Array]:
+        """The next batch; after the last one of an epoch the images are shuffled anew."""
+        if len(self._order) == 0:
+            self._order = torch.randperm(len(self._x), generator=self._generator).numpy()
+        chosen, self._order = (
+            self._order[: self.batch_size],
+            self._order[self.batch_size :],
+        )
+        return random_flip(self._x[chosen], self._generator).numpy(), self._y[chosen]

@@ -1,0 +1,188 @@
+"""What a comparison runs: methods x data splits x seeds, read from one YAML file.
+
+Lengths of a method (`eps`, `lam`, `radius`) are multiples of the eps of the comparison, `step` is a
+multiple of eps / steps, so that a file reads the same for every eps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.geometry import parse_norm
+
+ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
+# The settings that every kind of method understands.
+_COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip", "model"}
+_BALL = {"eps", "steps", "step"}
+KINDS: dict[str, set[str]] = {
+    "standard": set(),
+    "pgd": _BALL,
+    "trades": _BALL | {"beta"},
+    "fbf": {"eps"},
+    "awp": _BALL | {"gamma"},
+    "lfr": _BALL
+    | {"lam", "radius", "estimator", "batch_norm", "warmup", "penalty", "weight_perturbation"}
+    | {"attack_steps"},
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table: methods trained and judged alike, on every split and seed.
+
+    Attributes:
+        name: Names its files.
+        data: As `--data` of the other commands.
+        model: As `--model`.
+        eps: Radius of the ball, > 0, in raw units.
+        methods: Each a `name`, a `kind` and its settings; common ones may be set anew.
+        title: Heads the table.
+        norm: inf, 2 or 1.
+        epochs, batch_size, lr, weight_decay: SGD with momentum and a one-cycle learning rate.
+        flip: Mirror training images at random.
+        train: The first so many training images; None: all.
+        validation: So many training images, the last ones, are held out.
+        part: "test", or "validation" to choose settings.
+        images: The judged images, first and last + 1, of that part.
+        splits: Seeds of the shuffled split, for digits; others have one.
+        seeds: Seeds of weights, batches and start noise.
+        attacks: Attacks of the worst case.
+        masking_images: Images of the masking report; 0: none is made.
+        snapshots: Weights are kept and judged after every so many epochs; None: after the last.
+    """
+
+    name: str
+    data: str
+    model: str
+    eps: float
+    methods: tuple[Mapping[str, Any], ...]
+    title: str = ""
+    norm: float | str = "inf"
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    weight_decay: float = 0.0
+    flip: bool = False
+    train: int | None = None
+    validation: int = 0
+    part: str = "test"
+    images: tuple[int, int | None] = (0, None)
+    splits: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    attacks: tuple[str, ...] = ATTACKS
+    masking_images: int = 0
+    snapshots: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("eps", self.eps, low_allowed=False)
+        parse_norm(self.norm)
+        check_choice("part", self.part, ("test", "validation"))
+        check_integer("validation", self.validation, low=1 if self.part == "validation" else 0)
+        check_integer("epochs", self.epochs, low=1)
+        check_integer("batch_size", self.batch_size, low=1)
+        check_number("lr", self.lr, low_allowed=False)
+        check_integer("masking_images", self.masking_images, low=0)
+        check_integer("snapshots", self.snapshots, low=1, optional=True)
+        if not self.methods or not self.seeds or not self.splits:
+            raise ValueError(f"{self.name}: methods, seeds and splits must not be empty")
+        names = [str(method.get("name")) for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: methods are named {names}; allowed: each name once")
+        for method in self.methods:
+            check_choice("kind", method.get("kind"), tuple(KINDS))
+            unknown = set(method) - _COMMON - KINDS[method["kind"]]
+            if unknown or "name" not in method:
+                raise ValueError(
+                    f"{self.name}: method {method.get('name')!r} has the settings "
+                    f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
+                    f"{sorted(_COMMON | KINDS[method['kind']])}"
+                )
+
+    def runs(self) -> Iterator[Run]:
+        """Every run, seed by seed, so that a part of them already is a fair comparison."""
+        common = {
+            name: getattr(self, name)
+            for name in ("model", "epochs", "batch_size", "lr", "weight_decay", "flip")
+        }
+        for seed in self.seeds:
+            for split in self.splits:
+                for method in self.methods:
+                    settings = {**common, **method}
+                    yield Run(self, settings.pop("name"), seed, split, settings)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one method, and what identifies it."""
+
+    comparison: Comparison
+    method: str
+    seed: int
+    split: int
+    settings: dict[str, Any]
+
+    @property
+    def training_key(self) -> str:
+        """A hash of all that shapes the weights."""
+        c = self.comparison
+        return _hash(
+            [
+                *(c.data, c.eps, str(c.norm), c.train, c.validation, c.snapshots),
+                *(self.seed, self.split, self.settings),
+            ]
+        )
+
+    @property
+    def key(self) -> str:
+        """A hash of all that shapes the result."""
+        c = self.comparison
+        judged = [c.part, list(c.images), list(c.attacks), c.masking_images]
+        return _hash([self.training_key, *judged])
+
+
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_plan(path: Path) -> list[Comparison]:
+    """The comparisons of a YAML file: a list, or one.
+
+    Raises FileNotFoundError, or ValueError naming what is wrong.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise FileNotFoundError(f"plan {str(path)!r} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"plan {str(path)!r} is no YAML: {error}") from error
+    entries = content if isinstance(content, list) else [content]
+    known = {f.name for f in fields(Comparison)}
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"name", "data", "model", "eps", "methods"} <= set(
+            entry
+        ):
+            raise ValueError(
+                f"plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
+                "least name, data, model, eps and methods"
+            )
+        if unknown := set(entry) - known:
+            raise ValueError(
+                f"{entry['name']}: unknown settings {sorted(unknown)}; allowed: {sorted(known)}"
+            )
+        tuples = ("methods", "images", "splits", "seeds", "attacks")
+        settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in entry.items()}
+        found.append(Comparison(**settings))
+    names = [comparison.name for comparison in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"plan {str(path)!r} names {names}; allowed: each name once")
+    return found

@@ -1,0 +1,175 @@
+"""The runs of a comparison: train, attack, measure, and keep one JSON file for each."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_lfr import __version__
+from art_lfr.checkpoint import load_safely
+from art_lfr.comparison.data import Split, load_split
+from art_lfr.comparison.methods import make_classifier
+from art_lfr.comparison.plan import Comparison, Run
+from art_lfr.comparison.training import save_weights, train
+from art_lfr.evaluation import Evaluation, evaluate
+from art_lfr.files import write_atomically
+from art_lfr.geometry import parse_norm
+from art_lfr.masking import masking_report
+from art_lfr.masking.report import FEWEST_SAMPLES
+
+WEIGHTS = "weights.pt"
+# (name, seed, classes) -> network
+Factory: TypeAlias = Callable[[str, int, int], nn.Module]
+
+
+def result_path(run: Run, directory: Path) -> Path:
+    """Where a run's result lies."""
+    return directory / run.comparison.name / f"{run.key}.json"
+
+
+def run_all(
+    comparison: Comparison,
+    directory: Path,
+    *,
+    factory: Factory,
+    only: str = "",
+    tell: Callable[[str], object] = print,
+) -> None:
+    """Do every run that has no result yet, those of the methods whose name contains `only`.
+
+    `factory` makes a network from its name, a seed and the number of classes. Weights and
+    unfinished trainings stay in `directory`, so that a killed comparison goes on where it was, and
+    a finished training is judged anew without being repeated. Two processes may share the
+    directory if `only` keeps them apart.
+    """
+    runs = [run for run in comparison.runs() if only in run.method]
+    todo = [run for run in runs if not result_path(run, directory).exists()]
+    tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
+    data: dict[int, Split] = {}
+    for number, run in enumerate(todo, 1):
+        if run.split not in data:
+            data = {run.split: load_split(comparison, run.split)}
+        result = run_one(run, data[run.split], directory, factory)
+        path = result_path(run, directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result) + "\n")
+        rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
+        tell(
+            f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}: {rates}; "
+            f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
+        )
+
+
+def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[str, Any]:
+    """Train (unless its weights are there) and judge one network; everything as JSON types."""
+
+    home = directory / "trainings" / run.training_key
+    classes = int(split.y_train.max()) + 1
+
+    def make() -> nn.Module:
+        return factory(run.settings["model"], run.seed, classes)
+
+    finished = home / WEIGHTS
+    if finished.exists():
+        content = load_safely(finished)
+        classifier = make_classifier(make(), run, split.x_train, classes)
+        classifier.model.network.load_state_dict(content)
+        times = json.loads((home / "times.json").read_text())
+    else:
+        classifier, times = train(run, make, split.x_train, split.y_train, classes, home)
+        save_weights(classifier.model.network, finished)
+        for state in ("epochs.pt", "last.pt"):
+            (home / state).unlink(missing_ok=True)
+    c = run.comparison
+    found = _judge(classifier, split, c)
+    result = {
+        "comparison": c.name,
+        "method": run.method,
+        "seed": run.seed,
+        "split": run.split,
+        "settings": run.settings,
+        "eps": c.eps,
+        "norm": str(c.norm),
+        "data": {"name": c.data, "digest": split.digest, "train": len(split.x_train)},
+        "judged": {"part": c.part, "images": [split.first, split.first + len(split.x)]},
+        "times": times,
+        **_figures(found),
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
+        "versions": {
+            "art_lfr": __version__,
+            **{n: version(n) for n in ("torch", "adversarial-robustness-toolbox", "numpy")},
+        },
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if c.masking_images:
+        result["masking"] = _masking(classifier, split, c)
+    if c.snapshots is not None:
+        result["snapshots"] = _judge_snapshots(classifier, split, c, home)
+    return result
+
+
+def _judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:
+    return evaluate(
+        classifier,
+        split.x,
+        split.y,
+        eps=c.eps,
+        norm=parse_norm(c.norm),
+        attacks=list(c.attacks),
+    )
+
+
+def _figures(found: Evaluation) -> dict[str, Any]:
+    """Accuracies, and which images each attack leaves right, as the bits of a hex number."""
+    return {
+        "accuracy": {row.name: row.accuracy for row in found.rows},
+        "attack_seconds": {row.name: round(row.seconds, 1) for row in found.rows},
+        "correct": {name: pack(correct) for name, correct in found.correct.items()},
+        "flatness": found.flatness_summary,
+        "notes": list(found.notes),
+    }
+
+
+def _masking(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict[str, Any]:
+    """The verdict of each check, or why there is no report."""
+    x, y = split.x[: c.masking_images], split.y[: c.masking_images]
+    right = int((classifier.predict(x).argmax(axis=1) == y).sum())
+    if right < FEWEST_SAMPLES:
+        return {"not run": f"only {right} of {len(x)} images are classified correctly"}
+    report = masking_report(classifier, x, y, eps=c.eps, norm=parse_norm(c.norm))
+    return {check.name: {"verdict": check.verdict, "found": check.found} for check in report.checks}
+
+
+def _judge_snapshots(
+    classifier: PyTorchClassifier, split: Split, c: Comparison, home: Path
+) -> list[dict[str, Any]]:
+    """The accuracies of the weights kept along the way."""
+    found = []
+    for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
+        classifier.model.network.load_state_dict(load_safely(path))
+        rows = _judge(classifier, split, c).rows
+        found.append(
+            {"epoch": int(path.stem[6:]), "accuracy": {row.name: row.accuracy for row in rows}}
+        )
+    return found
+
+
+def pack(correct: Any) -> str:
+    """Booleans of shape (N,) as a hex string, eight to a byte, the first one the highest bit."""
+    return np.packbits(np.asarray(correct, dtype=bool)).tobytes().hex()
+
+
+def unpack(text: str, count: int) -> Any:
+    """The booleans that `pack` took, shape (count,)."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:count].astype(bool)

@@ -1,0 +1,169 @@
+"""The finished runs of a comparison as one table, in Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from art_lfr.comparison.intervals import Difference, paired_difference
+from art_lfr.comparison.plan import Comparison
+from art_lfr.comparison.runner import result_path, unpack
+
+# A baseline is within the time of a method where it takes at most so much of it.
+TIME_TOLERANCE = 1.05
+WORST = "worst case"
+
+
+class Results:
+    """The finished runs of a comparison.
+
+    `runs` are the JSON contents, in the order of the plan; `planned` says how many there will be.
+    """
+
+    def __init__(self, comparison: Comparison, runs: Sequence[Mapping[str, Any]]) -> None:
+        self.comparison = comparison
+        self.runs = list(runs)
+        self.planned = sum(1 for _ in comparison.runs())
+
+    @classmethod
+    def read(cls, comparison: Comparison, directory: Path) -> Results:
+        """Those whose results lie in `directory`."""
+        paths = [result_path(run, directory) for run in comparison.runs()]
+        return cls(comparison, [json.loads(p.read_text()) for p in paths if p.exists()])
+
+    def of(self, method: str) -> dict[tuple[int, int], Mapping[str, Any]]:
+        """A method's runs, by seed and split."""
+        return {(r["seed"], r["split"]): r for r in self.runs if r["method"] == method}
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that have a finished run, in the order of the plan."""
+        names = [str(method["name"]) for method in self.comparison.methods]
+        return [name for name in names if self.of(name)]
+
+    def seconds(self, method: str) -> float:
+        """Mean training time of a method, seconds of one core."""
+        found = self.of(method).values()
+        return float(np.mean([run["times"][-1]["cpu_seconds"] for run in found]))
+
+    def epochs(self, method: str) -> int:
+        """Epochs of a method's runs."""
+        return int(next(iter(self.of(method).values()))["times"][-1]["epoch"])
+
+    def difference(self, method: str, other: str) -> Difference:
+        """Worst-case accuracy of a method less that of another, over runs that both have."""
+        mine, theirs = self.of(method), self.of(other)
+        pairs = [key for key in mine if key in theirs]
+        return paired_difference(
+            [_worst(mine[key]) for key in pairs],
+            [_worst(theirs[key]) for key in pairs],
+            [split for _, split in pairs],
+        )
+
+    def baseline(self, method: str, *, equal_time: bool) -> str | None:
+        """The best PGD adversarial training with as many epochs, or within the method's time.
+
+        Only those that share a run (seed and split) with the method count.
+        """
+        own = self.of(method)
+        found: dict[str, float] = {}
+        for name in self.methods:
+            runs = self.of(name)
+            kind = next(iter(runs.values()))["settings"]["kind"]
+            if kind != "pgd" or name == method or not set(runs) & set(own):
+                continue
+            within = self.seconds(name) <= TIME_TOLERANCE * self.seconds(method)
+            if within if equal_time else self.epochs(name) == self.epochs(method):
+                rates = [run["accuracy"][WORST] for run in runs.values()]
+                found[name] = sum(rates) / len(rates)
+        return max(found, key=lambda name: found[name]) if found else None
+
+
+def _worst(run: Mapping[str, Any]) -> Any:
+    first, last = run["judged"]["images"]
+    return unpack(run["correct"][WORST], last - first)
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row a method: means over its runs, and differences to adversarial training.
+
+    Accuracies are in per cent; `flatness` is the mean local flatness; `core seconds` the training
+    time on one core; `against AT` the paired difference in worst-case points to the better PGD
+    adversarial training with as many epochs, with its 95 % interval; `at equal time` the same to
+    the best one that takes no longer; `masking` the runs whose masking report has no failed check.
+    """
+    rows: list[dict[str, Any]] = []
+    for method in results.methods:
+        runs = list(results.of(method).values())
+        kind = runs[0]["settings"]["kind"]
+        accuracy = pd.DataFrame([run["accuracy"] for run in runs]).mean()
+        row: dict[str, Any] = {
+            "method": method,
+            "runs": len(runs),
+            "epochs": results.epochs(method),
+            **{name: f"{100 * value:.1f}" for name, value in accuracy.items()},
+            "flatness": f"{sum(run['flatness']['mean'] for run in runs) / len(runs):.3g}",
+            "core seconds": f"{results.seconds(method):.0f}",
+        }
+        for column, equal_time in (("against AT", False), ("at equal time", True)):
+            other = None if kind == "pgd" else results.baseline(method, equal_time=equal_time)
+            row[column] = "" if other is None else _shown(results.difference(method, other))
+        if results.comparison.masking_images:
+            row["masking"] = _masking(runs)
+        rows.append(row)
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
+
+
+def _shown(difference: Difference) -> str:
+    return (
+        f"{difference.mean:+.1f} ({difference.low:+.1f} to {difference.high:+.1f}) "
+        f"{difference.verdict}"
+    )
+
+
+def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many reports have no failed check."""
+    reports = [run.get("masking", {}) for run in runs]
+    passed = [
+        bool(r) and all(isinstance(c, dict) and c["verdict"] != "fail" for c in r.values())
+        for r in reports
+    ]
+    return f"{sum(passed)} of {len(runs)} pass"
+
+
+def heading(results: Results) -> str:
+    """What was trained and judged, in one line."""
+    c, runs = results.comparison, results.runs
+    first, last = runs[0]["judged"]["images"]
+    data = runs[0]["data"]
+    return (
+        f"{c.title or c.name}: {c.model} on {data['name']} ({data['train']} training images), eps "
+        f"{c.eps:g}, norm {c.norm}; judged on {c.part} images {first} to {last - 1}; "
+        f"{len(runs)} of {results.planned} runs"
+    )
+
+
+def to_markdown(results: Results) -> str:
+    """The heading and the table in Markdown."""
+    shown = table(results).to_markdown(index=False, disable_numparse=True)
+    return f"**{heading(results)}**\n\n{shown}\n"
+
+
+def to_latex(results: Results) -> str:
+    """The table as a LaTeX tabular (package booktabs), the heading as a comment."""
+    from tabulate import tabulate
+
+    frame = table(results)
+    body = tabulate(
+        frame.values.tolist(),
+        list(frame.columns),
+        tablefmt="latex_booktabs",
+        disable_numparse=True,
+    )
+    return f"% {heading(results)}\n{body}\n"

@@ -1,0 +1,96 @@
+"""Variants of the LFR penalty, to find out what its gain is made of; see docs/what-the-gain-is.md.
+
+They are no options of the package: each differs from `LocalFlatness` in one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
+from art_lfr.geometry import dual_vector
+from art_lfr.penalties import LocalFlatness, LossView, Part
+
+
+@dataclass(frozen=True)
+class Variant(LocalFlatness):
+    """LFR with one thing changed.
+
+    Attributes:
+        inner: Estimator of the ascent; None: as the settings say.
+        outer: Estimator of the penalty; None: as the settings say.
+        ends: Where x' + h s and x' - h s are projected: "free", "box", or "ball" (and box).
+        sides: "both": (l(x'+hs) - l(x'-hs)) / 2h; "plus": (l(x'+hs) - l(x')) / h;
+            "only plus": l(x'+hs) / 2h, the penalty without what is subtracted.
+        clamp: Negative values of the penalty count as 0.
+        random_start: The ascent starts at a random point of the ball.
+    """
+
+    inner: str | None = None
+    outer: str | None = None
+    ends: str = "free"
+    sides: str = "both"
+    clamp: bool = False
+    random_start: bool = False
+
+    def search(
+        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, LeastFlatPoint]:
+        """x, and the least flat point by this variant's ascent."""
+        settings = view.settings
+        if self.inner is not None:
+            settings = replace(settings, estimator=self.inner)
+        start = view.ball.random_point if self.random_start else view.ball.start_point
+        return x, find_least_flat_point(
+            view.model,
+            view.criterion,
+            x,
+            y,
+            ball=view.ball,
+            settings=settings,
+            start=start(x, generator),
+        )
+
+    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+        """The penalty by this variant's difference."""
+        x, least_flat = found
+        if self.outer is not None:
+            view = replace(view, settings=replace(view.settings, estimator=self.outer))
+        if view.settings.estimator == "exact":
+            yield from super().parts(view, x, y, least_flat)
+            return
+        point, h = least_flat.point, view.settings.resolved_radius
+        gradient = view.gradient(point, y) if view.differs else least_flat.gradient
+        shift = h * dual_vector(gradient, view.settings.p)
+        upper = view.losses(self._end(view, point + shift, x), y)
+        if self.sides == "only plus":
+            yield Part(1 / (2 * h), upper)
+            return
+        lower_end = point if self.sides == "plus" else self._end(view, point - shift, x)
+        lower = view.losses(lower_end, y)
+        width = h if self.sides == "plus" else 2 * h
+        difference = upper - lower
+        if self.clamp:
+            difference = difference.clamp_min(0.0)
+        yield Part(1 / width, difference)
+
+    def _end(self, view: LossView, end: Tensor, x: Tensor) -> Tensor:
+        if self.ends == "box":
+            return view.box.clip(end)
+        return view.ball.project(end, x) if self.ends == "ball" else end
+
+
+EXACT_INNER = Variant(inner="exact", outer="finite-difference")
+EXACT_OUTER = Variant(inner="finite-difference", outer="exact")
+IN_BOX = Variant(ends="box")
+IN_BALL = Variant(ends="ball")
+CLAMPED = Variant(clamp=True)
+ONE_SIDED = Variant(sides="plus")
+ONLY_PLUS = Variant(sides="only plus")
+RANDOM_START = Variant(random_start=True)
+BALL_ONLY_PLUS = Variant(ends="ball", sides="only plus")

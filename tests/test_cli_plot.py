@@ -1,0 +1,146 @@
+"""`art-lfr plot`, end to end on a tiny network."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from art_lfr.cli import app, main
+from art_lfr.evaluation.curves import accuracy_curve
+from art_lfr.plots import gradient_maps, vulnerability
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+FACTORY = """
+import torch
+
+def make():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+"""
+
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A current directory with a factory, two files of weights and a small .npz file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.delitem(sys.modules, "nets_to_draw", raising=False)
+    (tmp_path / "nets_to_draw.py").write_text(FACTORY)
+    generator = np.random.default_rng(0)
+    x = generator.random((12, 6, 6)).astype(np.float32)
+    y = generator.integers(0, 3, 12)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+    for name in ("one", "two"):
+        torch.save(network().state_dict(), tmp_path / f"{name}.pt")
+    return tmp_path
+
+
+TINY = ["--model", "nets_to_draw:make", "--data", "mine.npz", "--weights", "one.pt"]
+QUICK = ["--steps", "2", "--restarts", "1", "--attacks", "PGD-40", "--points", "3"]
+
+
+def loaded(folder, name):
+    model = network()
+    model.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True))
+    data = np.load(folder / "mine.npz")
+    return model, torch.from_numpy(data["x_test"][:, None]), torch.from_numpy(data["y_test"])
+
+
+def test_flatness(folder, capsys):
+    files = ["--output", "a.png", "--numbers", "a.csv"]
+    assert main(["plot", "flatness", *TINY, *QUICK, *files, "--compare", "second=two.pt"]) == 0
+    output = capsys.readouterr().out
+    assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    table = pandas.read_csv(folder / "a.csv")
+    assert table.network.tolist() == ["one"] * 8 + ["second"] * 8
+    expected = vulnerability(*loaded(folder, "two"), eps=0.1, steps=2, restarts=1)
+    np.testing.assert_allclose(table.vulnerability[8:], expected.vulnerability, rtol=1e-6)
+    np.testing.assert_allclose(table.flatness[8:], expected.flatness, rtol=1e-6)
+    assert f"{expected.vulnerability.mean():.4g}" in output
+    assert "bound violated" in output
+    assert "Numbers: a.csv" in output
+    assert max(map(len, output.splitlines())) <= 80
+    assert not list(folder.glob(".*partial"))
+
+
+def test_gradients(folder, capsys):
+    files = ["--output", "a.svg", "--numbers", "a.json", "--images", "5", "--name", "mine"]
+    assert main(["plot", "gradients", *TINY, *files]) == 0
+    records = json.loads((folder / "a.json").read_text())
+    assert [record["network"] for record in records] == ["mine"] * 5
+    model, x, y = loaded(folder, "one")
+    expected = gradient_maps(model, x[:5], y[:5]).sparsity
+    np.testing.assert_allclose([record["sparsity"] for record in records], expected, rtol=1e-6)
+    assert (folder / "a.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_surface(folder):
+    files = ["--output", "a.pdf", "--numbers", "a.csv"]
+    assert main(["plot", "surface", *TINY, *QUICK, *files, "--norm", "2"]) == 0
+    assert (folder / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert len(pandas.read_csv(folder / "a.csv")) == 2 * 3 * 3
+
+
+def test_curve(folder):
+    files = ["--output", "a.png", "--numbers", "a.csv"]
+    arguments = ["plot", "curve", *TINY, *QUICK, *files, "--eps", "0.03"]
+    assert main(arguments) == 0
+    table = pandas.read_csv(folder / "a.csv")
+    np.testing.assert_allclose(table.eps, [0, 0.01, 0.02, 0.03])
+    expected = accuracy_curve(
+        *loaded(folder, "one"), eps=[0.01, 0.02, 0.03], attacks=["PGD-40"]
+    ).to_frame()
+    assert table.accuracy.tolist() == expected.accuracy.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["surfaces", *TINY], "KIND is 'surfaces'"),
+        (["flatness", *TINY, "--output", "a.jpg"], "--output is 'a.jpg'; allowed: a name ending"),
+        (["flatness", *TINY, "--output", "no/a.png"], "a file in a writable directory"),
+        (["flatness", *TINY, "--numbers", "a.txt"], "--numbers is 'a.txt'"),
+        (["flatness", *TINY, "--images", "0"], "--images is 0"),
+        (["surface", *TINY, "--points", "1"], "--points is 1"),
+        (["flatness", *TINY, "--eps", "0"], "eps is 0.0"),
+        (["curve", *TINY, "--eps", "-1"], "--eps is -1.0"),
+        (["flatness", *TINY, "--norm", "3"], "norm is '3'"),
+        (["flatness", *TINY, "--compare", "two.pt"], "--compare is 'two.pt'; allowed: NAME="),
+        (["flatness", *TINY, "--compare", "one=two.pt"], "a name given twice"),
+        (["flatness", *TINY, "--compare", "b=three.pt"], "three.pt"),
+        (["flatness"], "--weights is missing"),
+    ],
+)
+def test_bad_usage_is_one_line_and_writes_nothing(folder, capsys, arguments, words):
+    before = sorted(path.name for path in folder.iterdir())
+    assert main(["plot", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    after = sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+    assert after == before
+
+
+def test_missing_matplotlib_is_said_before_any_work(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["plot", "flatness", *TINY]) == 2
+    assert 'pip install "art-lfr[plots]"' in capsys.readouterr().err
+
+
+def test_help():
+    result = CliRunner().invoke(app, ["plot", "--help"], env={"COLUMNS": "80"})
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+    assert result.exit_code == 0
+    for word in ("art-lfr plot", "Example", "--compare", "--numbers", "KIND"):
+        assert word in plain
+    assert max(map(len, plain.splitlines())) <= 80

@@ -1,0 +1,207 @@
+"""Each penalty against its formula, written here with plain autograd on a smooth network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from art_lfr import lfr_loss
+from art_lfr.criterion import Criterion
+from art_lfr.geometry import Ball, Box
+from art_lfr.penalties import (
+    PENALTIES,
+    Cure,
+    GradAlign,
+    InputGradient,
+    LocalFlatness,
+    LocalLinearity,
+    LossView,
+    Part,
+    Penalty,
+    penalty_for,
+)
+from art_lfr.settings import LFRSettings
+
+EPS = 0.1
+Problem: TypeAlias = "tuple[nn.Module, Tensor, Tensor]"
+
+
+@pytest.fixture
+def problem() -> Problem:
+    """A smooth network in float64, whose every derivative exists, with inputs inside the box."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator).double())
+    x = 0.3 + 0.4 * torch.rand(5, 1, 2, 3, generator=generator).double()
+    return network, x, torch.tensor([0, 1, 2, 0, 1])
+
+
+def losses(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(network(x), y, reduction="none")
+
+
+def slope(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """grad_x of each sample's loss, flat, with a graph."""
+    x = x.detach().requires_grad_(True)
+    (g,) = torch.autograd.grad(losses(network, x, y).sum(), x, create_graph=True)
+    return g.flatten(1)
+
+
+def weight_gradient(network: nn.Module, value: Tensor) -> Tensor:
+    parameters = list(network.parameters())
+    found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def check_same(network: nn.Module, found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Values per sample, and the gradient in the weights of their sum."""
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        weight_gradient(network, found.sum()),
+        weight_gradient(network, expected.sum()),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+@pytest.mark.parametrize(("norm", "q"), [(math.inf, 1), (2, 2), (1, math.inf)])
+@pytest.mark.parametrize("estimator", ["exact", "finite-difference"])
+def test_input_gradient_is_the_dual_norm_at_x(
+    problem: Problem, norm: float, q: float, estimator: str
+) -> None:
+    network, x, y = problem
+    settings = LFRSettings(eps=EPS, norm=norm, estimator=estimator, radius=1e-5)
+    found = InputGradient().values(network, x, y, settings=settings)
+    expected = torch.linalg.vector_norm(slope(network, x, y), ord=q, dim=1)
+    check_same(network, found, expected, 1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "finite-difference"])
+def test_local_flatness_is_the_dual_norm_at_the_point_found(
+    problem: Problem, estimator: str
+) -> None:
+    network, x, y = problem
+    settings = LFRSettings(eps=EPS, estimator=estimator, radius=1e-5)
+    view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
+    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    found = LocalFlatness().values(network, x, y, settings=settings)
+    check_same(network, found, slope(network, point, y).abs().sum(dim=1), 1e-6)
+    assert (found > InputGradient().values(network, x, y, settings=settings)).all()
+
+
+def test_cure_is_the_squared_change_of_the_gradient(problem: Problem) -> None:
+    network, x, y = problem
+    h = 0.05
+    found = Cure().values(network, x, y, settings=LFRSettings(eps=EPS, radius=h))
+    g = slope(network, x, y)
+    z = g.detach().sign() / math.sqrt(6)
+    moved = slope(network, x + h * z.reshape(x.shape), y)
+    check_same(network, found, ((moved - g) ** 2).sum(dim=1), 1e-9)
+
+
+def test_cure_of_a_linear_loss_is_zero() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    x, y = torch.rand(3, 4).double(), torch.tensor([0, 1, 1])
+    found = Cure().values(
+        network,
+        x,
+        y,
+        settings=LFRSettings(eps=EPS),
+        loss=lambda outputs, labels: outputs.gather(1, labels[:, None])[:, 0],
+    )
+    assert found.abs().max() < 1e-20
+
+
+def test_llr_is_gap_and_slope_at_the_worst_point(problem: Problem) -> None:
+    network, x, y = problem
+    settings = LFRSettings(eps=EPS, steps=8)
+    penalty = LocalLinearity(mu=0.5)
+    view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
+    point = penalty.search(view, x, y, torch.Generator().manual_seed(0))
+    found = penalty.values(network, x, y, settings=settings)
+    linear = ((point - x).flatten(1) * slope(network, x, y)).sum(dim=1)
+    gap = (losses(network, point, y) - losses(network, x, y) - linear).abs()
+    check_same(network, found, gap + 0.5 * linear.abs(), 1e-9)
+
+
+def test_llr_search_beats_random_points_of_the_ball(problem: Problem) -> None:
+    network, x, y = problem
+    settings = LFRSettings(eps=EPS, steps=10)
+    box = Box.from_bounds((0.0, 1.0), x)
+    view = LossView(network, Criterion(None), box, settings)
+    generator = torch.Generator().manual_seed(0)
+    point = LocalLinearity().search(view, x, y, generator)
+    ball = Ball(EPS, math.inf, box)
+
+    def gap(at: Tensor) -> Tensor:
+        linear = ((at - x).flatten(1) * slope(network, x, y)).sum(dim=1)
+        return (losses(network, at, y) - losses(network, x, y) - linear).abs().detach()
+
+    assert ((point - x).abs() <= EPS + 1e-9).all()
+    drawn = torch.stack([gap(ball.random_point(x, generator)) for _ in range(50)])
+    assert (gap(point) >= drawn.quantile(0.95, dim=0)).all()
+
+
+def test_gradalign_is_one_minus_the_cosine(problem: Problem) -> None:
+    network, x, y = problem
+    settings = LFRSettings(eps=EPS)
+    box = Box.from_bounds((0.0, 1.0), x)
+    noisy = Ball(EPS, math.inf, box).random_point(x, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    found = GradAlign().values(network, x, y, settings=settings, generator=generator)
+    a, b = slope(network, x, y), slope(network, noisy, y)
+    expected = 1 - (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
+    check_same(network, found, expected, 1e-9)
+
+
+def test_gradalign_of_a_constant_loss_is_zero_with_finite_gradients() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    nn.init.zeros_(network[1].weight)
+    x, y = torch.rand(2, 4), torch.tensor([0, 1])
+    found = GradAlign().values(network, x, y, settings=LFRSettings(eps=EPS))
+    found.sum().backward()
+    assert (found == 0).all()
+    assert torch.isfinite(network[1].weight.grad).all()
+
+
+@pytest.mark.parametrize("name", sorted(PENALTIES))
+def test_loss_takes_every_penalty_and_adds_it_with_its_weight(problem: Problem, name: str) -> None:
+    network, x, y = problem
+    terms = lfr_loss(network, x, y, eps=EPS, lam=0.7, penalty=name)
+    values = PENALTIES[name].values(network, x, y, settings=LFRSettings(eps=EPS, lam=0.7))
+    torch.testing.assert_close(terms.flatness, values.mean(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(terms.total, terms.clean + 0.7 * terms.flatness)
+
+
+class SquaredLogits(Penalty):
+    """A penalty that looks at no ball at all."""
+
+    def parts(self, view: LossView, x: Tensor, y: Tensor, found: object) -> Iterator[Part]:
+        yield Part(1.0, view.model(x).square().sum(dim=1))
+
+
+def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
+    network, x, y = problem
+    terms = lfr_loss(network, x, y, eps=EPS, lam=2.0, penalty=SquaredLogits())
+    torch.testing.assert_close(terms.flatness, network(x).square().sum(dim=1).mean())
+
+
+def test_names_and_weights_are_checked() -> None:
+    with pytest.raises(ValueError, match="penalty is 'lrf'"):
+        penalty_for("lrf", 0.1)
+    with pytest.raises(TypeError, match="penalty is 3"):
+        penalty_for(3, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lam is None with penalty 'cure'"):
+        penalty_for("cure", None)
+    with pytest.raises(ValueError, match="mu is -1"):
+        LocalLinearity(mu=-1)
+    assert penalty_for("input-gradient", None) == InputGradient()

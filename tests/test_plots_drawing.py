@@ -1,0 +1,152 @@
+"""The figures show the numbers they were given."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+from art_lfr.plots import (
+    gradient_maps,
+    gradients_figure,
+    loss_surface,
+    save_figure,
+    surface_figure,
+    vulnerability,
+    vulnerability_figure,
+)
+from art_lfr.plots.style import new_figure
+from art_lfr.plots.vulnerability import Vulnerability
+
+EPS = 0.1
+
+
+@pytest.fixture
+def networks():
+    torch.manual_seed(0)
+    return {name: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)) for name in ("first", "second")}
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(3, 3, 8, 8, generator=generator), torch.tensor([0, 1, 2])
+
+
+def result(vulnerable, flatness, **changes):
+    count = len(flatness)
+    return Vulnerability(
+        **{
+            "eps": EPS,
+            "norm": "2",
+            "labels": np.zeros(count, dtype=int),
+            "loss": np.zeros(count),
+            "vulnerability": np.array(vulnerable),
+            "flatness": np.array(flatness),
+            **changes,
+        }
+    )
+
+
+def test_vulnerability_figure(tmp_path):
+    honest = result([0.05, 0.1], [1.0, 2.0])
+    broken = result([0.5, 0.1, 0.0], [1.0, 2.0, 3.0])
+    figure = vulnerability_figure({"honest": honest, "broken": broken})
+    first, second = figure.axes
+    assert first.get_title().startswith("honest")
+    points, line = first.lines
+    assert list(points.get_xdata()) == [1, 2]
+    assert list(points.get_ydata()) == [0.05, 0.1]
+    np.testing.assert_allclose(line.get_ydata(), EPS * np.array(line.get_xdata()))
+    labels = [text.get_text() for text in second.get_legend().get_texts()]
+    assert labels[:2] == ["samples: 2", "above the bound: 1"]
+    above = second.lines[1]
+    assert (list(above.get_xdata()), list(above.get_ydata())) == ([1.0], [0.5])
+    # What a logarithmic axis cannot show lies on its edge.
+    assert second.lines[0].get_ydata()[1] == second.get_ylim()[0] > 0
+    assert first.get_xlim() == second.get_xlim()
+    save_figure(figure, tmp_path / "figure.png")
+
+
+def test_results_that_cannot_be_compared():
+    with pytest.raises(ValueError, match="results is empty"):
+        vulnerability_figure({})
+    pair = {"a": result([0.1], [1.0]), "b": result([0.1], [1.0], eps=0.2)}
+    with pytest.raises(ValueError, match=r"results\['b'\] differs .* the same eps and norm"):
+        vulnerability_figure(pair)
+
+
+def test_more_networks_than_columns():
+    results = {f"n{i}": result([0.1, 0.2], [1.0, 2.0]) for i in range(6)}
+    figure = vulnerability_figure(results)
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 6 + [False] * 2
+
+
+def test_surface_figure(networks, data, tmp_path):
+    x, y = data
+    results = {
+        name: loss_surface(net, x[:2], y[:2], eps=EPS, points=5, steps=2)
+        for name, net in networks.items()
+    }
+    figure = surface_figure(results)
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{name}, sample {i} (label {i - 1})" for i in (1, 2) for name in networks
+    ]
+    for row in (figure.axes[:2], figure.axes[2:]):
+        assert row[0].get_zlim() == row[1].get_zlim()
+    # The triangle lies on (1, 0), at the adversarial loss.
+    marked = [line.get_data_3d() for line in figure.axes[3].lines]
+    np.testing.assert_allclose(np.ravel(marked[0]), [0, 0, results["second"].clean[1]])
+    np.testing.assert_allclose(np.ravel(marked[1]), [1, 0, results["second"].adversarial[1]])
+    save_figure(figure, tmp_path / "figure.png")
+    other = loss_surface(networks["first"], x[1:], y[1:], eps=EPS, points=5, steps=2)
+    with pytest.raises(ValueError, match="the same eps, norm, samples and points"):
+        surface_figure({**results, "other": other})
+
+
+def test_gradients_figure(networks, data, tmp_path):
+    x, y = data
+    results = {name: gradient_maps(net, x, y) for name, net in networks.items()}
+    figure = gradients_figure(results, shown=2)
+    assert len(figure.axes) == 2 * 3
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), x[0].permute(1, 2, 0))
+    shown = figure.axes[5].images[0].get_array()
+    np.testing.assert_allclose(shown, results["second"].gradients[1].sum(axis=0))
+    title = figure.axes[5].get_title()
+    assert f"alignment {results['second'].alignment[1]:.2f}" in title
+    assert f"sparsity {results['second'].sparsity[1]:.2f}" in title
+    mean = results["first"].sparsity.mean()
+    assert f"mean sparsity {mean:.2f}\n(3 samples)" in figure.axes[1].get_title()
+    save_figure(figure, tmp_path / "figure.png")
+    flat = gradient_maps(networks["first"], x.flatten(1), y)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 192\); allowed: images"):
+        gradients_figure({"flat": flat})
+    with pytest.raises(ValueError, match="the same samples"):
+        gradients_figure({**results, "third": gradient_maps(networks["first"], x[:2], y[:2])})
+
+
+@pytest.mark.parametrize(
+    ("ending", "head"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")]
+)
+def test_saved_figures(tmp_path, ending, head):
+    contents = []
+    for name in ("a", "b"):
+        figure = new_figure(2, 2)
+        figure.subplots().plot([0, 1], [0, 1])
+        save_figure(figure, tmp_path / (name + ending))
+        contents.append((tmp_path / (name + ending)).read_bytes())
+    assert contents[0].startswith(head)
+    assert contents[0] == contents[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a" + ending, "b" + ending]
+    with pytest.raises(ValueError, match=r"ending in \.png or \.pdf or \.svg"):
+        save_figure(figure, tmp_path / "figure.jpg")
+
+
+def test_missing_matplotlib_names_the_mend(monkeypatch, networks, data):
+    found = vulnerability(networks["first"], *data, eps=EPS, steps=1, restarts=1)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "art-lfr\[plots\]"'):
+        vulnerability_figure({"first": found})
