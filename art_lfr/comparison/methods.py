@@ -53,6 +53,21 @@ class WholeNetwork(nn.Module):
 
 def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
     """ART's classifier around a network, with the optimizer of the run."""
+    s = run.settings
+    return _wrapped(
+        model, x, classes, lr=s["lr"], momentum=MOMENTUM, weight_decay=s["weight_decay"]
+    )
+
+
+def _wrapped(
+    model: nn.Module,
+    x: Array,
+    classes: int,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> PyTorchClassifier:
     # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
     network = WholeNetwork(model).to(memory_format=torch.channels_last)
     return PyTorchClassifier(
@@ -61,10 +76,7 @@ def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTor
         x.shape[1:],
         classes,
         optimizer=torch.optim.SGD(
-            model.parameters(),
-            lr=run.settings["lr"],
-            momentum=MOMENTUM,
-            weight_decay=run.settings["weight_decay"],
+            network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
         ),
         clip_values=(0.0, 1.0),
     )
@@ -132,7 +144,8 @@ def art_epochs(
             classifier, _attack(run, classifier), beta=s.get("beta", 6.0)
         )
     elif kind == "awp":
-        proxy = make_classifier(make(), run, x, classifier.nb_classes)
+        # As its authors: a step of 0.01 without momentum, of which only the direction counts.
+        proxy = _wrapped(make(), x, classifier.nb_classes, lr=0.01)
         trainer = AdversarialTrainerAWPPyTorch(
             classifier,
             proxy,

@@ -14,7 +14,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lfr.averaging import copied_state, put_state, tensors_of
-from art_lfr.checkpoint import load_safely, to_plain
+from art_lfr.checkpoint import load_run, load_safely, to_plain
 from art_lfr.comparison.methods import art_epochs, lfr_trainer, make_classifier, one_cycle
 from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
@@ -86,7 +86,7 @@ def _train_lfr(
 ) -> None:
     trainer = lfr_trainer(run, classifier)
     last = directory / "last.pt"
-    times.cut(int(load_safely(last)["epoch"]) if last.exists() else 0)
+    times.cut(len(load_run(last)["history"]) if last.exists() else 0)
 
     def end(record: dict[str, float]) -> None:
         times.tick(int(record["epoch"]))

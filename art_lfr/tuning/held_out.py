@@ -1,0 +1,61 @@
+"""Training images parted into those that a trial trains on and those that judge it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from art_lfr.arguments import check_integer
+from art_lfr.tuning.results import Array
+
+MOST = 1000
+
+
+class Data(NamedTuple):
+    """What is trained on (`x`, `y`), and what is judged on (`x_held`, `y_held`)."""
+
+    x: Array
+    y: Array
+    x_held: Array
+    y_held: Array
+
+
+def usual_count(images: int) -> int:
+    """How many of so many training images are held out where nothing is said: a fifth, or 1,000."""
+    return max(1, min(MOST, images // 5))
+
+
+def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Data:
+    """Hold out the last images of (x, y), as many as said, or take a validation set as it is.
+
+    Raises ValueError where no image is left to train on, and for held-out labels that show that
+    the data is sorted by label.
+    """
+    if isinstance(held_out, tuple | list):
+        if len(held_out) != 2:
+            raise TypeError(f"held_out has {len(held_out)} parts; allowed: (x, y), or a number")
+        data = Data(x, y, *held_out)
+    else:
+        count = usual_count(len(x)) if held_out is None else held_out
+        check_integer("held_out", count, low=1)
+        if count >= len(x):
+            raise ValueError(
+                f"held_out is {count} of {len(x)} images; allowed: at most {len(x) - 1}, or (x, y)"
+            )
+        first = len(x) - count
+        data = Data(x[:first], y[:first], x[first:], y[first:])
+    trained, held = _classes(data.y), _classes(data.y_held)
+    if not held <= trained or (len(held) == 1 < len(trained) and len(data.y_held) >= 10):
+        raise ValueError(
+            f"held_out has images of {len(held)} class(es), the training images of {len(trained)}: "
+            "is y sorted? Allowed: data in random order, with every held-out class trained on"
+        )
+    return data
+
+
+def _classes(y: Array) -> set[int]:
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    return {int(label) for label in np.unique(labels)}

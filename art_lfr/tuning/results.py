@@ -1,0 +1,209 @@
+"""What tuning found: one trial for each setting tried, and the one it proposes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from art_lfr.comparison.intervals import Difference, paired_difference
+from art_lfr.evaluation.results import wilson_interval
+from art_lfr.tuning.candidates import Candidate
+
+if TYPE_CHECKING:
+    import pandas
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training with one setting, judged on the held-out images.
+
+    `clean` and `robust` (N,) say which images are right without an attack, and in the worst case
+    of all attacks. `seconds` are those of training and judging together. `problem` says why a
+    training failed; such a trial has no image right.
+    """
+
+    candidate: Candidate
+    clean: Array
+    robust: Array
+    seconds: float
+    problem: str = ""
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The share of held-out images that are right without an attack."""
+        return float(self.clean.mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of held-out images that are right in the worst case."""
+        return float(self.robust.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of `robust_accuracy`."""
+        return wilson_interval(int(self.robust.sum()), len(self.robust))
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """The trials in the order of the list, the default first, and the setting to train with.
+
+    `eps` is in raw input units; `minutes` and `clean_floor` are what was asked for; `settings`
+    are those that all trials share; `not_tried` had no time left.
+    """
+
+    eps: float
+    norm: str
+    max_iter: int
+    clean_floor: float | None
+    minutes: float
+    trials: tuple[Trial, ...]
+    not_tried: tuple[Candidate, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default(self) -> Trial:
+        """The trial of the package's own defaults."""
+        return self.trials[0]
+
+    @cached_property
+    def eligible(self) -> tuple[Trial, ...]:
+        """The trials whose clean accuracy is at least the floor."""
+        floor = self.clean_floor or 0.0
+        return tuple(t for t in self.trials if not t.problem and t.clean_accuracy >= floor)
+
+    @property
+    def reaches_floor(self) -> bool:
+        """Whether any trial has the clean accuracy that was asked for."""
+        return bool(self.eligible)
+
+    def against_default(self, trial: Trial) -> Difference:
+        """Its worst-case accuracy less the default's, in points, image by image."""
+        return paired_difference([trial.robust], [self.default.robust], [0])
+
+    @cached_property
+    def proposal(self) -> Trial:
+        """The highest worst-case accuracy at or above the floor; the earlier one of equals.
+
+        The default where it reaches the floor and nothing is ahead of it by more than the noise
+        (the 95 % interval of the paired difference lies above 0). Where nothing reaches the
+        floor, the highest clean accuracy.
+        """
+        if not self.eligible:
+            return max(self.trials, key=lambda t: (t.clean_accuracy, t.robust_accuracy))
+        chosen = self.eligible
+        if self.default in chosen:
+            ahead = tuple(t for t in chosen if self.against_default(t).low > 0)
+            chosen = ahead or (self.default,)
+        return max(chosen, key=lambda t: t.robust_accuracy)
+
+    @property
+    def lam(self) -> float:
+        """The proposed weight of the penalty, raw input units."""
+        return self.proposal.candidate.lengths(self.eps, self.max_iter)["lam"]
+
+    @property
+    def radius(self) -> float:
+        """The proposed finite-difference radius, raw input units."""
+        return self.proposal.candidate.lengths(self.eps, self.max_iter)["radius"]
+
+    @property
+    def eps_step(self) -> float:
+        """The proposed length of an ascent step, raw input units."""
+        return self.proposal.candidate.lengths(self.eps, self.max_iter)["eps_step"]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all trials, those of earlier calls that were taken over included."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def overrun(self) -> float:
+        """Seconds beyond the budget; 0 where it was kept."""
+        return max(0.0, self.seconds - 60 * self.minutes)
+
+    @property
+    def reason(self) -> str:
+        """Why this setting is proposed, in one sentence."""
+        best, others = self.proposal, len(self.eligible) - 1
+        if not self.eligible:
+            return (
+                f"no setting tried reaches a clean accuracy of {100 * (self.clean_floor or 0):g} "
+                f"%: this one comes closest, with {100 * best.clean_accuracy:.1f} %"
+            )
+        if best is self.default:
+            if others == 0:
+                return "the default: no other setting was tried, or none reaches the floor"
+            return f"the default: none of {others} other settings beats it by more than the noise"
+        if self.default not in self.eligible:
+            return "the highest worst case at or above the floor, which the default does not reach"
+        d = self.against_default(best)
+        return (
+            f"{d.mean:+.1f} points against the default (95 % interval {d.low:+.1f} to {d.high:+.1f})"
+        )
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row a trial: lengths in raw units and multiples of eps, accuracies as shares.
+
+        `against_default`, with its interval, is in points.
+        """
+        import pandas
+
+        rows = []
+        for trial in self.trials:
+            low, high = trial.interval
+            d = self.against_default(trial)
+            rows.append(
+                {
+                    **trial.candidate.lengths(self.eps, self.max_iter),
+                    **{f"{name}_multiple": value for name, value in vars(trial.candidate).items()},
+                    "clean_accuracy": trial.clean_accuracy,
+                    "robust_accuracy": trial.robust_accuracy,
+                    "low": low,
+                    "high": high,
+                    "against_default": d.mean,
+                    "against_default_low": d.low,
+                    "against_default_high": d.high,
+                    "seconds": trial.seconds,
+                    "problem": trial.problem,
+                    "proposed": trial is self.proposal,
+                }
+            )
+        frame: pandas.DataFrame = pandas.DataFrame(rows)
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values per image, as JSON types."""
+        return {
+            "proposal": {
+                **self.proposal.candidate.lengths(self.eps, self.max_iter),
+                "multiples": dict(vars(self.proposal.candidate)),
+                "reason": self.reason,
+                "reaches_floor": self.reaches_floor,
+            },
+            **{name: getattr(self, name) for name in ("eps", "norm", "max_iter", "clean_floor")},
+            "settings": dict(self.settings),
+            "minutes": self.minutes,
+            "seconds": self.seconds,
+            "overrun_seconds": self.overrun,
+            "held_out": len(self.default.clean),
+            "trials": self.to_frame().to_dict(orient="records"),
+            "not_tried": [dict(vars(candidate)) for candidate in self.not_tried],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False, default=np.ndarray.item) + "\n"
+
+    def __str__(self) -> str:
+        from art_lfr.tuning.printing import text
+
+        return text(self)

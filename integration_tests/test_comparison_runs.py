@@ -1,0 +1,167 @@
+"""A comparison from its plan to its tables: every kind trains, and a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from art_lfr.cli.app import main
+from art_lfr.cli.inputs import load_model
+from art_lfr.comparison import training
+from art_lfr.comparison.data import load_split
+from art_lfr.comparison.plan import KINDS, Comparison, read_plan
+from art_lfr.comparison.runner import run_all, run_one
+
+PLAN: dict[str, Any] = {
+    "name": "tiny",
+    "data": "digits",
+    "model": "digits-cnn",
+    "eps": 0.1,
+    "epochs": 2,
+    "batch_size": 32,
+    "train": 64,
+    "validation": 30,
+    "part": "validation",
+    "attacks": ["PGD-40"],
+    "methods": [{"name": kind, "kind": kind} for kind in sorted(KINDS)],
+}
+METHODS = {m["name"]: m for m in PLAN["methods"]}
+for _name in ("pgd", "trades", "awp", "lfr"):
+    METHODS[_name]["steps"] = 2
+
+
+def make(name: str, seed: int, classes: int) -> nn.Module:
+    return load_model(name, None, seed, classes)
+
+
+def plan(tmp_path: Path, **changes: Any) -> Comparison:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return read_plan(path)[0]
+
+
+def results(directory: Path) -> dict[str, Any]:
+    found = [json.loads(path.read_text()) for path in (directory / "tiny").glob("*.json")]
+    return {run["method"]: run for run in found}
+
+
+def trained(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        path.parent.name: torch.load(path, weights_only=True)
+        for path in directory.glob("trainings/*/weights.pt")
+    }
+
+
+def test_every_kind_trains_and_is_judged_once(tmp_path: Path) -> None:
+    comparison = plan(tmp_path)
+    lines: list[str] = []
+    run_all(comparison, tmp_path, factory=make, tell=lines.append)
+    found = results(tmp_path)
+    assert set(found) == set(KINDS)
+    for run in found.values():
+        assert run["times"][-1]["epoch"] == 2
+        assert run["times"][-1]["cpu_seconds"] > 0
+        assert set(run["accuracy"]) == {"clean", "PGD-40", "worst case"}
+        assert run["data"]["train"] == 64
+        assert run["judged"] == {"part": "validation", "images": [0, 30]}
+    # All start from the same weights and none ends where another does.
+    ends = [torch.cat([v.flatten() for v in w.values()]) for w in trained(tmp_path).values()]
+    assert len(ends) == len(KINDS)
+    assert all(not torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
+    run_all(comparison, tmp_path, factory=make, tell=lines.append)
+    assert lines[-1] == f"tiny: {len(KINDS)} of {len(KINDS)} runs are done"
+
+
+@pytest.mark.parametrize("kind", ["pgd", "trades", "awp", "standard", "lfr"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_killed_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, flip: bool
+) -> None:
+    comparison = plan(tmp_path, methods=[METHODS[kind]], flip=flip, epochs=3)
+    run = next(iter(comparison.runs()))
+    split = load_split(comparison, 0)
+    run_one(run, split, tmp_path / "whole", make)
+
+    ticks = 0
+    tick = training.Times.tick
+
+    def killed(self: training.Times, epoch: int) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 2:
+            raise KeyboardInterrupt
+        tick(self, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Times, "tick", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_one(run, split, tmp_path / "killed", make)
+    assert not (tmp_path / "killed/trainings" / run.training_key / "weights.pt").exists()
+    result = run_one(run, split, tmp_path / "killed", make)
+    assert [t["epoch"] for t in result["times"]] == [1, 2, 3]
+    whole, resumed = (trained(tmp_path / name)[run.training_key] for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_another_judgement_trains_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = [METHODS["standard"]]
+    run_all(plan(tmp_path, methods=methods), tmp_path, factory=make, tell=str)
+
+    def no_training(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("art_lfr.comparison.runner.train", no_training)
+    other = plan(tmp_path, methods=methods, images=[0, 20], masking_images=20)
+    run_all(other, tmp_path, factory=make, tell=str)
+    found = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")]
+    assert sorted(run["judged"]["images"][1] for run in found) == [20, 30]
+
+
+def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:
+    seen: dict[str, list[float]] = {}
+    current = ""
+
+    def record(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        seen.setdefault(current, []).append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        for current in ("pgd", "trades", "lfr"):
+            run_all(plan(tmp_path, methods=[METHODS[current]]), tmp_path, factory=make, tell=str)
+    finally:
+        hook.remove()
+    assert len(set(seen["pgd"])) == 4  # two batches in each of two epochs
+    assert seen["pgd"] == pytest.approx(seen["trades"])
+    assert seen["pgd"] == pytest.approx(seen["lfr"])
+
+
+def test_command_writes_tables_and_snapshots(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.yaml"
+    methods = [METHODS["pgd"], METHODS["lfr"]]
+    path.write_text(yaml.safe_dump({**PLAN, "methods": methods, "snapshots": 1}))
+    output = tmp_path / "out"
+    assert main(["compare", str(path), "--output", str(output)]) == 0
+    printed = capsys.readouterr()
+    assert "against AT" in printed.out
+    assert "2 of 2 runs" in printed.out
+    assert "1/2 pgd, seed 0, split 0: clean" in printed.err
+    runs = json.loads((output / "tiny.json").read_text())
+    assert [s["epoch"] for s in runs[0]["snapshots"]] == [1, 2]
+    assert runs[0]["snapshots"][1]["accuracy"] == runs[0]["accuracy"]
+    assert (output / "tiny.md").read_text() in printed.out
+    assert (output / "tiny.tex").exists()
+    assert main(["compare", str(path), "--names", "other"]) == 2
+    assert "--names is 'other'" in capsys.readouterr().err
+    assert main(["compare", str(path), "--output", str(tmp_path / "x"), "--tables"]) == 0
+    assert "no finished run" in capsys.readouterr().err
