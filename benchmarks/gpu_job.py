@@ -1,0 +1,267 @@
+"""LFR and PGD adversarial training side by side on one device, within a few minutes.
+
+Called by gpu.sh. It uses only the layers of the package that need neither ART nor attack libraries;
+what those would add (AutoAttack) is listed in the result as not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.augmentation import Augmentation, Compose, RandomCrop, random_flip
+from art_lfr.batches import TensorBatches
+from art_lfr.criterion import Criterion
+from art_lfr.data.archive import load_npz
+from art_lfr.files import write_atomically
+from art_lfr.flatness import flatness_values
+from art_lfr.geometry import Ball, Box
+from art_lfr.models import BUILT_IN
+from art_lfr.monitoring import classify, projected_gradient_descent
+from art_lfr.options import TrainingOptions
+from art_lfr.scheduling import Schedule
+from art_lfr.settings import LFRSettings
+from art_lfr.step import Objective
+from art_lfr.training import TrainingLoop
+
+PART_BYTES = 15 * 2**20
+NOT_RUN = ["AutoAttack", "Square", "masking report"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained."""
+
+    model: str
+    eps: float
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    augment: Augmentation | None
+    images: tuple[int, int]
+
+
+JOBS = {
+    "mnist-paper-cnn": Job("paper-cnn", 0.3, 10, 256, 0.05, 0.0, None, (1000, 3000)),
+    "cifar10-preact-resnet-18": Job(
+        "preact-resnet-18",
+        8 / 255,
+        10,
+        256,
+        0.1,
+        5e-4,
+        Compose(RandomCrop(4), random_flip),
+        (0, 2000),
+    ),
+}
+
+
+class Autocast(nn.Module):
+    """A network whose layers run in bfloat16 where the device has it; logits in float32."""
+
+    def __init__(self, network: nn.Module, on: bool) -> None:
+        super().__init__()
+        self.network, self.on = network, on
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.on):
+            logits: Tensor = self.network(x)
+        return logits.float()
+
+
+def train(
+    job: Job, method: str, x: Tensor, y: Tensor, device: torch.device, seconds: float
+) -> tuple[Autocast, dict[str, float]]:
+    """Train for about so many seconds: as many whole epochs as fit, by the time of a few steps."""
+    network = BUILT_IN[job.model](0).to(device, memory_format=torch.channels_last)
+    model = Autocast(network, device.type == "cuda")
+    settings = LFRSettings(eps=job.eps, steps=job.steps, lam=0.0 if method == "pgd" else None)
+    box = Box.from_bounds((0.0, 1.0), x[:1])
+
+    def attack(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        return projected_gradient_descent(
+            model,
+            Criterion(),
+            x,
+            y,
+            ball=Ball(job.eps, settings.p, box),
+            steps=job.steps,
+            step_size=2.5 * job.eps / job.steps,
+            generator=generator,
+        )
+
+    objective = Objective(
+        model, Criterion(), lambda batch: box, attack if method == "pgd" else None
+    )
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=job.lr, momentum=0.9, weight_decay=job.weight_decay
+    )
+    epochs = _epochs_within(objective, optimizer, settings, job, x, y, seconds)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, job.lr, total_steps=epochs * -(-len(x) // job.batch_size) + 1
+    )
+    loop = TrainingLoop(
+        objective,
+        network,
+        optimizer,
+        settings=settings,
+        options=TrainingOptions(
+            warmup_epochs=min(2.0, epochs / 3), augment=job.augment, verbose=False
+        ),
+    )
+    began = time.perf_counter()
+    loop.fit(
+        TensorBatches(x, y, job.batch_size, device), epochs, schedule=Schedule(scheduler, "batch")
+    )
+    return model, {"epochs": epochs, "seconds": time.perf_counter() - began}
+
+
+def _epochs_within(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    settings: LFRSettings,
+    job: Job,
+    x: Tensor,
+    y: Tensor,
+    seconds: float,
+) -> int:
+    """Whole epochs that fit: a few steps are timed at learning rate 0, and undone."""
+    before = {k: v.clone() for k, v in objective.model.state_dict().items()}
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    generator = torch.Generator().manual_seed(0)
+    objective.model.train()
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        objective.step(
+            x[: job.batch_size].to(next(objective.model.parameters()).device),
+            y[: job.batch_size].to(next(objective.model.parameters()).device),
+            optimizer=optimizer,
+            settings=settings,
+            generator=generator,
+            max_grad_norm=None,
+        )
+        times.append(time.perf_counter() - began)
+    objective.model.load_state_dict(before)
+    optimizer.state.clear()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    epoch = sorted(times)[2] * -(-len(x) // job.batch_size)
+    return max(1, int(seconds / epoch))
+
+
+def judge(job: Job, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Clean accuracy, accuracy under 40 steps of PGD, and mean local flatness."""
+    box = Box.from_bounds((0.0, 1.0), x[:1])
+    criterion, generator = Criterion(), torch.Generator().manual_seed(0)
+    settings = LFRSettings(eps=job.eps, steps=20)
+    _, clean, _ = classify(model, criterion, x, y, 512)
+    adversarial = projected_gradient_descent(
+        model,
+        criterion,
+        x,
+        y,
+        ball=Ball(job.eps, settings.p, box),
+        steps=40,
+        step_size=2.5 * job.eps / 40,
+        generator=generator,
+    )
+    _, held, _ = classify(model, criterion, adversarial, y, 512)
+    flatness = flatness_values(
+        model, criterion, x, y, box=box, settings=settings, generator=generator
+    )
+    return {
+        "images": len(x),
+        "clean": float(clean.double().mean()),
+        "PGD-40": float((clean & held).double().mean()),
+        "flatness": float(flatness.mean()),
+    }
+
+
+def save_parts(network: nn.Module, stem: Path) -> list[str]:
+    """Weights in half precision, in files of at most 15 MiB; their names."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in network.state_dict().items():
+        half = value.detach().cpu()
+        half = half.half() if half.is_floating_point() else half
+        count = half.numel() * half.element_size()
+        if parts[-1] and size + count > PART_BYTES - 2**18:
+            parts.append({})
+            size = 0
+        parts[-1][name], size = half, size + count
+    names = []
+    for index, part in enumerate(parts):
+        path = stem.with_name(f"{stem.name}-{index}.pt")
+        write_atomically(path, lambda file, part=part: torch.save(part, file))
+        names.append(path.name)
+    return names
+
+
+def run(name: str, data: Path, out: Path, minutes: float) -> None:
+    """Both methods, each for half of the time that is not spent on judging."""
+    job = JOBS[name]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    images = load_npz(data, test=job.images[1])
+    x, y = torch.from_numpy(images.x_train).to(device), torch.from_numpy(images.y_train).to(device)
+    first, last = job.images
+    x_test = torch.from_numpy(images.x_test[first:last]).to(device)
+    y_test = torch.from_numpy(images.y_test[first:last]).to(device)
+    result: dict[str, object] = {
+        "job": name,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "test images": [first, first + len(x_test)],
+        "not run": NOT_RUN,
+    }
+    for method in ("lfr", "pgd"):
+        model, times = train(job, method, x, y, device, minutes * 60 * 0.42)
+        files = save_parts(model.network, out / f"{name}-{method}")
+        result[method] = {**times, **judge(job, model, x_test, y_test), "files": files}
+        # After each method: a job that is cut off leaves what it has.
+        write_atomically(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        print(method, result[method], flush=True)
+
+
+def join(stem: Path, target: Path) -> None:
+    """Put the parts of a network's weights into one state dict in float32."""
+    weights: dict[str, Tensor] = {}
+    for path in sorted(stem.parent.glob(f"{stem.name}-*.pt")):
+        part = torch.load(path, map_location="cpu", weights_only=True)
+        weights |= {k: v.float() if v.is_floating_point() else v for k, v in part.items()}
+    if not weights:
+        raise SystemExit(f"no files {stem}-*.pt")
+    write_atomically(target, lambda file: torch.save(weights, file))
+
+
+def main() -> None:
+    """The two commands."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command")
+    job = commands.add_parser("run")
+    job.add_argument("job", choices=sorted(JOBS))
+    job.add_argument("data", type=Path)
+    job.add_argument("out", type=Path)
+    job.add_argument("minutes", type=float, nargs="?", default=9.0)
+    joined = commands.add_parser("join")
+    joined.add_argument("stem", type=Path)
+    joined.add_argument("target", type=Path)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.job, given.data, given.out, given.minutes)
+    else:
+        join(given.stem, given.target)
+
+
+if __name__ == "__main__":
+    main()
