@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
+from art_lfr.criterion import logits_of
+from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, input_gradient
 from art_lfr.geometry import dual_vector
 from art_lfr.penalties import LocalFlatness, LossView, Part
 
@@ -85,6 +86,28 @@ class Variant(LocalFlatness):
         return view.ball.project(end, x) if self.ends == "ball" else end
 
 
+@dataclass(frozen=True)
+class Updating(LocalFlatness):
+    """LFR whose penalty passes move the running statistics of BatchNorm, as a second forward does
+    that nobody guards.
+    """
+
+    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+        """The same values, from passes that are no different from the clean one."""
+        p, h = view.settings.p, view.settings.resolved_radius
+        point = found.point.detach().requires_grad_(True)
+        exact = view.settings.estimator == "exact"
+        gradient = input_gradient(view.model, view.criterion, point, y, create_graph=exact)
+        dual = dual_vector(gradient.detach(), p)
+        if exact:
+            yield Part(1.0, (gradient * dual).flatten(1).sum(dim=1))
+            return
+        for sign in (1.0, -1.0):
+            end = point.detach() + sign * h * dual
+            yield Part(sign / (2 * h), view.criterion.values(logits_of(view.model(end)), y))
+
+
+UPDATING = Updating()
 EXACT_INNER = Variant(inner="exact", outer="finite-difference")
 EXACT_OUTER = Variant(inner="finite-difference", outer="exact")
 IN_BOX = Variant(ends="box")

@@ -18,6 +18,7 @@ from art_lfr.comparison import training
 from art_lfr.comparison.data import load_split
 from art_lfr.comparison.plan import KINDS, Comparison, read_plan
 from art_lfr.comparison.runner import run_all, run_one
+from art_lfr.comparison.tables import Results
 
 PLAN: dict[str, Any] = {
     "name": "tiny",
@@ -120,10 +121,17 @@ def test_another_judgement_trains_nothing_anew(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("art_lfr.comparison.runner.train", no_training)
-    other = plan(tmp_path, methods=methods, images=[0, 20], masking_images=20)
-    run_all(other, tmp_path, factory=make, tell=str)
+    run_all(plan(tmp_path, methods=methods, images=[0, 20]), tmp_path, factory=make, tell=str)
     found = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")]
     assert sorted(run["judged"]["images"][1] for run in found) == [20, 30]
+
+    # The masking report is added to the first result, whose attacks are not run again.
+    monkeypatch.setattr("art_lfr.comparison.runner.evaluate", no_training)
+    masked = plan(tmp_path, methods=methods, masking_images=30)
+    run_all(masked, tmp_path, factory=make, tell=str)
+    (result,) = Results.read(masked, tmp_path).runs
+    assert "clean" in result["accuracy"]
+    assert result["masking"]
 
 
 def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ def compare(
     output: Annotated[
         Path, typer.Option(help="Folder for weights, results, tables and figures.")
     ] = Path("art-lfr-comparison"),
+    data_dir: Annotated[Path, typer.Option(help="Where .npz files of the plan lie.")] = Path(),
     only: Annotated[str, typer.Option(help="Run the methods whose name contains this.")] = "",
     names: Annotated[str, typer.Option(help="Do the comparisons whose name contains this.")] = "",
     threads: Annotated[int, typer.Option(help="Cores for each run; times are of one core.")] = 1,
@@ -55,6 +56,7 @@ def compare(
                     comparison,
                     output,
                     factory=lambda name, seed, classes: load_model(name, None, seed, classes),
+                    data_dir=data_dir,
                     only=only,
                     tell=lambda line: typer.echo(line, err=True),
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -25,15 +26,19 @@ class Split:
     digest: str
 
 
-def load_split(comparison: Comparison, split: int) -> Split:
-    """The data of one split; ValueError where nothing is left to train on or to judge."""
+def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> Split:
+    """The data of one split; ValueError where nothing is left to train on or to judge.
+
+    A .npz file is sought in `directory`, unless its path is absolute.
+    """
     c = comparison
+    source = str(directory / c.data) if c.data.endswith(".npz") else c.data
     # Images to choose settings on: the test images are not even read.
     test = 0 if c.part == "validation" else c.images[1]
     if c.data == "digits":
         data = _pooled(digits(split)).take(train=c.train, validation=c.validation, test=test)
     else:
-        data = load(c.data, train=c.train, validation=c.validation, test=test)
+        data = load(source, train=c.train, validation=c.validation, test=test)
     x, y = getattr(data, f"x_{c.part}"), getattr(data, f"y_{c.part}")
     first, last = c.images
     x, y = x[first:last], y[first:last]

@@ -142,8 +142,13 @@ class Run:
     def key(self) -> str:
         """A hash of all that shapes the result."""
         c = self.comparison
-        judged = [c.part, list(c.images), list(c.attacks), c.masking_images]
-        return _hash([self.training_key, *judged])
+        return _hash([self.training_key, c.part, list(c.images), list(c.attacks)])
+
+    @property
+    def masking_key(self) -> str:
+        """A hash of all that shapes the masking report."""
+        c = self.comparison
+        return _hash([self.training_key, c.part, c.images[0], c.masking_images])
 
 
 def _hash(content: Any) -> str:

@@ -33,8 +33,20 @@ Factory: TypeAlias = Callable[[str, int, int], nn.Module]
 
 
 def result_path(run: Run, directory: Path) -> Path:
-    """Where a run's result lies."""
+    """Where a run's accuracies lie."""
     return directory / run.comparison.name / f"{run.key}.json"
+
+
+def masking_path(run: Run, directory: Path) -> Path:
+    """Where a run's masking report lies: beside, so that either can be made without the other."""
+    return directory / run.comparison.name / f"masking-{run.masking_key}.json"
+
+
+def _is_done(run: Run, directory: Path) -> bool:
+    paths = [result_path(run, directory)]
+    if run.comparison.masking_images:
+        paths.append(masking_path(run, directory))
+    return all(path.exists() for path in paths)
 
 
 def run_all(
@@ -42,27 +54,26 @@ def run_all(
     directory: Path,
     *,
     factory: Factory,
+    data_dir: Path = Path(),
     only: str = "",
     tell: Callable[[str], object] = print,
 ) -> None:
     """Do every run that has no result yet, those of the methods whose name contains `only`.
 
+    A relative .npz file is sought in `data_dir`.
     `factory` makes a network from its name, a seed and the number of classes. Weights and
     unfinished trainings stay in `directory`, so that a killed comparison goes on where it was, and
     a finished training is judged anew without being repeated. Two processes may share the
     directory if `only` keeps them apart.
     """
     runs = [run for run in comparison.runs() if only in run.method]
-    todo = [run for run in runs if not result_path(run, directory).exists()]
+    todo = [run for run in runs if not _is_done(run, directory)]
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     data: dict[int, Split] = {}
     for number, run in enumerate(todo, 1):
         if run.split not in data:
-            data = {run.split: load_split(comparison, run.split)}
+            data = {run.split: load_split(comparison, run.split, data_dir)}
         result = run_one(run, data[run.split], directory, factory)
-        path = result_path(run, directory)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(result) + "\n")
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         tell(
             f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}: {rates}; "
@@ -71,7 +82,7 @@ def run_all(
 
 
 def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[str, Any]:
-    """Train (unless its weights are there) and judge one network; everything as JSON types."""
+    """Train (unless its weights are there) and judge one network; what is written of it."""
 
     home = directory / "trainings" / run.training_key
     classes = int(split.y_train.max()) + 1
@@ -90,8 +101,34 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
         save_weights(classifier.model.network, finished)
         for state in ("epochs.pt", "last.pt"):
             (home / state).unlink(missing_ok=True)
+    path, masking = result_path(run, directory), masking_path(run, directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        result = _result(run, classifier, split, home, times)
+        write_atomically(path, json.dumps(result) + "\n")
+    if run.comparison.masking_images and not masking.exists():
+        report = _masking(classifier, split, run.comparison)
+        write_atomically(masking, json.dumps(report) + "\n")
+    return read_result(run, directory)
+
+
+def read_result(run: Run, directory: Path) -> dict[str, Any]:
+    """A finished run's result, with its masking report where there is one."""
+    result: dict[str, Any] = json.loads(result_path(run, directory).read_text())
+    if (path := masking_path(run, directory)).exists():
+        result["masking"] = json.loads(path.read_text())
+    return result
+
+
+def _result(
+    run: Run,
+    classifier: PyTorchClassifier,
+    split: Split,
+    home: Path,
+    times: list[dict[str, float]],
+) -> dict[str, Any]:
+    """Accuracies, flatness, times, and what is needed to repeat them, as JSON types."""
     c = run.comparison
-    found = _judge(classifier, split, c)
     result = {
         "comparison": c.name,
         "method": run.method,
@@ -103,7 +140,7 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
         "data": {"name": c.data, "digest": split.digest, "train": len(split.x_train)},
         "judged": {"part": c.part, "images": [split.first, split.first + len(split.x)]},
         "times": times,
-        **_figures(found),
+        **_figures(_judge(classifier, split, c)),
         "parameters": sum(p.numel() for p in classifier.model.parameters()),
         "versions": {
             "art_lfr": __version__,
@@ -112,8 +149,6 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    if c.masking_images:
-        result["masking"] = _masking(classifier, split, c)
     if c.snapshots is not None:
         result["snapshots"] = _judge_snapshots(classifier, split, c, home)
     return result

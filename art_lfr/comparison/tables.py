@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from art_lfr.comparison.intervals import Difference, paired_difference
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.runner import result_path, unpack
+from art_lfr.comparison.runner import read_result, result_path, unpack
 
 # A baseline is within the time of a method where it takes at most so much of it.
 TIME_TOLERANCE = 1.05
@@ -33,8 +32,8 @@ class Results:
     @classmethod
     def read(cls, comparison: Comparison, directory: Path) -> Results:
         """Those whose results lie in `directory`."""
-        paths = [result_path(run, directory) for run in comparison.runs()]
-        return cls(comparison, [json.loads(p.read_text()) for p in paths if p.exists()])
+        finished = [r for r in comparison.runs() if result_path(r, directory).exists()]
+        return cls(comparison, [read_result(run, directory) for run in finished])
 
     def of(self, method: str) -> dict[tuple[int, int], Mapping[str, Any]]:
         """A method's runs, by seed and split."""
