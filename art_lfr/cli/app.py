@@ -1,4 +1,4 @@
-"""The command `art-lfr`: demo, train, evaluate, masking, flatness, compare, plot, check."""
+"""The command `art-lfr`: demo, train, tune, evaluate, masking, flatness, compare, tune, plot, check."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from art_lfr.cli.inspect import check, flatness
 from art_lfr.cli.masking import masking
 from art_lfr.cli.plot import plot
 from art_lfr.cli.train import demo, train
+from art_lfr.cli.tune import tune
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
 
@@ -29,7 +30,7 @@ app = typer.Typer(
         "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
     ),
 )
-for command in (demo, train, evaluate, masking, flatness, compare, plot, check):
+for command in (demo, train, tune, evaluate, masking, flatness, compare, plot, check):
     app.command()(command)
 
 

@@ -54,8 +54,15 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     return data
 
 
+def largest_class(y: Array) -> float:
+    """The share of the most frequent label: the accuracy of always giving that one."""
+    return float(np.unique(_indices(y), return_counts=True)[1].max() / len(y))
+
+
 def _classes(y: Array) -> set[int]:
+    return {int(label) for label in np.unique(_indices(y))}
+
+
+def _indices(y: Array) -> Array:
     labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        labels = labels.argmax(axis=1)
-    return {int(label) for label in np.unique(labels)}
+    return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels

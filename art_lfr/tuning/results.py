@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from art_lfr.comparison.intervals import Difference, paired_difference
@@ -141,14 +140,14 @@ class Tuning:
             )
         if best is self.default:
             if others == 0:
-                return "the default: no other setting was tried, or none reaches the floor"
+                return "the default: no other setting was tried, or none that reaches the floor"
             return f"the default: none of {others} other settings beats it by more than the noise"
+        if self.default.problem:
+            return "the highest worst case; the default's own training failed"
         if self.default not in self.eligible:
             return "the highest worst case at or above the floor, which the default does not reach"
-        d = self.against_default(best)
-        return (
-            f"{d.mean:+.1f} points against the default (95 % interval {d.low:+.1f} to {d.high:+.1f})"
-        )
+        mean, low, high, _ = self.against_default(best)
+        return f"{mean:+.1f} points against the default (95 % interval {low:+.1f} to {high:+.1f})"
 
     def to_frame(self) -> pandas.DataFrame:
         """One row a trial: lengths in raw units and multiples of eps, accuracies as shares.
@@ -201,7 +200,7 @@ class Tuning:
 
     def to_json(self) -> str:
         """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False, default=np.ndarray.item) + "\n"
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         from art_lfr.tuning.printing import text

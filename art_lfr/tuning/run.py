@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from art_lfr.arguments import check_integer, check_number
+from art_lfr.arguments import check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.geometry import parse_norm
+from art_lfr.trainer import TRAINER_KEYWORDS
+from art_lfr.training import TrainingError
 from art_lfr.tuning.candidates import Candidate, candidates
 from art_lfr.tuning.held_out import split
 from art_lfr.tuning.results import Array, Trial, Tuning
 from art_lfr.tuning.store import TrialStore
-from art_lfr.tuning.trial import Conditions
+from art_lfr.tuning.trial import EXCLUDED, Conditions
 
 # APGD with cross-entropy, and Square, which needs no gradient and so is not deceived by a network
 # that hides its own.
@@ -93,6 +95,9 @@ def tune(
         ValueError, TypeError: For bad arguments or data, before any training.
         TrainingError: Where every training failed.
     """
+    allowed = [name for name in TRAINER_KEYWORDS if name not in EXCLUDED]
+    unknown = {name: value for name, value in trainer.items() if name not in allowed}
+    reject_unknown("tune()", unknown, dict.fromkeys([*keywords_of(tune), *allowed]))
     check_number("eps", eps, low_allowed=False)
     p = parse_norm(norm)
     check_number("minutes", minutes, low_allowed=False)
@@ -169,8 +174,6 @@ def _search(
         if callback is not None:
             callback(trial)
     if all(trial.problem for trial in trials.values()):
-        from art_lfr.training import TrainingError
-
         problem = next(iter(trials.values())).problem
         raise TrainingError(f"every one of {len(trials)} trainings failed; the first: {problem}")
     return (

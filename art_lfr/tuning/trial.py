@@ -15,17 +15,21 @@ from art_lfr import __version__
 from art_lfr.classifier import ClassifierAdapter
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.run import evaluate
+from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.fingerprint import fingerprint
 from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.target import make_target, unharmed
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.training import TrainingError
 from art_lfr.tuning.candidates import Candidate
-from art_lfr.tuning.held_out import Data
+from art_lfr.tuning.held_out import Data, largest_class
 from art_lfr.tuning.results import Array
 
-# What tuning decides, what it has under names of its own, and what belongs to one classifier.
-TAKEN = ("lam", "radius", "eps_step", "penalty", "attack", "classifier")
+# What tuning decides, what belongs to one classifier or one run, and what needs other images.
+EXCLUDED = (
+    *("lam", "radius", "eps_step", "penalty", "attack", "ratio", "summary_writer"),
+    *("best_metric", "patience", "monitor_samples"),
+)
 JUDGED_AT_ONCE = 256
 
 
@@ -54,16 +58,14 @@ class Conditions:
             "seed": self.seed,
             "attacks": list(self.attacks),
             "train": len(self.data.x),
+            "largest_class": largest_class(self.data.y_held),
             **{name: _named(value) for name, value in self.trainer.items()},
         }
 
     @cached_property
     def identity(self) -> str:
         """A hash of weights, data and settings. Raises ValueError or TypeError for bad ones."""
-        for name in TAKEN:
-            if name in self.trainer:
-                raise TypeError(f"tune() got the keyword {name!r}; allowed: any but {TAKEN}")
-        adapter = self._fresh()
+        adapter = self._first
         self._trainer(adapter.classifier, {})
         scheduler = self._scheduler(adapter.optimizer)
         x, y = adapter.tensors(self.data.x, self.data.y)
@@ -79,12 +81,15 @@ class Conditions:
             seed=self.seed,
         )
         with unharmed(target.module, target.device):
-            resolve_attacks(self.attacks, target)
+            resolved = resolve_attacks(self.attacks, target)
+        threat = ThreatModel(self.p, self.eps)
+        if not any(attack.threat == threat and attack.images is None for attack in resolved):
+            raise ValueError(
+                f"attacks is {list(self.attacks)}, none of which attacks all images within eps; "
+                "allowed: at least one that does, such as 'APGD-CE'"
+            )
         classifier = adapter.classifier
-        groups = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in adapter.optimizer.param_groups
-        ]
+        self._equal_to_first()
         shaped_by = {
             **self.settings,
             "version": __version__,
@@ -93,17 +98,25 @@ class Conditions:
             "max_iter": self.max_iter,
             "network": repr(adapter.network),
             "loss": repr(classifier.loss),
-            "optimizer": [_named(adapter.optimizer), groups],
+            "optimizer": [
+                _named(adapter.optimizer),
+                # The scheduler may have set its first rate already.
+                [_plain(group) for group in adapter.optimizer.param_groups],
+            ],
             "scheduler": _state(scheduler),
-            "bounds": np.asarray(classifier.clip_values, dtype=object).tolist(),
-            "preprocessing": [_named(defence) for defence in classifier.preprocessing_operations],
+            "bounds": _named(classifier.clip_values),
+            "preprocessing": [
+                [_named(defence), _plain(vars(defence))]
+                for defence in classifier.preprocessing_operations
+            ],
         }
         tensors = {"x": x, "y": y, "x_held": x_held, "y_held": y_held}
         return fingerprint(adapter.module, tensors, shaped_by)
 
     @cached_property
-    def _first_weights(self) -> str:
-        return fingerprint(self._fresh().module, {}, {})
+    def _first(self) -> ClassifierAdapter:
+        """A classifier that stays as it was made."""
+        return self._fresh()
 
     def attempt(self, candidate: Candidate) -> tuple[Array, Array, str]:
         """Train and judge: which held-out images are right clean, which in the worst case.
@@ -111,13 +124,7 @@ class Conditions:
         The third value says why a training failed; nothing is right then. Raises ValueError where
         the classifier is another than before the first trial.
         """
-        expected, adapter = self._first_weights, self._fresh()
-        if fingerprint(adapter.module, {}, {}) != expected:
-            raise ValueError(
-                "make_classifier gave other weights than before; allowed: a new network at each "
-                "call, with the same first weights"
-            )
-        classifier = adapter.classifier
+        classifier = self._equal_to_first().classifier
         trainer = self._trainer(classifier, candidate.lengths(self.eps, self.max_iter))
         try:
             trainer.fit(
@@ -153,6 +160,16 @@ class Conditions:
         adapter.check_optimizer()
         return adapter
 
+    def _equal_to_first(self) -> ClassifierAdapter:
+        first, adapter = self._first, self._fresh()
+        weights = [fingerprint(a.module, {}, {}) for a in (first, adapter)]
+        if adapter.network is first.network or weights[0] != weights[1]:
+            raise ValueError(
+                "make_classifier gives the same network again, or other weights; allowed: a new "
+                "network at each call, with the same first weights"
+            )
+        return adapter
+
     def _trainer(
         self, classifier: Any, lengths: Mapping[str, float]
     ) -> AdversarialTrainerLFRPyTorch:
@@ -175,7 +192,9 @@ class Conditions:
 
 
 def _named(value: Any) -> Any:
-    """JSON types as they are, a function by its name, other objects by their class."""
+    """JSON types and arrays as they are, a function by its name, other objects by their class."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
@@ -184,9 +203,12 @@ def _named(value: Any) -> Any:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are themselves, without parameters and private objects."""
+    kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
+    return {k: _named(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
+
+
 def _state(scheduler: Any) -> Any:
     """The class of a scheduler and the plain values of its state."""
-    if scheduler is None:
-        return None
-    state = getattr(scheduler, "state_dict", dict)()
-    return [_named(scheduler), {name: _named(value) for name, value in state.items()}]
+    return scheduler and [_named(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Every table of the documentation, from one command: reproduce.sh DATA_DIRECTORY RUNS_DIRECTORY [PLAN...]
+# DATA has mnist.npz and cifar10_jpeg.npz. RUNS keeps weights and finished runs: started again, it goes
+# on where it stopped. The results, tables and figures are copied to benchmarks/results/comparisons.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+data=$1
+runs=$2
+shift 2
+[ $# -gt 0 ] || set -- "$here"/comparisons/*.yaml
+for plan in "$@"; do
+    python "$here/compare.py" "$plan" --data-dir "$data" --output "$runs"
+done
+mkdir -p "$here/results/comparisons"
+for table in "$runs"/*.md; do
+    name=$(basename "$table" .md)
+    cp "$runs/$name".* "$here/results/comparisons/"
+done
