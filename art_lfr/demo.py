@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from art_lfr import figures
 from art_lfr.arguments import check_integer
 from art_lfr.classifier import ClassifierAdapter
 from art_lfr.data import digits
@@ -31,6 +30,9 @@ from art_lfr.demo_training import (
 )
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
+from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
+from art_lfr.plots.style import require_matplotlib
+from art_lfr.plots.training import training_curves
 from art_lfr.report import comparison, write_report
 
 SURFACES = 3
@@ -66,7 +68,7 @@ def run_demo(
     check_integer("seed", seed, low=0)
     check_integer("epochs", epochs, low=1)
     # First, as these two should not fail after minutes of training.
-    figures.require_matplotlib()
+    require_matplotlib()
     Path(output).mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     console = console or Console()
@@ -108,16 +110,27 @@ def run_demo(
         figures={
             "training_curves": (
                 "Training curves. PGD-10 and flatness are measured on the validation images.",
-                figures.training_curves(histories),
+                training_curves(histories),
             ),
             "loss_surface": (
                 "Loss surface around test images. The first test image of each of the classes 0 to "
                 f"{SURFACES - 1}, along the model's own adversarial direction and a random one.",
-                figures.loss_surfaces(modules, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"]),
+                surface_figure(
+                    {
+                        name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"])
+                        for name, module in modules.items()
+                    }
+                ),
             ),
             "input_gradients": (
                 "Input gradients. How each pixel changes the loss of the true class.",
-                figures.input_gradient_maps(modules, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS]),
+                gradients_figure(
+                    {
+                        name: gradient_maps(module, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS])
+                        for name, module in modules.items()
+                    },
+                    shown=GRADIENT_MAPS,
+                ),
             ),
         },
         settings={

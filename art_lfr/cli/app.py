@@ -1,4 +1,4 @@
-"""The command `art-lfr`: demo, train, tune, evaluate, masking, flatness, compare, tune, plot, check."""
+"""The command `art-lfr` and its subcommands."""
 
 from __future__ import annotations
 

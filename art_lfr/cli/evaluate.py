@@ -75,17 +75,14 @@ def evaluate(
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli.inputs import count_classes, load_data, part_of, trained_model
+    from art_lfr.cli.inputs import judged
     from art_lfr.evaluation.run import evaluate as run
     from art_lfr.files import check_output, write_atomically
 
     check_integer("--images", images, low=1, optional=True)
     if output is not None:
         check_output(output, "--output", FORMATS)
-    loaded = load_data(data)
-    x, y = (part[:images] for part in part_of(loaded, split))
-    network = trained_model(model, weights, loaded)
-    count_classes(network, x, y)
+    network, loaded, x, y = judged(model, weights, data, split, images)
 
     found = run(
         network,

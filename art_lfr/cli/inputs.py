@@ -130,6 +130,20 @@ def trained_model(name: str, weights: Path | None, data: ImageData) -> nn.Module
     return load_model(name, weights, classes=outputs_for(data))
 
 
+def judged(
+    model: str, weights: Path | None, data: str, split: str, images: int | None
+) -> tuple[nn.Module, ImageData, Array, Array]:
+    """A trained network, the data, and the first so many images and labels of one of its parts.
+
+    ValueError where they do not go together.
+    """
+    loaded = load_data(data)
+    x, y = (part[:images] for part in part_of(loaded, split))
+    network = trained_model(model, weights, loaded)
+    count_classes(network, x, y)
+    return network, loaded, x, y
+
+
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
     """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
     import torch

@@ -49,24 +49,14 @@ def flatness(
     import pandas
     from rich.table import Table
 
-    from art_lfr.cli.inputs import (
-        count_classes,
-        load_data,
-        part_of,
-        show,
-        trained_model,
-        write_table,
-    )
+    from art_lfr.cli.inputs import judged, show, write_table
     from art_lfr.evaluation.results import summary
     from art_lfr.files import check_output
     from art_lfr.measure import local_flatness
 
     if output is not None:
         check_output(output, "--output", (".csv", ".json"))
-    images = load_data(data)
-    x, y = part_of(images, split)
-    network = trained_model(model, weights, images)
-    count_classes(network, x, y)
+    network, images, x, y = judged(model, weights, data, split, None)
     values = local_flatness(
         network,
         x,

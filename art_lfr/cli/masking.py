@@ -51,17 +51,14 @@ def masking(
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
     from art_lfr.arguments import check_integer
-    from art_lfr.cli.inputs import count_classes, load_data, part_of, trained_model
+    from art_lfr.cli.inputs import judged, trained_model
     from art_lfr.files import check_output, write_atomically
     from art_lfr.masking.report import masking_report
 
     check_integer("--images", images, low=1)
     if output is not None:
         check_output(output, "--output", (".json", ".md"))
-    loaded = load_data(data)
-    x, y = (part[:images] for part in part_of(loaded, split))
-    network = trained_model(model, weights, loaded)
-    count_classes(network, x, y)
+    network, loaded, x, y = judged(model, weights, data, split, images)
     found = masking_report(
         network,
         x,

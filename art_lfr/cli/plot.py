@@ -87,14 +87,7 @@ def plot(
     import pandas
 
     from art_lfr.arguments import check_choice, check_integer
-    from art_lfr.cli.inputs import (
-        count_classes,
-        load_data,
-        part_of,
-        show,
-        trained_model,
-        write_table,
-    )
+    from art_lfr.cli.inputs import judged, show, trained_model, write_table
     from art_lfr.files import check_output
     from art_lfr.plots.style import FIGURE_FORMATS, require_matplotlib, save_figure
 
@@ -107,11 +100,9 @@ def plot(
     require_matplotlib()
     first = name or (model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
-    loaded = load_data(data)
-    x, y = (part[: images or IMAGES[kind]] for part in part_of(loaded, split))
-    networks = {first: trained_model(model, weights, loaded)}
+    network, loaded, x, y = judged(model, weights, data, split, images or IMAGES[kind])
+    networks = {first: network}
     networks.update({other: trained_model(model, path, loaded) for other, path in others.items()})
-    count_classes(networks[first], x, y)
 
     settings: dict[str, Any] = {"batch_size": batch_size}
     if kind != "gradients":

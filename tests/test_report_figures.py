@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.figures import input_gradient_maps, loss_surfaces, training_curves
+from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
+from art_lfr.plots.training import training_curves
 from art_lfr.report import comparison, write_report
 
 EPS = 0.1
@@ -26,6 +27,17 @@ def models():
 def batch():
     generator = torch.Generator().manual_seed(0)
     return torch.rand(3, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2])
+
+
+def loss_surfaces(models, x, y, **keywords):
+    return surface_figure(
+        {name: loss_surface(model, x, y, **keywords) for name, model in models.items()}
+    )
+
+
+def input_gradient_maps(models, x, y):
+    maps = {name: gradient_maps(model, x, y) for name, model in models.items()}
+    return gradients_figure(maps, shown=len(x))
 
 
 def png(figure):

@@ -1,36 +1,16 @@
-"""Figures: training curves, loss surfaces around samples, input-gradient maps.
-
-Each function returns a `matplotlib.figure.Figure` made without pyplot, so that no global state
-is touched and no display is needed: `figure.savefig("curves.png")`.
-"""
+"""The figure of a training's epochs: accuracy, loss and flatness."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from art_lfr.geometry import Bounds
-from art_lfr.plots.drawing import gradients_figure, surface_figure
-from art_lfr.plots.gradients import gradient_maps
-from art_lfr.plots.style import PALETTE, new_figure, require_matplotlib, tidy
-from art_lfr.plots.surface import Array, loss_surface
+from art_lfr.plots.style import PALETTE, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "PALETTE",
-    "input_gradient_maps",
-    "loss_surfaces",
-    "new_figure",
-    "require_matplotlib",
-    "tidy",
-    "training_curves",
-]
 
 # Panels of the training curves: title, unit, and the keys of a record with their line styles.
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -91,41 +71,3 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
         axes.legend(fontsize=7)
         tidy(axes)
     return figure
-
-
-def loss_surfaces(
-    models: Mapping[str, object],
-    x: Tensor | Array,
-    y: Tensor | Array,
-    *,
-    eps: float,
-    norm: float | str = math.inf,
-    bounds: Bounds = (0.0, 1.0),
-    points: int = 25,
-    seed: int = 0,
-) -> Figure:
-    """The loss on a plane around each sample: a row for each sample, a column for each model.
-
-    `loss_surface` of each model, drawn by `surface_figure`. x has shape (N, ...) in raw units, a
-    few samples; y has index labels, shape (N,).
-    """
-    return surface_figure(
-        {
-            name: loss_surface(
-                model, x, y, eps=eps, norm=norm, bounds=bounds, points=points, seed=seed
-            )
-            for name, model in models.items()
-        }
-    )
-
-
-def input_gradient_maps(
-    models: Mapping[str, object], x: Tensor | Array, y: Tensor | Array
-) -> Figure:
-    """The gradient of the loss in the input: a row for each sample, the image beside each model.
-
-    `gradient_maps` of each model, drawn by `gradients_figure`. x has
-    shape (N, C, H, W) in raw units, a few samples; y has index labels, shape (N,).
-    """
-    maps = {name: gradient_maps(model, x, y) for name, model in models.items()}
-    return gradients_figure(maps, shown=len(x))
