@@ -193,8 +193,8 @@ def lfr_loss(
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
-        penalty: "lfr", or another in its place: "input-gradient", "cure", "llr", "gradalign" (see
-            `art_lfr.penalties`), or a `Penalty` of your own.
+        penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
+            "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:

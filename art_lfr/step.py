@@ -121,7 +121,9 @@ class Objective:
             else:
                 penalty += term.weight * value
                 scale = view.settings.resolved_lam * term.weight
-            (scale * term.value).backward()  # type: ignore[no-untyped-call]
+            # A part of the penalty may be held: it counts, and pulls at nothing.
+            if term.outputs is not None or term.value.requires_grad:
+                (scale * term.value).backward()  # type: ignore[no-untyped-call]
         return clean, penalty, logits
 
 

@@ -50,8 +50,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         ratio: The part of each batch that `attack` replaces, in (0, 1].
         augment: (batch, generator) -> batch, e.g. `art_lfr.augmentation.random_flip`.
         max_grad_norm: Clip the gradient to this l2 norm.
-        penalty: "lfr", or another in its place: "input-gradient", "cure", "llr", "gradalign" (see
-            `art_lfr.penalties`), or a `Penalty` of your own.
+        penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
+            "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
             norm (AWP; its authors use 0.005 to 0.01). It takes every outer pass twice.
         ema_decay: Average the weights with this decay, in (0, 1); the average is what is

@@ -15,7 +15,8 @@ from torch import Tensor
 from art_lfr.criterion import logits_of
 from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, input_gradient
 from art_lfr.geometry import dual_vector
-from art_lfr.penalties import LocalFlatness, LossView, Part
+from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class Variant(LocalFlatness):
         outer: Estimator of the penalty; None: as the settings say.
         ends: Where x' + h s and x' - h s are projected: "free", "box", or "ball" (and box).
         sides: "both": (l(x'+hs) - l(x'-hs)) / 2h; "plus": (l(x'+hs) - l(x')) / h;
-            "only plus": l(x'+hs) / 2h, the penalty without what is subtracted.
+            "only plus": l(x'+hs) / 2h, the penalty without what is subtracted; "half minus":
+            (l(x'+hs) - l(x'-hs) / 2) / 2h.
         clamp: Negative values of the penalty count as 0.
         random_start: The ascent starts at a random point of the ball.
+        ascend: "flatness", or "loss": x' is the example of PGD, as in adversarial training.
     """
 
     inner: str | None = None
@@ -38,6 +41,7 @@ class Variant(LocalFlatness):
     sides: str = "both"
     clamp: bool = False
     random_start: bool = False
+    ascend: str = "flatness"
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
@@ -46,6 +50,18 @@ class Variant(LocalFlatness):
         settings = view.settings
         if self.inner is not None:
             settings = replace(settings, estimator=self.inner)
+        if self.ascend == "loss":
+            point = projected_gradient_descent(
+                view.model,
+                view.criterion,
+                x,
+                y,
+                ball=view.ball,
+                steps=settings.steps,
+                step_size=settings.resolved_step_size,
+                generator=generator,
+            )
+            return x, InputGradient().search(view, point, y, generator)
         start = view.ball.random_point if self.random_start else view.ball.start_point
         return x, find_least_flat_point(
             view.model,
@@ -75,7 +91,7 @@ class Variant(LocalFlatness):
         lower_end = point if self.sides == "plus" else self._end(view, point - shift, x)
         lower = view.losses(lower_end, y)
         width = h if self.sides == "plus" else 2 * h
-        difference = upper - lower
+        difference = upper - (0.5 * lower if self.sides == "half minus" else lower)
         if self.clamp:
             difference = difference.clamp_min(0.0)
         yield Part(1 / width, difference)
@@ -117,3 +133,8 @@ ONE_SIDED = Variant(sides="plus")
 ONLY_PLUS = Variant(sides="only plus")
 RANDOM_START = Variant(random_start=True)
 BALL_ONLY_PLUS = Variant(ends="ball", sides="only plus")
+BOX_ONLY_PLUS = Variant(ends="box", sides="only plus")
+HALF_MINUS = Variant(sides="half minus")
+PGD_BOX_ONLY_PLUS = Variant(ascend="loss", ends="box", sides="only plus")
+PGD_ONLY_PLUS = Variant(ascend="loss", sides="only plus")
+PGD_BALL_ONLY_PLUS = Variant(ascend="loss", ends="ball", sides="only plus")

@@ -98,6 +98,31 @@ def test_local_flatness_is_the_dual_norm_at_the_point_found(
     assert (found > InputGradient().values(network, x, y, settings=settings)).all()
 
 
+@pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
+def test_held_lower_end_counts_in_the_value_and_pulls_by_its_part(
+    problem: Problem, part: float
+) -> None:
+    network, x, y = problem
+    h = 0.05
+    settings = LFRSettings(eps=EPS, radius=h)
+    view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
+    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    shift = h * slope(network, point, y).detach().sign().reshape(x.shape)
+    upper, lower = losses(network, point + shift, y), losses(network, point - shift, y)
+    found = LocalFlatness(minus_weight=part).values(network, x, y, settings=settings)
+    torch.testing.assert_close(found, (upper - lower) / (2 * h))
+    pulled = ((upper - part * lower) / (2 * h)).sum()
+    torch.testing.assert_close(
+        weight_gradient(network, found.sum()), weight_gradient(network, pulled)
+    )
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.1])
+def test_minus_weight_is_a_part(part: float) -> None:
+    with pytest.raises(ValueError, match=f"minus_weight is {part}"):
+        LocalFlatness(minus_weight=part)
+
+
 def test_cure_is_the_squared_change_of_the_gradient(problem: Problem) -> None:
     network, x, y = problem
     h = 0.05

@@ -10,6 +10,7 @@ from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity
 # The names that trainers, losses and YAML files take.
 PENALTIES: dict[str, Penalty] = {
     "lfr": LocalFlatness(),
+    "lfr-held": LocalFlatness(minus_weight=0.0),
     "input-gradient": InputGradient(),
     "cure": Cure(),
     "llr": LocalLinearity(),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from art_lfr.arguments import check_number
 from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, input_gradient
 from art_lfr.geometry import dual_norm, dual_vector, sample_norm
 from art_lfr.modes import frozen, mode
@@ -23,7 +24,21 @@ from art_lfr.penalties.base import LossView, Part, Penalty
 
 @dataclass(frozen=True)
 class LocalFlatness(Penalty):
-    """LF(x) = max over the eps-ball of ||grad l||_q, at the point that K ascent steps find."""
+    """LF(x) = max over the eps-ball of ||grad l||_q, at the point that K ascent steps find.
+
+    Attributes:
+        minus_weight: How much of the gradient of the minus term, -l(x' - h s) / (2 h), counts in
+            the finite difference, in [0, 1]. 1: the gradient of the penalty. 0: the lower end is
+            held: the value is the same, but training only lowers l(x' + h s) and never raises
+            l(x' - h s), which is unbounded above. docs/what-the-gain-is.md has the experiment.
+    """
+
+    minus_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("minus_weight", self.minus_weight)
+        if self.minus_weight > 1:
+            raise ValueError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
@@ -52,8 +67,14 @@ class LocalFlatness(Penalty):
         gradient = view.gradient(found.point, y) if view.differs else found.gradient
         h = view.settings.resolved_radius
         shift = h * dual_vector(gradient, p)
-        for sign in (1.0, -1.0):
-            yield Part(sign / (2 * h), view.losses(found.point + sign * shift, y))
+        upper, lower = found.point + shift, found.point - shift
+        yield Part(1 / (2 * h), view.losses(upper, y))
+        if self.minus_weight > 0:
+            yield Part(-self.minus_weight / (2 * h), view.losses(lower, y))
+        if self.minus_weight < 1:
+            with torch.no_grad():
+                held = view.losses(lower, y)
+            yield Part(-(1 - self.minus_weight) / (2 * h), held)
 
 
 @dataclass(frozen=True)
