@@ -138,7 +138,9 @@ def art_epochs(
     y = to_categorical(y, classifier.nb_classes)  # what ART's FBF trainer must have
     trainer: Any = classifier
     if kind == "pgd":
-        trainer = AdversarialTrainer(classifier, _attack(run, classifier), ratio=1.0)
+        trainer = AdversarialTrainer(
+            classifier, _attack(run, classifier), ratio=s.get("ratio", 1.0)
+        )
     elif kind == "trades":
         trainer = AdversarialTrainerTRADESPyTorch(
             classifier, _attack(run, classifier), beta=s.get("beta", 6.0)

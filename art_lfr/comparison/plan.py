@@ -22,7 +22,7 @@ _COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip",
 _BALL = {"eps", "steps", "step"}
 KINDS: dict[str, set[str]] = {
     "standard": set(),
-    "pgd": _BALL,
+    "pgd": _BALL | {"ratio"},
     "trades": _BALL | {"beta"},
     "fbf": {"eps"},
     "awp": _BALL | {"gamma"},
