@@ -16,6 +16,7 @@ from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import training
 from art_lfr.comparison.data import load_split
+from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, read_plan
 from art_lfr.comparison.runner import run_all, run_one
 from art_lfr.comparison.tables import Results
@@ -150,6 +151,22 @@ def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:
     assert len(set(seen["pgd"])) == 4  # two batches in each of two epochs
     assert seen["pgd"] == pytest.approx(seen["trades"])
     assert seen["pgd"] == pytest.approx(seen["lfr"])
+
+
+@pytest.mark.parametrize(
+    ("penalty", "unit"),
+    [("lfr", 0.1), ("lfr-held", 0.1), ("input-gradient", 0.1), ("cure", 1.0), ("llr", 1.0)],
+)
+def test_weights_of_gradient_norms_are_multiples_of_eps(
+    tmp_path: Path, penalty: str, unit: float
+) -> None:
+    method = {"name": "x", "kind": "lfr", "penalty": penalty, "lam": 0.5, "radius": 0.25}
+    run = next(iter(plan(tmp_path, methods=[method]).runs()))
+    split = load_split(run.comparison, 0)
+    classifier = make_classifier(make("digits-cnn", 0, 10), run, split.x_train, 10)
+    settings = lfr_trainer(run, classifier)._loop.settings
+    assert settings.resolved_lam == pytest.approx(0.5 * unit)
+    assert settings.resolved_radius == pytest.approx(0.025)
 
 
 def test_command_writes_tables_and_snapshots(

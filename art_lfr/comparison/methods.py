@@ -24,12 +24,13 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import to_categorical
 from torch import Tensor, nn
 
+from art_lfr.arguments import check_choice
 from art_lfr.augmentation import random_flip
 from art_lfr.comparison.plan import Run
 from art_lfr.criterion import logits_of
 from art_lfr.data import Array
 from art_lfr.geometry import parse_norm
-from art_lfr.penalties import Penalty
+from art_lfr.penalties import PENALTIES, LocalFlatness, Penalty
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
 MOMENTUM = 0.9
@@ -96,7 +97,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
     # A multiple of eps is right for a gradient norm; other penalties have units of their own.
     penalty = _penalty(s.get("penalty", "lfr"))
-    scaled = penalty == "lfr" or isinstance(penalty, Penalty)
+    scaled = isinstance(penalty, LocalFlatness)
     return AdversarialTrainerLFRPyTorch(
         classifier,
         norm=parse_norm(run.comparison.norm),
@@ -118,10 +119,11 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     )
 
 
-def _penalty(name: str) -> str | Penalty:
-    """A built-in name, or the penalty that `module:attribute` names."""
+def _penalty(name: str) -> Penalty:
+    """A built-in penalty, or the one that `module:attribute` names."""
     if ":" not in name:
-        return name
+        check_choice("penalty", name, tuple(PENALTIES))
+        return PENALTIES[name]
     module, _, attribute = name.partition(":")
     try:
         found: Penalty = getattr(importlib.import_module(module), attribute)
