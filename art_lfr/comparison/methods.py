@@ -70,7 +70,8 @@ def _wrapped(
     weight_decay: float = 0.0,
 ) -> PyTorchClassifier:
     # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
-    network = WholeNetwork(model).to(memory_format=torch.channels_last)
+    network: Any = WholeNetwork(model)  # torch's own types have no memory_format before 2.14
+    network.to(memory_format=torch.channels_last)
     return PyTorchClassifier(
         network,
         nn.CrossEntropyLoss(),
