@@ -37,7 +37,9 @@ def weights(classifier: PyTorchClassifier) -> Tensor:
     return torch.cat([p.detach().flatten() for p in classifier.model.parameters()])
 
 
-@pytest.mark.parametrize("penalty", [*sorted(PENALTIES), SquaredLogits()], ids=str)
+@pytest.mark.parametrize(
+    "penalty", [*sorted(PENALTIES), pytest.param(SquaredLogits(), id="of the user's own")]
+)
 def test_trainer_takes_every_penalty(make_classifier: Maker, penalty: str | Penalty) -> None:
     with_it, without = make_classifier(), make_classifier()
     trainer = train(with_it, penalty=penalty, lam=0.3)
