@@ -127,13 +127,15 @@ def _shown(difference: Difference) -> str:
 
 
 def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many reports have no failed check."""
-    reports = [run.get("masking", {}) for run in runs]
+    """How many of the reports that there are have no failed check."""
+    reports = [run["masking"] for run in runs if "masking" in run]
+    if not reports:
+        return "not run"
     passed = [
         bool(r) and all(isinstance(c, dict) and c["verdict"] != "fail" for c in r.values())
         for r in reports
     ]
-    return f"{sum(passed)} of {len(runs)} pass"
+    return f"{sum(passed)} of {len(reports)} pass"
 
 
 def heading(results: Results) -> str:
