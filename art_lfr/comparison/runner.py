@@ -20,7 +20,7 @@ from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Comparison, Run
-from art_lfr.comparison.training import save_weights, train
+from art_lfr.comparison.training import TIMES, save_weights, train
 from art_lfr.evaluation import Evaluation, evaluate
 from art_lfr.files import write_atomically
 from art_lfr.geometry import parse_norm
@@ -60,11 +60,10 @@ def run_all(
 ) -> None:
     """Do every run that has no result yet, those of the methods whose name contains `only`.
 
-    A relative .npz file is sought in `data_dir`.
-    `factory` makes a network from its name, a seed and the number of classes. Weights and
-    unfinished trainings stay in `directory`, so that a killed comparison goes on where it was, and
-    a finished training is judged anew without being repeated. Two processes may share the
-    directory if `only` keeps them apart.
+    A relative .npz file is sought in `data_dir`. `factory` makes a network from its name, a seed
+    and the number of classes. Weights and unfinished trainings stay in `directory`, so that a
+    killed comparison goes on where it was, and a finished training is judged anew without being
+    repeated. Two processes may share the directory if `only` keeps them apart.
     """
     runs = [run for run in comparison.runs() if only in run.method]
     todo = [run for run in runs if not _is_done(run, directory)]
@@ -83,7 +82,6 @@ def run_all(
 
 def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[str, Any]:
     """Train (unless its weights are there) and judge one network; what is written of it."""
-
     home = directory / "trainings" / run.training_key
     classes = int(split.y_train.max()) + 1
 
@@ -95,7 +93,7 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
         content = load_safely(finished)
         classifier = make_classifier(make(), run, split.x_train, classes)
         classifier.model.network.load_state_dict(content)
-        times = json.loads((home / "times.json").read_text())
+        times = json.loads((home / TIMES).read_text())
     else:
         classifier, times = train(run, make, split.x_train, split.y_train, classes, home)
         save_weights(classifier.model.network, finished)
