@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -16,6 +16,10 @@ def compare(
     data_dir: Annotated[Path, typer.Option(help="Where .npz files of the plan lie.")] = Path(),
     only: Annotated[str, typer.Option(help="Run the methods whose name contains this.")] = "",
     names: Annotated[str, typer.Option(help="Do the comparisons whose name contains this.")] = "",
+    known: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of earlier NAME.json files: what they hold is not repeated."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Cores for each run; times are of one core.")] = 1,
     tables: Annotated[
         bool, typer.Option("--tables", help="Train nothing; write what is finished.")
@@ -23,7 +27,8 @@ def compare(
 ) -> None:
     """Train methods side by side and tabulate accuracy, flatness and time.
 
-    Runs that are finished are not repeated; a killed one goes on after its last epoch.
+    Runs that are finished are not repeated; a killed one goes on after its last epoch. Start the
+    command again beside itself to use more cores: each run is done by one of the processes.
     Each comparison gets NAME.json, NAME.md, NAME.tex and, with matplotlib, NAME.png in --output.
 
     [bold]Example plan:[/bold]
@@ -37,6 +42,7 @@ def compare(
 
     from art_lfr.arguments import check_integer
     from art_lfr.cli.inputs import load_model
+    from art_lfr.comparison.known import take_known
     from art_lfr.comparison.plan import read_plan
     from art_lfr.comparison.report import write_report
     from art_lfr.comparison.runner import run_all
@@ -46,11 +52,15 @@ def compare(
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
     if not chosen:
         raise ValueError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
+    if known is not None and not known.is_dir():
+        raise ValueError(f"--known is {str(known)!r}; allowed: a folder")
     output.mkdir(parents=True, exist_ok=True)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for comparison in chosen:
+            if known is not None and (taken := take_known(comparison, known, output)):
+                typer.echo(f"{comparison.name}: {taken} runs taken from {known}", err=True)
             if not tables:
                 run_all(
                     comparison,

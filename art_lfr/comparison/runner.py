@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
@@ -63,26 +65,52 @@ def run_all(
     A relative .npz file is sought in `data_dir`. `factory` makes a network from its name, a seed
     and the number of classes. Weights and unfinished trainings stay in `directory`, so that a
     killed comparison goes on where it was, and a finished training is judged anew without being
-    repeated. Two processes may share the directory if `only` keeps them apart.
+    repeated. Several processes may share the directory: each run is held by one of them.
     """
     runs = [run for run in comparison.runs() if only in run.method]
     todo = [run for run in runs if not _is_done(run, directory)]
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     data: dict[int, Split] = {}
     for number, run in enumerate(todo, 1):
-        if run.split not in data:
-            data = {run.split: load_split(comparison, run.split, data_dir)}
-        result = run_one(run, data[run.split], directory, factory)
+        about = f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}"
+        with _claimed(run, directory) as claimed:
+            if not claimed:
+                tell(f"{about}: at work in another process")
+                continue
+            if _is_done(run, directory):  # by another process, since the list was made
+                continue
+            if run.split not in data:
+                data = {run.split: load_split(comparison, run.split, data_dir)}
+            result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
-        tell(
-            f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}: {rates}; "
-            f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
-        )
+        tell(f"{about}: {rates}; {result['times'][-1]['cpu_seconds']:.0f} s of one core")
+
+
+@contextmanager
+def _claimed(run: Run, directory: Path) -> Iterator[bool]:
+    """Whether this process may do the run; if so, no other may until the block ends or it dies."""
+    home = _home(run, directory)
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _home(run: Run, directory: Path) -> Path:
+    """Where the training of a run keeps its state and its weights."""
+    return directory / "trainings" / run.training_key
 
 
 def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[str, Any]:
     """Train (unless its weights are there) and judge one network; what is written of it."""
-    home = directory / "trainings" / run.training_key
+    home = _home(run, directory)
     classes = int(split.y_train.max()) + 1
 
     def make() -> nn.Module:
@@ -128,6 +156,7 @@ def _result(
     """Accuracies, flatness, times, and what is needed to repeat them, as JSON types."""
     c = run.comparison
     result = {
+        "key": run.key,
         "comparison": c.name,
         "method": run.method,
         "seed": run.seed,

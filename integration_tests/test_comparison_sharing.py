@@ -1,0 +1,117 @@
+"""Runs of a comparison shared: by processes beside each other, and with earlier results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from torch import nn
+
+from art_lfr.cli.app import main
+from art_lfr.cli.inputs import load_model
+from art_lfr.comparison import runner
+from art_lfr.comparison.known import take_known
+from art_lfr.comparison.plan import Comparison, read_plan
+from art_lfr.comparison.report import write_report
+from art_lfr.comparison.tables import Results
+
+PLAN: dict[str, Any] = {
+    "name": "tiny",
+    "data": "digits",
+    "model": "digits-cnn",
+    "eps": 0.1,
+    "epochs": 1,
+    "train": 64,
+    "validation": 30,
+    "part": "validation",
+    "attacks": ["PGD-40"],
+    "seeds": [0, 1],
+    "methods": [{"name": "plain", "kind": "standard"}],
+}
+
+
+def make(name: str, seed: int, classes: int) -> nn.Module:
+    return load_model(name, None, seed, classes)
+
+
+def plan(tmp_path: Path, **changes: Any) -> Comparison:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return read_plan(path)[0]
+
+
+def run_all(comparison: Comparison, directory: Path) -> list[str]:
+    lines: list[str] = []
+    runner.run_all(comparison, directory, factory=make, tell=lines.append)
+    return lines
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
+    comparison = plan(tmp_path)
+    first = next(iter(comparison.runs()))
+    home = tmp_path / "trainings" / first.training_key
+    home.mkdir(parents=True)
+    with FileLock(home / "lock"):
+        told = run_all(comparison, tmp_path)
+    assert told[1] == "1/2 plain, seed 0, split 0: at work in another process"
+    assert [run["seed"] for run in Results.read(comparison, tmp_path).runs] == [1]
+    assert len(run_all(comparison, tmp_path)) == 2  # what is left, once the other has let go
+    assert [run["seed"] for run in Results.read(comparison, tmp_path).runs] == [0, 1]
+
+
+def test_a_run_finished_meanwhile_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = plan(tmp_path, seeds=[0])
+    answers = iter([False, True])
+    monkeypatch.setattr(runner, "_is_done", lambda *_: next(answers))
+    assert len(run_all(comparison, tmp_path)) == 1
+    assert not list(tmp_path.glob("trainings/*/weights.pt"))
+
+
+def test_known_results_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison, known = plan(tmp_path, masking_images=30), tmp_path / "known"
+    run_all(comparison, tmp_path / "first")
+    known.mkdir()
+    results = Results.read(comparison, tmp_path / "first")
+    write_report(results, known)
+
+    def no_training(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runner, "train", no_training)
+    assert take_known(comparison, known, tmp_path / "second") == 2
+    assert take_known(comparison, known, tmp_path / "second") == 0
+    assert run_all(comparison, tmp_path / "second") == ["tiny: 2 of 2 runs are done"]
+    assert Results.read(comparison, tmp_path / "second").runs == results.runs
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attacks": ["APGD-CE"]}, {"epochs": 2}, {"masking_images": 20}, {"images": [0, 9]}]
+)
+def test_known_results_of_other_settings_do_not_count(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    comparison = plan(tmp_path, seeds=[0])
+    run_all(comparison, tmp_path)
+    write_report(Results.read(comparison, tmp_path), tmp_path)
+    assert take_known(plan(tmp_path, **changes), tmp_path, tmp_path / "second") == 0
+
+
+def test_command_takes_known_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison, path = plan(tmp_path, seeds=[0]), str(tmp_path / "plan.yaml")
+    run_all(comparison, tmp_path)
+    write_report(Results.read(comparison, tmp_path), tmp_path)
+    command = ["compare", path, "--output", str(tmp_path / "second"), "--known"]
+    assert main([*command, str(tmp_path)]) == 0
+    assert "1 runs taken from" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nowhere")]) == 2
+    assert "--known is" in capsys.readouterr().err
+    for content in ("[{}]", "{", "3", json.dumps([3])):
+        (tmp_path / "tiny.json").write_text(content)
+        assert main([*command, str(tmp_path)]) == 2
+        assert "known file" in capsys.readouterr().err
