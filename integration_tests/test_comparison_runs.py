@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from art.attacks.evasion import ProjectedGradientDescent
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import training
-from art_lfr.comparison.data import load_split
+from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer, make_classifier
-from art_lfr.comparison.plan import KINDS, Comparison, read_plan
+from art_lfr.comparison.plan import KINDS, Comparison, Run, read_plan
 from art_lfr.comparison.runner import run_all, run_one
 from art_lfr.comparison.tables import Results
+from art_lfr.settings import LFRSettings
 
 PLAN: dict[str, Any] = {
     "name": "tiny",
@@ -37,6 +39,7 @@ PLAN: dict[str, Any] = {
 METHODS = {m["name"]: m for m in PLAN["methods"]}
 for _name in ("pgd", "trades", "awp", "lfr"):
     METHODS[_name]["steps"] = 2
+METHODS["trades"]["warmup"] = 2.5  # epochs: a killed run goes on within the warm-up
 
 
 def make(name: str, seed: int, classes: int) -> nn.Module:
@@ -59,6 +62,13 @@ def trained(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
         path.parent.name: torch.load(path, weights_only=True)
         for path in directory.glob("trainings/*/weights.pt")
     }
+
+
+def train(run: Run, split: Split, directory: Path) -> None:
+    def network() -> nn.Module:
+        return make("digits-cnn", 0, 10)
+
+    training.train(run, network, split.x_train, split.y_train, 10, directory)
 
 
 def test_every_kind_trains_and_is_judged_once(tmp_path: Path) -> None:
@@ -151,6 +161,28 @@ def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:
     assert len(set(seen["pgd"])) == 4  # two batches in each of two epochs
     assert seen["pgd"] == pytest.approx(seen["trades"])
     assert seen["pgd"] == pytest.approx(seen["lfr"])
+
+
+@pytest.mark.parametrize("kind", ["pgd", "trades", "awp"])
+def test_warmup_raises_the_radius_as_that_of_lfr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    seen: list[tuple[float, float]] = []
+    generate = ProjectedGradientDescent.generate
+
+    def record(self: ProjectedGradientDescent, *args: Any, **keywords: Any) -> Any:
+        seen.append((self._attack.eps, self._attack.eps_step))
+        return generate(self, *args, **keywords)
+
+    monkeypatch.setattr(ProjectedGradientDescent, "generate", record)
+    method = {**METHODS[kind], "eps": 2.0, "warmup": 1.5}
+    comparison = plan(tmp_path, methods=[method])
+    train(next(iter(comparison.runs())), load_split(comparison, 0), tmp_path)
+    full = LFRSettings(eps=0.2)  # two batches an epoch
+    expected = [full.warmed(epochs, 1.5).eps for epochs in (0.5, 1.0, 1.5, 2.0)]
+    assert [eps for eps, _ in seen] == pytest.approx(expected)
+    # Steps of 2.5 eps / 2, shorter while eps is smaller.
+    assert [step for _, step in seen] == pytest.approx([1.25 * eps for eps in expected])
 
 
 @pytest.mark.parametrize(

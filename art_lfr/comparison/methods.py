@@ -40,6 +40,29 @@ STEPS = 10
 Epochs = Callable[[int, int], None]
 
 
+class Warmup:
+    """The radius of one of ART's attacks rises linearly over the first batches, as LFR's eps does.
+
+    ART's trainers have no such thing; without it, adversarial training at a large eps can end in
+    a constant network.
+    """
+
+    def __init__(self, attack: ProjectedGradientDescent, batches: float, done: int) -> None:
+        self._attack, self._batches, self._done = attack, batches, done
+        self._eps, self._step = attack.eps, attack.eps_step
+        self._set()
+
+    def after_batch(self) -> None:
+        """The optimizer has stepped."""
+        self._done += 1
+        if self._done <= self._batches:
+            self._set()
+
+    def _set(self) -> None:
+        part = min(1.0, (self._done + 1) / self._batches) if self._batches else 1.0
+        self._attack.set_params(eps=part * self._eps, eps_step=part * self._step)
+
+
 class WholeNetwork(nn.Module):
     """A network as one step: of an `nn.Sequential`, ART's TRADES takes the first layer's output."""
 
@@ -135,26 +158,25 @@ def _penalty(name: str) -> Penalty:
 
 def art_epochs(
     run: Run, classifier: PyTorchClassifier, make: Callable[[], nn.Module], x: Array, y: Array
-) -> Epochs:
-    """A function that trains epochs with one of ART's trainers (or its plain `fit`)."""
-    s, kind = run.settings, run.settings["kind"]
+) -> tuple[Epochs, ProjectedGradientDescent]:
+    """A function that trains epochs with one of ART's trainers (or its plain `fit`).
+
+    And the attack that the trainer uses, unless it is `fit` or FBF.
+    """
+    s, kind, attack = run.settings, run.settings["kind"], _attack(run, classifier)
     y = to_categorical(y, classifier.nb_classes)  # what ART's FBF trainer must have
     trainer: Any = classifier
     if kind == "pgd":
-        trainer = AdversarialTrainer(
-            classifier, _attack(run, classifier), ratio=s.get("ratio", 1.0)
-        )
+        trainer = AdversarialTrainer(classifier, attack, ratio=s.get("ratio", 1.0))
     elif kind == "trades":
-        trainer = AdversarialTrainerTRADESPyTorch(
-            classifier, _attack(run, classifier), beta=s.get("beta", 6.0)
-        )
+        trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=s.get("beta", 6.0))
     elif kind == "awp":
         # As its authors: a step of 0.01 without momentum, of which only the direction counts.
         proxy = _wrapped(make(), x, classifier.nb_classes, lr=0.01)
         trainer = AdversarialTrainerAWPPyTorch(
             classifier,
             proxy,
-            _attack(run, classifier),
+            attack,
             mode="PGD",
             gamma=s.get("gamma", 0.01),
             beta=1.0,
@@ -174,7 +196,7 @@ def art_epochs(
         else:
             trainer.fit(x, y, batch_size=s["batch_size"], nb_epochs=count, **keywords)
 
-    return epochs
+    return epochs, attack
 
 
 def _attack(

@@ -19,7 +19,7 @@ from art_lfr.geometry import parse_norm
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.
 _COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip", "model"}
-_BALL = {"eps", "steps", "step"}
+_BALL = {"eps", "steps", "step", "warmup"}
 KINDS: dict[str, set[str]] = {
     "standard": set(),
     "pgd": _BALL | {"ratio"},
@@ -27,7 +27,7 @@ KINDS: dict[str, set[str]] = {
     "fbf": {"eps"},
     "awp": _BALL | {"gamma"},
     "lfr": _BALL
-    | {"lam", "radius", "estimator", "batch_norm", "warmup", "penalty", "weight_perturbation"}
+    | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
     | {"attack_steps"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,13 @@ from torch import nn
 
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.checkpoint import load_run, load_safely, to_plain
-from art_lfr.comparison.methods import art_epochs, lfr_trainer, make_classifier, one_cycle
+from art_lfr.comparison.methods import (
+    Warmup,
+    art_epochs,
+    lfr_trainer,
+    make_classifier,
+    one_cycle,
+)
 from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
 from art_lfr.files import write_atomically
@@ -119,7 +126,7 @@ def _train_art(
     # ART's trainers step a scheduler once an epoch, if at all.
     optimizer.register_step_post_hook(lambda *_: schedule.after_batch())
     seed_global_generators(run.seed)
-    train_epochs = art_epochs(run, classifier, make, x, y)
+    train_epochs, attack = art_epochs(run, classifier, make, x, y)
     done, last = 0, int(run.settings["epochs"])
     if state.exists():
         content = load_safely(state)
@@ -129,6 +136,9 @@ def _train_art(
         schedule.load(content["schedule"])
         RandomState.from_plain(content["random"], CPU).restore()
     times.cut(done)
+    batches = math.ceil(len(x) / run.settings["batch_size"])
+    warmup = Warmup(attack, run.settings.get("warmup", 0.0) * batches, done * batches)
+    optimizer.register_step_post_hook(lambda *_: warmup.after_batch())
     # ART's FBF has a learning rate of its own, over the epochs of one call.
     chunk = last if run.settings["kind"] == "fbf" else 1
     while done < last:
