@@ -51,6 +51,18 @@ def test_runs_are_all_methods_on_all_splits_and_seeds(tmp_path: Path) -> None:
     assert {run.settings["epochs"] for run in runs} == {2, 5}
 
 
+def test_a_method_may_have_fewer_seeds(tmp_path: Path) -> None:
+    methods = [{"name": "AT", "kind": "pgd"}, {"name": "LFR", "kind": "lfr", "seeds": [1]}]
+    runs = list(comparison(tmp_path, methods=methods).runs())
+    assert [(run.method, run.seed) for run in runs if run.split == 0] == [
+        ("AT", 0),
+        ("AT", 1),
+        ("LFR", 1),
+    ]
+    every = comparison(tmp_path, methods=[methods[0], {**methods[1], "seeds": [0, 1]}])
+    assert {run.key for run in runs} < {run.key for run in every.runs()}
+
+
 def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) -> None:
     first = next(iter(comparison(tmp_path).runs()))
     judged = next(iter(comparison(tmp_path, images=[0, 10]).runs()))
@@ -72,6 +84,9 @@ def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) 
         ({"methods": [{"name": "a", "kind": "mart"}]}, "kind is 'mart'"),
         ({"methods": [{"name": "a", "kind": "pgd", "lam": 1}]}, "settings \\['lam'\\]"),
         ({"methods": [{"name": "a", "kind": "pgd"}] * 2}, "each name once"),
+        ({"methods": [{"name": "a", "kind": "pgd", "seeds": [7]}]}, "seeds \\[7\\]"),
+        ({"methods": [{"name": "a", "kind": "pgd", "seeds": 1}]}, "seeds 1"),
+        ({"methods": [{"name": "a", "kind": "pgd", "seeds": []}]}, "seeds \\[\\]"),
     ],
 )
 def test_bad_plans_name_the_culprit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

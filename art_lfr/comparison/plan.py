@@ -18,7 +18,7 @@ from art_lfr.geometry import parse_norm
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.
-_COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip", "model"}
+_COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip", "model", "seeds"}
 _BALL = {"eps", "steps", "step", "warmup"}
 KINDS: dict[str, set[str]] = {
     "standard": set(),
@@ -103,6 +103,12 @@ class Comparison:
                     f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
                     f"{sorted(_COMMON | KINDS[method['kind']])}"
                 )
+            own = method.get("seeds", self.seeds)
+            if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
+                raise ValueError(
+                    f"{self.name}: method {method['name']!r} has the seeds {own!r}; allowed: a "
+                    f"list of some of {list(self.seeds)}"
+                )
 
     def runs(self) -> Iterator[Run]:
         """Every run, seed by seed, so that a part of them already is a fair comparison."""
@@ -114,7 +120,9 @@ class Comparison:
             for split in self.splits:
                 for method in self.methods:
                     settings = {**common, **method}
-                    yield Run(self, settings.pop("name"), seed, split, settings)
+                    # Of a slow method, fewer seeds may do.
+                    if seed in settings.pop("seeds", self.seeds):
+                        yield Run(self, settings.pop("name"), seed, split, settings)
 
 
 @dataclass(frozen=True)
