@@ -84,16 +84,21 @@ def train(
     model = Autocast(network, device.type == "cuda")
     settings = LFRSettings(eps=job.eps, steps=job.steps, lam=0.0 if method == "pgd" else None)
     box = Box.from_bounds((0.0, 1.0), x[:1])
+    # Adversarial training warms up as LFR does.
+    warmup_batches, calls = 0.0, 0
 
     def attack(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        nonlocal calls
+        calls += 1
+        eps = job.eps * (min(1.0, calls / warmup_batches) if warmup_batches else 1.0)
         return projected_gradient_descent(
             model,
             Criterion(),
             x,
             y,
-            ball=Ball(job.eps, settings.p, box),
+            ball=Ball(eps, settings.p, box),
             steps=job.steps,
-            step_size=2.5 * job.eps / job.steps,
+            step_size=2.5 * eps / job.steps,
             generator=generator,
         )
 
@@ -104,17 +109,17 @@ def train(
         network.parameters(), lr=job.lr, momentum=0.9, weight_decay=job.weight_decay
     )
     epochs = _epochs_within(objective, optimizer, settings, job, x, y, seconds)
+    batches, warmup = -(-len(x) // job.batch_size), min(2.0, epochs / 3)
+    warmup_batches, calls = warmup * batches, 0
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, job.lr, total_steps=epochs * -(-len(x) // job.batch_size) + 1
+        optimizer, job.lr, total_steps=epochs * batches + 1
     )
     loop = TrainingLoop(
         objective,
         network,
         optimizer,
         settings=settings,
-        options=TrainingOptions(
-            warmup_epochs=min(2.0, epochs / 3), augment=job.augment, verbose=False
-        ),
+        options=TrainingOptions(warmup_epochs=warmup, augment=job.augment, verbose=False),
     )
     began = time.perf_counter()
     loop.fit(
