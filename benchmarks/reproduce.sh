@@ -16,3 +16,4 @@ for table in "$runs"/*.md; do
     name=$(basename "$table" .md)
     cp "$runs/$name".* "$here/results/comparisons/"
 done
+python "$here/results_page.py"

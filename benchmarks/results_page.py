@@ -1,0 +1,31 @@
+"""Put the tables of benchmarks/results/comparisons into docs/results.md, between their marks.
+
+A table NAME stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->`; what is around them is
+written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from art_lfr.files import write_atomically
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs/results.md"
+MARKED = re.compile(r"<!-- (?P<name>\S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
+
+
+def renewed(page: str, tables: Path) -> str:
+    """The page with every marked table as the file NAME.md in `tables` has it."""
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        text = (tables / f"{name}.md").read_text()
+        return f"<!-- {name} -->\n{text}<!-- end of {name} -->"
+
+    return MARKED.sub(table, page)
+
+
+if __name__ == "__main__":
+    write_atomically(PAGE, renewed(PAGE.read_text(), HERE / "results/comparisons"))
