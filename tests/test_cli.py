@@ -107,6 +107,15 @@ def test_train_then_measure(folder, capsys):
     assert not list(folder.glob(".*partial"))
 
 
+def test_the_penalty_is_an_option(folder):
+    arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "1", "--batch-size", "16"]
+    assert main(arguments) == 0
+    plain = torch.load("lfr-weights.pt", weights_only=True)
+    assert main([*arguments, "--penalty", "lfr-held"]) == 0
+    held = torch.load("lfr-weights.pt", weights_only=True)
+    assert any(not torch.equal(plain[name], held[name]) for name in plain)
+
+
 def test_check(folder, capsys):
     assert main(["check", *TINY, "--estimator", "exact"]) == 0
     assert "Nothing found" in capsys.readouterr().out
@@ -127,6 +136,8 @@ def test_check(folder, capsys):
         (["train", *TINY, "--eps", "-1"], "eps is -1.0; allowed"),
         (["train", *TINY, "--norm", "3"], "norm is '3'"),
         (["train", *TINY, "--estimator", "exat"], "did you mean 'exact'"),
+        (["train", *TINY, "--penalty", "flat"], "penalty is 'flat'"),
+        (["train", *TINY, "--penalty", "cure"], "lam is None with penalty 'cure'"),
         (["train", *TINY, "--lr", "0"], "--lr is 0.0"),
         (["train", *TINY, "--epochs", "0"], "--epochs is 0"),
         (["train", *TINY, "--batch-size", "0"], "--batch-size is 0"),

@@ -53,6 +53,9 @@ def train(
     lam: LamOption = None,
     estimator: EstimatorOption = "finite-difference",
     radius: RadiusOption = None,
+    penalty: Annotated[
+        str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
+    ] = "lfr",
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
@@ -107,6 +110,7 @@ def train(
         lam=lam,
         estimator=estimator,
         radius=radius,
+        penalty=penalty,
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
