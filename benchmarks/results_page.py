@@ -1,7 +1,7 @@
 """Put the tables of benchmarks/results/comparisons into docs/results.md, between their marks.
 
-A table NAME stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->`; what is around them
-is written by hand.
+A table NAME stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->`; the text
+around them is written by hand.
 """
 
 from __future__ import annotations
