@@ -274,20 +274,31 @@ def test_augmentations_are_applied_before_the_ascent_and_reproducible(make_class
 
 
 def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_classifier, data):
-    """With running statistics in the penalty, training accuracy rises and validation collapses."""
-    found = {}
-    for batch_norm in ("eval", "train"):
-        trainer = AdversarialTrainerLFRPyTorch(
-            make_classifier(), eps=0.1, lam=0.1, max_iter=3, verbose=False, batch_norm=batch_norm
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the collapse is reported
-            trainer.fit(
-                data.x, data.y, batch_size=64, nb_epochs=8,
-                validation_data=(data.x_test, data.y_test),
+    """With running statistics in the penalty, training accuracy rises and validation collapses.
+
+    Medians of three seeds: a single run differs by some points from processor to processor.
+    """
+
+    def median(batch_norm):
+        ends = []
+        for seed in range(3):
+            trainer = AdversarialTrainerLFRPyTorch(
+                make_classifier(seed), eps=0.1, lam=0.1, max_iter=3, verbose=False,
+                batch_norm=batch_norm, seed=seed,
             )  # fmt: skip
-        found[batch_norm] = trainer.history[-1]
-    assert found["eval"]["train_accuracy"] > 0.9
-    assert found["eval"]["validation_accuracy"] < 0.3
-    assert found["train"]["train_accuracy"] > 0.85
-    assert found["train"]["validation_accuracy"] > 0.85
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # the collapse is reported
+                trainer.fit(
+                    data.x, data.y, batch_size=64, nb_epochs=8,
+                    validation_data=(data.x_test, data.y_test),
+                )  # fmt: skip
+            end = trainer.history[-1]
+            ends.append((end["train_accuracy"], end["validation_accuracy"]))
+        return np.median(ends, axis=0)
+
+    training, validation = median("eval")
+    assert training > 0.9
+    assert validation < 0.3
+    training, validation = median("train")
+    assert training > 0.85
+    assert validation > 0.85
