@@ -20,7 +20,7 @@ from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, Run, read_plan
 from art_lfr.comparison.runner import run_all, run_one
-from art_lfr.comparison.tables import Results
+from art_lfr.comparison.tables import Results, table
 from art_lfr.settings import LFRSettings
 
 PLAN: dict[str, Any] = {
@@ -143,6 +143,21 @@ def test_another_judgement_trains_nothing_anew(
     (result,) = Results.read(masked, tmp_path).runs
     assert "clean" in result["accuracy"]
     assert result["masking"]
+
+
+def test_a_training_that_diverges_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
+    methods = [{**METHODS["lfr"], "name": "far", "lr": 1e12}, METHODS["standard"]]
+    told: list[str] = []
+    comparison = plan(tmp_path, methods=methods)
+    run_all(comparison, tmp_path, factory=make, tell=told.append)
+    assert "training stopped: the" in told[1]
+    assert "stopped" not in told[2]
+    found = results(tmp_path)
+    assert "finite" in found["far"]["stopped"] or "inf" in found["far"]["stopped"]
+    assert all(w.isfinite().all() for net in trained(tmp_path).values() for w in net.values())
+    rows = table(Results.read(comparison, tmp_path)).set_index("method")
+    assert list(rows["runs"]) == ["1 (1 stopped)", "1"]
+    assert list(rows["epochs"]) == [2, 2]
 
 
 def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Comparison, Run
-from art_lfr.comparison.training import TIMES, save_weights, train
+from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.evaluation import Evaluation, evaluate
 from art_lfr.files import write_atomically
 from art_lfr.geometry import parse_norm
@@ -83,7 +83,12 @@ def run_all(
                 data = {run.split: load_split(comparison, run.split, data_dir)}
             result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
-        tell(f"{about}: {rates}; {result['times'][-1]['cpu_seconds']:.0f} s of one core")
+        seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
+        tell("; ".join([f"{about}: {rates}", seconds, *_stopped(result)]))
+
+
+def _stopped(result: dict[str, Any]) -> list[str]:
+    return [f"training stopped: {result['stopped']}"] if "stopped" in result else []
 
 
 @contextmanager
@@ -176,6 +181,8 @@ def _result(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    if (stopped := home / STOPPED).exists():
+        result["stopped"] = stopped.read_text().strip()
     if c.snapshots is not None:
         result["snapshots"] = _judge_snapshots(classifier, split, c, home)
     return result

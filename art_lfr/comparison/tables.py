@@ -51,8 +51,8 @@ class Results:
         return float(np.mean([run["times"][-1]["cpu_seconds"] for run in found]))
 
     def epochs(self, method: str) -> int:
-        """Epochs of a method's runs."""
-        return int(next(iter(self.of(method).values()))["times"][-1]["epoch"])
+        """Epochs that a method's runs are planned to have."""
+        return int(next(iter(self.of(method).values()))["settings"]["epochs"])
 
     def difference(self, method: str, other: str) -> Difference:
         """Worst-case accuracy of a method less that of another, over runs that both have."""
@@ -91,6 +91,7 @@ def _worst(run: Mapping[str, Any]) -> Any:
 def table(results: Results) -> pd.DataFrame:
     """One row a method: means over its runs, and differences to adversarial training.
 
+    `runs` says how many of them the trainer stopped, judged by the weights that it gave back.
     Accuracies are in per cent; `flatness` is the mean local flatness; `core seconds` the training
     time on one core; `against AT` the paired difference in worst-case points to the better PGD
     adversarial training with as many epochs, with its 95 % interval; `at equal time` the same to
@@ -103,7 +104,7 @@ def table(results: Results) -> pd.DataFrame:
         accuracy = pd.DataFrame([run["accuracy"] for run in runs]).mean()
         row: dict[str, Any] = {
             "method": method,
-            "runs": len(runs),
+            "runs": _count(runs),
             "epochs": results.epochs(method),
             **{name: f"{100 * value:.1f}" for name, value in accuracy.items()},
             "flatness": f"{sum(run['flatness']['mean'] for run in runs) / len(runs):.3g}",
@@ -117,6 +118,12 @@ def table(results: Results) -> pd.DataFrame:
         rows.append(row)
     frame: pd.DataFrame = pd.DataFrame(rows)
     return frame
+
+
+def _count(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs there are, and how many of them the trainer stopped before their end."""
+    stopped = sum("stopped" in run for run in runs)
+    return f"{len(runs)} ({stopped} stopped)" if stopped else str(len(runs))
 
 
 def _shown(difference: Difference) -> str:

@@ -28,9 +28,10 @@ from art_lfr.data import Array
 from art_lfr.files import write_atomically
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.scheduling import Schedule
+from art_lfr.training import TrainingError
 
 CPU = torch.device("cpu")
-STATE, TIMES = "epochs.pt", "times.json"
+STATE, TIMES, STOPPED = "epochs.pt", "times.json", "stopped.txt"
 
 
 class Times:
@@ -75,7 +76,9 @@ def train(
     """Train the run's network, or what is left of it; the classifier and the times of its epochs.
 
     `directory` keeps the state after each epoch, and snapshots of the weights where the comparison
-    asks for them (`epoch-<n>.pt`). The global random state is left as found.
+    asks for them (`epoch-<n>.pt`). The global random state is left as found. A training that LFR's
+    trainer stops ends with the weights that it gives back, and the reason in `stopped.txt`: one
+    run that diverges is a result of the comparison, not its end.
     """
     directory.mkdir(parents=True, exist_ok=True)
     classifier = make_classifier(make(), run, x, classes)
@@ -99,17 +102,22 @@ def _train_lfr(
         times.tick(int(record["epoch"]))
         _snapshot(run, classifier, int(record["epoch"]), directory)
 
-    trainer.fit(
-        x,
-        y,
-        batch_size=run.settings["batch_size"],
-        nb_epochs=run.settings["epochs"],
-        scheduler=one_cycle(run, classifier.optimizer, len(x)),
-        scheduler_interval="batch",
-        checkpoint_dir=directory,
-        resume=True,
-        callback=end,
-    )
+    try:
+        trainer.fit(
+            x,
+            y,
+            batch_size=run.settings["batch_size"],
+            nb_epochs=run.settings["epochs"],
+            scheduler=one_cycle(run, classifier.optimizer, len(x)),
+            scheduler_interval="batch",
+            checkpoint_dir=directory,
+            resume=True,
+            callback=end,
+        )
+    except TrainingError as error:
+        if not times.epochs:
+            times.tick(0)
+        write_atomically(directory / STOPPED, f"{error}\n")
 
 
 def _train_art(
