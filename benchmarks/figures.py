@@ -1,8 +1,8 @@
 """The figures of the paper, for the networks of a comparison.
 
-    python benchmarks/figures.py benchmarks/comparisons/digits.yaml digits-0.1 \
-        --runs RUNS_DIRECTORY --output benchmarks/results/figures \
-        --method standard --method AT --method "LFR exact" --method LFR
+    python benchmarks/figures.py benchmarks/comparisons/mnist.yaml mnist --data-dir DATA \
+        --runs RUNS --output benchmarks/results/figures \
+        --method standard --method "AT, lr 0.05" --method "LFR exact" --method "LFR held"
 
 Draws flatness against vulnerability, loss surfaces, input gradients and accuracy against eps with
 `art-lfr plot`, for the weights of the first seed and split, and writes the numbers beside them.
@@ -45,7 +45,7 @@ def main(
         command += ["--name", first, "--weights", str(weights[first])]
         for other in others:
             command += ["--compare", f"{other}={weights[other]}"]
-        if kind in ("flatness", "gradients"):
+        if kind != "surface":
             command += ["--numbers", str(numbers)]
         if (status := art_lfr(command)) != 0:
             raise SystemExit(status)

@@ -7,6 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$1
 runs=$2
 shift 2
+all=$([ $# -gt 0 ] || echo yes)
 [ $# -gt 0 ] || set -- "$here"/comparisons/*.yaml
 for plan in "$@"; do
     python "$here/compare.py" "$plan" --data-dir "$data" --output "$runs"
@@ -17,3 +18,8 @@ for table in "$runs"/*.md; do
     cp "$runs/$name".* "$here/results/comparisons/"
 done
 python "$here/results_page.py"
+if [ -n "$all" ]; then
+    python "$here/figures.py" "$here/comparisons/mnist.yaml" mnist --data-dir "$data" \
+        --runs "$runs" --output "$here/results/figures" \
+        --method standard --method "AT, lr 0.05" --method "LFR exact" --method "LFR held"
+fi
