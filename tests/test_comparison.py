@@ -135,6 +135,15 @@ def test_interval_holds_the_chance_of_runs_too() -> None:
     assert found.high >= 20
 
 
+def test_an_interval_that_ends_at_zero_is_open_whatever_the_rounding() -> None:
+    # 40 images won, 60 lost: in whole numbers the upper end is 0, in rounded fractions it need not be.
+    image = np.arange(700)
+    first, second = image >= 60, (image < 60) | (image >= 100)
+    found = paired_difference([first], [second], [0])
+    assert str(found.high) == "0.0"
+    assert found.verdict == "open"
+
+
 def test_pairing_takes_out_what_both_share() -> None:
     generator = np.random.default_rng(0)
     second = [generator.random(500) < 0.5 for _ in range(3)]

@@ -64,10 +64,13 @@ def paired_difference(
         rows = [index for index, of in enumerate(splits) if of == split]
         together = np.stack([differences[index] for index in rows])
         count = together.shape[1]
-        weights = generator.multinomial(count, np.full(count, 1 / count), REPLICATES) / count
-        means[rows] = together @ weights.T
+        weights = generator.multinomial(count, np.full(count, 1 / count), REPLICATES)
+        # A sum of whole numbers is the same in whatever order a machine adds them.
+        means[rows] = together @ weights.T.astype(float) / count
     drawn = generator.integers(len(first), size=(len(first), REPLICATES))
     replicates = 100 * np.take_along_axis(means, drawn, axis=0).mean(axis=0)
     low, high = np.percentile(replicates, [2.5, 97.5])
-    mean = 100 * float(np.mean([d.mean() for d in differences]))
-    return Difference(mean, float(low), float(high), len(first))
+    mean = 100 * np.mean([d.mean() for d in differences])
+    # What is 0 but for rounding must not decide between "open" and "behind".
+    mean, low, high = (round(float(value), 9) + 0.0 for value in (mean, low, high))
+    return Difference(mean, low, high, len(first))
