@@ -136,7 +136,7 @@ def test_interval_holds_the_chance_of_runs_too() -> None:
 
 
 def test_an_interval_that_ends_at_zero_is_open_whatever_the_rounding() -> None:
-    # 40 images won, 60 lost: in whole numbers the upper end is 0, in rounded fractions it need not be.
+    # 40 images won, 60 lost: the upper end is 0 in whole numbers, not in rounded fractions.
     image = np.arange(700)
     first, second = image >= 60, (image < 60) | (image >= 100)
     found = paired_difference([first], [second], [0])
