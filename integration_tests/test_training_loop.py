@@ -274,17 +274,18 @@ def test_augmentations_are_applied_before_the_ascent_and_reproducible(make_class
 
 
 def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_classifier, data):
-    """With running statistics in the penalty, training accuracy rises and validation collapses.
+    """With running statistics in the penalty, training accuracy rises and validation collapses:
+    by the reward for raising the loss at the lower end, which only one of the two networks sees.
 
     Medians of three seeds: a single run differs by some points from processor to processor.
     """
 
-    def median(batch_norm):
+    def median(batch_norm, penalty):
         ends = []
         for seed in range(3):
             trainer = AdversarialTrainerLFRPyTorch(
                 make_classifier(seed), eps=0.1, lam=0.1, max_iter=3, verbose=False,
-                batch_norm=batch_norm, seed=seed,
+                batch_norm=batch_norm, penalty=penalty, seed=seed,
             )  # fmt: skip
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # the collapse is reported
@@ -296,9 +297,10 @@ def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_cla
             ends.append((end["train_accuracy"], end["validation_accuracy"]))
         return np.median(ends, axis=0)
 
-    training, validation = median("eval")
+    training, validation = median("eval", "lfr")
     assert training > 0.9
     assert validation < 0.3
-    training, validation = median("train")
-    assert training > 0.85
-    assert validation > 0.85
+    for batch_norm, penalty in (("train", "lfr"), ("train", "lfr-held"), ("eval", "lfr-held")):
+        training, validation = median(batch_norm, penalty)
+        assert training > 0.85
+        assert validation > 0.85
