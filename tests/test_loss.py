@@ -66,8 +66,6 @@ def test_theta_gradient_is_that_of_double_backpropagation(
     ).point
     assert not torch.equal(point, x)
     expected = penalty(model, point, y, p)
-    # To the letter, with the gradient of both ends.
-    keywords["penalty"] = "lfr"
     terms = lfr_loss(model, x, y, lam=0.5, **keywords)
     torch.testing.assert_close(terms.flatness, expected, rtol=1e-6, atol=0)
     ours, plain = gradients(terms.flatness, model), gradients(expected, model)
@@ -103,7 +101,6 @@ def test_finite_difference_is_within_five_percent_under_the_same_dropout_mask(
     for estimator in ESTIMATORS:
         torch.manual_seed(5)
         keywords: dict[str, Any] = {"estimator": estimator, "radius": 1e-3, "norm": p}
-        keywords["penalty"] = "lfr"
         values.append(lfr_loss(model, x, y, eps=0, lam=1.0, **keywords))
         states.append(torch.get_rng_state())
     difference, exact = values
