@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from torch import nn
 from art_lfr import AdversarialTrainerLFRPyTorch, __version__, evaluate
 from art_lfr.augmentation import random_flip
 from art_lfr.files import write_atomically
+from art_lfr.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "defaults"
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -137,7 +137,7 @@ def run(file: Path, data: Path = Path("data"), threads: int = 1, only: str = "")
             "seconds": round(seconds, 1),
             "evaluation": {k: v for k, v in measured.items() if k != "per_sample"},
             "versions": {"art_lfr": __version__, "torch": torch.__version__},
-            "machine": f"{platform.machine()}, {threads} thread(s)",
+            "machine": describe_machine(),
         }
         write_atomically(result_path(experiment), json.dumps(content, indent=1) + "\n")
         worst = {row["name"]: row["accuracy"] for row in measured["rows"]}

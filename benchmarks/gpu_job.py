@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
+from art_lfr import __version__
 from art_lfr.augmentation import Augmentation, Compose, RandomCrop, random_flip
 from art_lfr.batches import TensorBatches
 from art_lfr.criterion import Criterion
@@ -22,6 +25,7 @@ from art_lfr.data.archive import load_npz
 from art_lfr.files import write_atomically
 from art_lfr.flatness import flatness_values
 from art_lfr.geometry import Ball, Box
+from art_lfr.machine import describe_machine
 from art_lfr.models import BUILT_IN
 from art_lfr.monitoring import classify, projected_gradient_descent
 from art_lfr.options import TrainingOptions
@@ -31,6 +35,7 @@ from art_lfr.step import Objective
 from art_lfr.training import TrainingLoop
 
 PART_BYTES = 15 * 2**20
+MOST_MINUTES = 9.0
 NOT_RUN = ["AutoAttack", "Square", "masking report"]
 
 
@@ -64,14 +69,19 @@ JOBS = {
 
 
 class Autocast(nn.Module):
-    """A network whose layers run in bfloat16 where the device has it; logits in float32."""
+    """A network whose layers run in bfloat16 in the search for x', which is in eval mode.
+
+    What is descended, in train mode, is in the network's own type: the ends of a finite difference
+    with h = eps / 4 lie a few roundings of bfloat16 apart.
+    """
 
     def __init__(self, network: nn.Module, on: bool) -> None:
         super().__init__()
         self.network, self.on = network, on
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.on):
+        on = self.on and not self.training
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=on):
             logits: Tensor = self.network(x)
         return logits.float()
 
@@ -79,7 +89,10 @@ class Autocast(nn.Module):
 def train(
     job: Job, method: str, x: Tensor, y: Tensor, device: torch.device, seconds: float
 ) -> tuple[Autocast, dict[str, float]]:
-    """Train for about so many seconds: as many whole epochs as fit, by the time of a few steps."""
+    """Train for about so many seconds: as many whole epochs as fit, by the time of a few steps.
+
+    It stops after the epoch in which a quarter more is over, however slow the device has become.
+    """
     network = BUILT_IN[job.model](0).to(device, memory_format=torch.channels_last)
     model = Autocast(network, device.type == "cuda")
     settings = LFRSettings(eps=job.eps, steps=job.steps, lam=0.0 if method == "pgd" else None)
@@ -108,11 +121,12 @@ def train(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=job.lr, momentum=0.9, weight_decay=job.weight_decay
     )
-    epochs = _epochs_within(objective, optimizer, settings, job, x, y, seconds)
-    batches, warmup = -(-len(x) // job.batch_size), min(2.0, epochs / 3)
-    warmup_batches, calls = warmup * batches, 0
+    batches = TensorBatches(x, y, job.batch_size, device)
+    epochs = _epochs_within(objective, optimizer, settings, job, batches, seconds)
+    warmup = min(2.0, epochs / 3)
+    warmup_batches, calls = warmup * len(batches), 0
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, job.lr, total_steps=epochs * batches + 1
+        optimizer, job.lr, total_steps=epochs * len(batches) + 1
     )
     loop = TrainingLoop(
         objective,
@@ -123,9 +137,20 @@ def train(
     )
     began = time.perf_counter()
     loop.fit(
-        TensorBatches(x, y, job.batch_size, device), epochs, schedule=Schedule(scheduler, "batch")
+        batches,
+        epochs,
+        schedule=Schedule(scheduler, "batch"),
+        callback=lambda record: time.perf_counter() - began > 1.25 * seconds,
     )
-    return model, {"epochs": epochs, "seconds": time.perf_counter() - began}
+    done = len(loop.state.history)
+    return model, {
+        "planned epochs": epochs,
+        "epochs": done,
+        "seconds": time.perf_counter() - began,
+        "lam": settings.resolved_lam,
+        "radius": settings.resolved_radius,
+        "warm-up epochs": warmup,
+    }
 
 
 def _epochs_within(
@@ -133,8 +158,7 @@ def _epochs_within(
     optimizer: torch.optim.Optimizer,
     settings: LFRSettings,
     job: Job,
-    x: Tensor,
-    y: Tensor,
+    batches: TensorBatches,
     seconds: float,
 ) -> int:
     """Whole epochs that fit: a few steps are timed at learning rate 0, and undone."""
@@ -145,23 +169,23 @@ def _epochs_within(
     generator = torch.Generator().manual_seed(0)
     objective.model.train()
     times = []
-    for _ in range(6):
-        began = time.perf_counter()
+    began = time.perf_counter()
+    for x, y in islice(batches.epoch(generator), 6):
         objective.step(
-            x[: job.batch_size].to(next(objective.model.parameters()).device),
-            y[: job.batch_size].to(next(objective.model.parameters()).device),
+            x if job.augment is None else job.augment(x, generator),
+            y,
             optimizer=optimizer,
             settings=settings,
             generator=generator,
             max_grad_norm=None,
         )
         times.append(time.perf_counter() - began)
+        began = time.perf_counter()
     objective.model.load_state_dict(before)
     optimizer.state.clear()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    epoch = sorted(times)[2] * -(-len(x) // job.batch_size)
-    return max(1, int(seconds / epoch))
+    return max(1, int(seconds / (median(times) * len(batches))))
 
 
 def judge(job: Job, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
@@ -214,24 +238,29 @@ def save_parts(network: nn.Module, stem: Path) -> list[str]:
 
 def run(name: str, data: Path, out: Path, minutes: float) -> None:
     """Both methods, each for half of the time that is not spent on judging."""
+    if not 0 < minutes <= MOST_MINUTES:
+        raise SystemExit(f"minutes is {minutes:g}; allowed: above 0, at most {MOST_MINUTES:g}")
     job = JOBS[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
-    images = load_npz(data, test=job.images[1])
+    images = load_npz(data)
     x, y = torch.from_numpy(images.x_train).to(device), torch.from_numpy(images.y_train).to(device)
     first, last = job.images
     x_test = torch.from_numpy(images.x_test[first:last]).to(device)
     y_test = torch.from_numpy(images.y_test[first:last]).to(device)
     result: dict[str, object] = {
         "job": name,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "torch": torch.__version__,
+        "machine": describe_machine(),
+        "versions": {"art_lfr": __version__, "torch": torch.__version__},
+        "settings": {**asdict(job), "augment": job.augment is not None, "seed": 0},
+        "data": images.digest,
         "test images": [first, first + len(x_test)],
         "not run": NOT_RUN,
     }
     for method in ("lfr", "pgd"):
         model, times = train(job, method, x, y, device, minutes * 60 * 0.42)
         files = save_parts(model.network, out / f"{name}-{method}")
+        model.on = False  # the weights are judged, not the rounding they were trained with
         result[method] = {**times, **judge(job, model, x_test, y_test), "files": files}
         # After each method: a job that is cut off leaves what it has.
         write_atomically(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
@@ -257,7 +286,7 @@ def main() -> None:
     job.add_argument("job", choices=sorted(JOBS))
     job.add_argument("data", type=Path)
     job.add_argument("out", type=Path)
-    job.add_argument("minutes", type=float, nargs="?", default=9.0)
+    job.add_argument("minutes", type=float, nargs="?", default=MOST_MINUTES)
     joined = commands.add_parser("join")
     joined.add_argument("stem", type=Path)
     joined.add_argument("target", type=Path)

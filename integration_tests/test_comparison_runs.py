@@ -136,6 +136,11 @@ def test_another_judgement_trains_nothing_anew(
     found = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")]
     assert sorted(run["judged"]["images"][1] for run in found) == [20, 30]
 
+    # A method that the plan calls by another name is not trained again either.
+    renamed = plan(tmp_path, methods=[{**methods[0], "name": "plain"}])
+    run_all(renamed, tmp_path, factory=make, tell=str)
+    assert [run["method"] for run in Results.read(renamed, tmp_path).runs] == ["plain"]
+
     # The masking report is added to the first result, whose attacks are not run again.
     monkeypatch.setattr("art_lfr.comparison.runner.evaluate", no_training)
     masked = plan(tmp_path, methods=methods, masking_images=30)
@@ -214,6 +219,63 @@ def test_weights_of_gradient_norms_are_multiples_of_eps(
     settings = lfr_trainer(run, classifier)._loop.settings
     assert settings.resolved_lam == pytest.approx(0.5 * unit)
     assert settings.resolved_radius == pytest.approx(0.025)
+
+
+def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_at_hand.py").write_text(
+        "from art_lfr.penalties import LocalFlatness\nMINE = LocalFlatness(minus_weight=0.25)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    method = {**METHODS["lfr"], "penalty": "mine_at_hand:MINE"}
+    run_all(plan(tmp_path, methods=[method]), tmp_path, factory=make, tell=str)
+    assert results(tmp_path)["lfr"]["settings"]["penalty"] == "mine_at_hand:MINE"
+    # Refused before the method that comes first is trained.
+    for name, found in (
+        ("mine_at_hand:YOURS", "penalty of 'lfr' is 'mine_at_hand:YOURS': module"),
+        ("mine_at_hand:LocalFlatness", "a ABCMeta; allowed: an art_lfr.penalties.Penalty"),
+        ("lfr-hold", "did you mean 'lfr-held'"),
+    ):
+        bad = plan(tmp_path, methods=[METHODS["standard"], {**method, "penalty": name}])
+        with pytest.raises((ValueError, TypeError), match=found):
+            run_all(bad, tmp_path / "bad", factory=make, tell=str)
+        assert not (tmp_path / "bad").exists()
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    one = plan(tmp_path, methods=[METHODS["standard"]])
+    run_all(one, tmp_path, factory=make, tell=str)
+    (path,) = (tmp_path / "tiny").glob("*.json")
+    result = json.loads(path.read_text())
+    result["data"]["digest"] = "another"
+    path.write_text(json.dumps(result))
+    two = plan(tmp_path, methods=[METHODS["standard"], METHODS["pgd"]])
+    with pytest.raises(ValueError, match="the finished run 'standard', seed 0, has another"):
+        run_all(two, tmp_path, factory=make, tell=str)
+
+
+def test_mirrored_images_are_all_seen_by_every_kind(tmp_path: Path) -> None:
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = register_optimizer_step_pre_hook(count)
+    try:
+        for kind in ("standard", "pgd", "trades", "lfr"):
+            steps = 0
+            # 50 images in batches of 32: the second batch has 18
+            run_all(
+                plan(tmp_path, methods=[METHODS[kind]], flip=True, train=50),
+                tmp_path,
+                factory=make,
+                tell=str,
+            )
+            assert steps == 2 * 2, kind
+    finally:
+        hook.remove()
 
 
 def test_command_writes_tables_and_snapshots(

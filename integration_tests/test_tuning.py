@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from art_lfr.penalties import LocalFlatness
 from art_lfr.settings import DEFAULT_SCALES, LFRSettings
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.training import TrainingError
@@ -161,6 +162,12 @@ def test_budget_stops_further_trials(search):
     assert found.not_tried == ()
 
 
+def test_the_form_of_the_penalty_is_a_condition_of_all_trials(search):
+    held = search(minutes=0.25, penalty="lfr-held").settings["penalty"]
+    own = search(minutes=0.25, penalty=LocalFlatness(minus_weight=0.25)).settings["penalty"]
+    assert (held, own) == ("lfr-held", "LocalFlatness(minus_weight=0.25)")
+
+
 def test_a_killed_run_goes_on(search, tmp_path):
     def interrupt(trial):
         if trial.candidate == LISTED[1]:
@@ -301,6 +308,7 @@ def test_all_failed(monkeypatch, data, make_classifier):
         ({"attacks": ["JSMA"]}, "none of which attacks all images within eps"),
         ({"best_metric": "validation_accuracy"}, "unexpected keyword argument 'best_metric'"),
         ({"lam": 0.1}, "tune.. got an unexpected keyword argument 'lam'"),
+        ({"penalty": "cure"}, "penalty is 'cure'; allowed: lfr, lfr-held, input-gradient"),
         ({"minute": 1}, "did you mean 'minutes'"),
         ({"estimator": "exat"}, "did you mean 'exact'"),
     ],

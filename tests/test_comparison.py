@@ -81,6 +81,9 @@ def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) 
         ({"part": "train"}, "part is 'train'"),
         ({"part": "validation"}, "validation is 0"),
         ({"seeds": []}, "must not be empty"),
+        ({"images": [10]}, "images is \\[10\\]"),
+        ({"attacks": ["PGD-40", "Squair"]}, "attacks is 'Squair'"),
+        ({"data": "mnist.npz"}, "splits is \\[0, 1\\] with data 'mnist.npz'"),
         ({"methods": [{"name": "a", "kind": "mart"}]}, "kind is 'mart'"),
         ({"methods": [{"name": "a", "kind": "pgd", "lam": 1}]}, "settings \\['lam'\\]"),
         ({"methods": [{"name": "a", "kind": "pgd"}] * 2}, "each name once"),
@@ -141,7 +144,7 @@ def test_an_interval_that_ends_at_zero_is_open_whatever_the_rounding() -> None:
     first, second = image >= 60, (image < 60) | (image >= 100)
     found = paired_difference([first], [second], [0])
     assert str(found.high) == "0.0"
-    assert found.verdict == "open"
+    assert found._replace(runs=2).verdict == "open"
 
 
 def test_pairing_takes_out_what_both_share() -> None:
@@ -160,6 +163,8 @@ def test_verdicts() -> None:
     assert Difference(1, -0.9, 4, 3).verdict == "at or above"
     assert Difference(-3, -4, -2, 3).verdict == "behind"
     assert Difference(-1, -4, 2, 3).verdict == "open"
+    # Seeds often differ by more than an interval over images is wide.
+    assert Difference(2, 0.1, 4, 1).verdict == "one run"
 
 
 def test_pairs_must_match() -> None:
@@ -208,6 +213,37 @@ def test_table_compares_with_the_better_baseline(tmp_path: Path) -> None:
     assert row["masking"] == "3 of 4 pass"
     assert found.set_index("method").loc["AT", "against AT"] == ""
     assert found.set_index("method").loc["AT", "masking"] == "4 of 4 pass"
+
+
+def test_the_baseline_is_the_better_one_on_the_runs_that_are_shared(tmp_path: Path) -> None:
+    results = made_up(comparison(tmp_path), {"AT": 0.5, "AT wide": 0.6, "LFR": 0.8})
+    right = np.ones(IMAGES, bool)
+    for run in results.runs:  # the narrower one is better on average, thanks to seed 1
+        if run["method"] == "AT" and run["seed"] == 1:
+            run["accuracy"]["worst case"], run["correct"]["worst case"] = 1.0, pack(right)
+    assert results.baseline("LFR", equal_time=False) == "AT"
+    results.runs = [r for r in results.runs if r["method"] != "LFR" or r["seed"] == 0]
+    assert results.baseline("LFR", equal_time=False) == "AT wide"
+
+
+def test_a_training_that_was_stopped_does_not_count_as_a_quick_one(tmp_path: Path) -> None:
+    results = made_up(comparison(tmp_path), {"AT": 0.5, "LFR": 0.8})
+    whole = results.seconds("LFR")
+    stopped = next(run for run in results.runs if run["method"] == "LFR")
+    stopped["times"] = [{"epoch": 1, "cpu_seconds": 0.1}]
+    assert results.seconds("LFR") < whole
+    stopped["stopped"] = "the loss is inf"
+    assert results.seconds("LFR") == whole
+
+
+def test_figure_of_a_run_that_stopped_before_its_first_snapshot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from art_lfr.comparison.drawing import time_figure
+
+    results = made_up(comparison(tmp_path, snapshots=1), {"AT": 0.5, "LFR": 0.8})
+    for run in results.runs:
+        run["snapshots"] = []
+    assert len(time_figure(results).axes[0].get_legend().get_texts()) == 2
 
 
 def test_table_shows_where_the_method_is_behind(tmp_path: Path) -> None:

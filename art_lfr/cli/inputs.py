@@ -5,15 +5,13 @@ Every error is a ValueError, TypeError, OSError or ImportError that names the op
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_lfr.arguments import check_choice
 from art_lfr.files import write_atomically
+from art_lfr.named_object import named_object
 
 if TYPE_CHECKING:
     import pandas
@@ -40,13 +38,10 @@ def load_model(name: str, weights: Path | None, seed: int = 0, classes: int = 10
     if name in BUILT_IN:
         model = BUILT_IN[name](seed, classes=classes)
     elif ":" in name:
-        path, _, attribute = name.partition(":")
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
         try:
-            factory = getattr(importlib.import_module(path), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"--model is {name!r}: {error}; allowed: {allowed}") from error
+            factory = named_object(name)
+        except ValueError as error:
+            raise ValueError(f"--model is {error}; allowed: {allowed}") from error
         if not callable(factory):
             raise ValueError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
         # A factory draws its first weights from the global generators.

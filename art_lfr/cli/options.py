@@ -33,6 +33,9 @@ NormOption = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
 EstimatorOption = Annotated[
     str, typer.Option(help="finite-difference, or exact (double back-propagation).")
 ]
+PenaltyOption = Annotated[
+    str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
+]
 RadiusOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="Finite-difference radius; default: a multiple of eps."),

@@ -16,6 +16,7 @@ from art_lfr.cli.options import (
     LamOption,
     ModelOption,
     NormOption,
+    PenaltyOption,
     RadiusOption,
     SeedOption,
     WeightsOption,
@@ -53,9 +54,11 @@ def train(
     lam: LamOption = None,
     estimator: EstimatorOption = "finite-difference",
     radius: RadiusOption = None,
-    penalty: Annotated[
-        str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
-    ] = "lfr",
+    penalty: PenaltyOption = "lfr",
+    weight_perturbation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="AWP on top: perturb the weights by this part of their norm (0.005)."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
@@ -111,6 +114,7 @@ def train(
         estimator=estimator,
         radius=radius,
         penalty=penalty,
+        weight_perturbation=weight_perturbation,
         warmup_epochs=warmup_epochs,
         seed=seed,
     )

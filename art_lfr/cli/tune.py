@@ -52,6 +52,7 @@ def tune(
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
     max_iter: Annotated[int, typer.Option(help="Ascent steps.")] = 10,
     estimator: EstimatorOption = "finite-difference",
+    penalty: Annotated[str, typer.Option(help='"lfr" or "lfr-held".')] = "lfr",
     warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
     attacks: Annotated[
         str, typer.Option(help="Attacks that judge, as in evaluate, with commas between.")
@@ -87,7 +88,7 @@ def tune(
     from art_lfr.cli.inputs import load_model, make_classifier, outputs_for
     from art_lfr.data import check_data_name, load
     from art_lfr.files import check_output, write_atomically
-    from art_lfr.tuning.run import check_floor
+    from art_lfr.tuning.run import check_floor, check_penalty
     from art_lfr.tuning.run import tune as run
 
     if output is not None:
@@ -97,6 +98,7 @@ def tune(
     for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
         check_number(name, length, low_allowed=False)
     check_floor("--clean-floor", clean_floor)
+    check_penalty("--penalty", penalty)
     for name, count in (("--epochs", epochs), ("--batch-size", batch_size)):
         check_integer(name, count, low=1)
     check_integer("--max-iter", max_iter, low=1)
@@ -138,6 +140,7 @@ def tune(
         state_dir=state_dir,
         callback=tell,
         estimator=estimator,
+        penalty=penalty,
         warmup_epochs=warmup_epochs,
     )
     typer.echo(str(found))
@@ -150,6 +153,7 @@ def tune(
         **{name: f"{value:.8g}" for name, value in lengths.items()},
         "--max-iter": max_iter,
         "--estimator": estimator,
+        "--penalty": penalty,
         "--epochs": epochs,
         "--batch-size": batch_size,
         "--lr": lr,

@@ -29,7 +29,7 @@ def time_figure(results: Results) -> Figure:
         runs = list(results.of(method).values())
         repeat, which = divmod(index, len(PALETTE))
         first, last = runs[0]["judged"]["images"]
-        if "snapshots" in runs[0]:
+        if runs[0].get("snapshots"):  # none where training stopped before the first
             when = {t["epoch"]: t["cpu_seconds"] for t in runs[0]["times"]}
             points = [(when[s["epoch"]], s["accuracy"][WORST]) for s in runs[0]["snapshots"]]
         else:

@@ -23,7 +23,13 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """ "ahead": the interval lies above 0; "at or above": above -1 point; "behind": below 0."""
+        """ "ahead": the interval lies above 0; "at or above": above -1 point; "behind": below 0.
+
+        "open": none of these. "one run": the interval knows the chance of images only, not that of
+        seeds, which is often the larger one.
+        """
+        if self.runs == 1:
+            return "one run"
         if self.low > 0:
             return "ahead"
         if self.low > -1:

@@ -1,11 +1,11 @@
 """How each kind of method trains: LFR by this package, the others by ART's own trainers.
 
-All get the same optimizer, the same learning rate at each optimizer step, and the same epochs.
+All get the same optimizer, the same learning rate at each optimizer step, and the same epochs; but
+ART's FBF trainer has a learning rate of its own built in.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +30,7 @@ from art_lfr.comparison.plan import Run
 from art_lfr.criterion import logits_of
 from art_lfr.data import Array
 from art_lfr.geometry import parse_norm
+from art_lfr.named_object import named_object
 from art_lfr.penalties import PENALTIES, LocalFlatness, Penalty
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
@@ -120,7 +121,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     s, eps = run.settings, float(run.comparison.eps)
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
     # A multiple of eps is right for a gradient norm; other penalties have units of their own.
-    penalty = _penalty(s.get("penalty", "lfr"))
+    penalty = penalty_of(run)
     scaled = isinstance(penalty, LocalFlatness)
     return AdversarialTrainerLFRPyTorch(
         classifier,
@@ -143,16 +144,24 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     )
 
 
-def _penalty(name: str) -> Penalty:
-    """A built-in penalty, or the one that `module:attribute` names."""
-    if ":" not in name:
+def penalty_of(run: Run) -> Penalty:
+    """A built-in penalty, or the one that `module:attribute` names.
+
+    Raises ValueError or TypeError where there is none of that name.
+    """
+    name = run.settings.get("penalty", "lfr")
+    if ":" not in str(name):
         check_choice("penalty", name, tuple(PENALTIES))
         return PENALTIES[name]
-    module, _, attribute = name.partition(":")
     try:
-        found: Penalty = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"penalty is {name!r}: {error}") from error
+        found = named_object(name)
+    except ValueError as error:
+        raise ValueError(f"penalty of {run.method!r} is {error}") from error
+    if not isinstance(found, Penalty):
+        raise TypeError(
+            f"penalty of {run.method!r} is {name!r}, a {type(found).__name__}; allowed: an "
+            "art_lfr.penalties.Penalty"
+        )
     return found
 
 
@@ -221,7 +230,8 @@ class FlippedBatches(DataGenerator):  # type: ignore[misc]
     """Shuffled batches of randomly mirrored images, from a generator of its own."""
 
     def __init__(self, x: Array, y: Array, batch_size: int, seed: int) -> None:
-        super().__init__(size=len(x), batch_size=batch_size)
+        # In whole batches: ART's plain `fit_generator` would leave out the last, smaller one.
+        super().__init__(size=-(-len(x) // batch_size) * batch_size, batch_size=batch_size)
         self._x, self._y = torch.from_numpy(x), y
         self._generator = torch.Generator().manual_seed(seed)
         self._order = np.empty(0, dtype=np.int64)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.evaluation.presets import NAMES
 from art_lfr.geometry import parse_norm
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
@@ -89,6 +90,15 @@ class Comparison:
         check_number("lr", self.lr, low_allowed=False)
         check_integer("masking_images", self.masking_images, low=0)
         check_integer("snapshots", self.snapshots, low=1, optional=True)
+        if len(self.images) != 2:
+            raise ValueError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
+        for attack in self.attacks:
+            check_choice("attacks", attack, NAMES)
+        if self.data != "digits" and self.splits != (0,):
+            raise ValueError(
+                f"splits is {list(self.splits)} with data {self.data!r}; allowed: [0], as only "
+                "digits has others"
+            )
         if not self.methods or not self.seeds or not self.splits:
             raise ValueError(f"{self.name}: methods, seeds and splits must not be empty")
         names = [str(method.get("name")) for method in self.methods]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from art.estimators.classification import PyTorchClassifier
 from filelock import FileLock, Timeout
 from torch import nn
@@ -20,12 +18,13 @@ from torch import nn
 from art_lfr import __version__
 from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.data import Split, load_split
-from art_lfr.comparison.methods import make_classifier
+from art_lfr.comparison.methods import make_classifier, penalty_of
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.evaluation import Evaluation, evaluate
 from art_lfr.files import write_atomically
 from art_lfr.geometry import parse_norm
+from art_lfr.machine import describe_machine
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
 
@@ -68,6 +67,8 @@ def run_all(
     repeated. Several processes may share the directory: each run is held by one of them.
     """
     runs = [run for run in comparison.runs() if only in run.method]
+    for run in runs:  # before hours of training
+        penalty_of(run)
     todo = [run for run in runs if not _is_done(run, directory)]
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     data: dict[int, Split] = {}
@@ -81,10 +82,24 @@ def run_all(
                 continue
             if run.split not in data:
                 data = {run.split: load_split(comparison, run.split, data_dir)}
+                _check_digest(runs, run.split, data[run.split].digest, directory)
             result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
         tell("; ".join([f"{about}: {rates}", seconds, *_stopped(result)]))
+
+
+def _check_digest(runs: Sequence[Run], split: int, digest: str, directory: Path) -> None:
+    """Raise ValueError where finished runs of the split were done on other data of that name."""
+    for run in runs:
+        if run.split == split and result_path(run, directory).exists():
+            found = read_result(run, directory)["data"]["digest"]
+            if found != digest:
+                raise ValueError(
+                    f"data {run.comparison.data!r} has the digest {digest}, and the finished run "
+                    f"{run.method!r}, seed {run.seed}, has {found}; allowed: the same data for all "
+                    "runs of a comparison, or another output folder"
+                )
 
 
 def _stopped(result: dict[str, Any]) -> list[str]:
@@ -144,8 +159,12 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
 
 
 def read_result(run: Run, directory: Path) -> dict[str, Any]:
-    """A finished run's result, with its masking report where there is one."""
+    """A finished run's result, with its masking report where there is one.
+
+    Under the method's name in the plan: it may have been another when the run was made.
+    """
     result: dict[str, Any] = json.loads(result_path(run, directory).read_text())
+    result["method"] = run.method
     if (path := masking_path(run, directory)).exists():
         result["masking"] = json.loads(path.read_text())
     return result
@@ -178,7 +197,7 @@ def _result(
             "art_lfr": __version__,
             **{n: version(n) for n in ("torch", "adversarial-robustness-toolbox", "numpy")},
         },
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "machine": describe_machine(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if (stopped := home / STOPPED).exists():

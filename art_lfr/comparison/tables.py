@@ -46,8 +46,12 @@ class Results:
         return [name for name in names if self.of(name)]
 
     def seconds(self, method: str) -> float:
-        """Mean training time of a method, seconds of one core."""
-        found = self.of(method).values()
+        """Mean training time of a method, seconds of one core; of trainings that reached their end.
+
+        Where none did, of all.
+        """
+        found = list(self.of(method).values())
+        found = [run for run in found if "stopped" not in run] or found
         return float(np.mean([run["times"][-1]["cpu_seconds"] for run in found]))
 
     def epochs(self, method: str) -> int:
@@ -67,7 +71,7 @@ class Results:
     def baseline(self, method: str, *, equal_time: bool) -> str | None:
         """The best PGD adversarial training with as many epochs, or within the method's time.
 
-        Only those that share a run (seed and split) with the method count.
+        The best on the runs (seed and split) that it shares with the method.
         """
         own = self.of(method)
         found: dict[str, float] = {}
@@ -78,7 +82,7 @@ class Results:
                 continue
             within = self.seconds(name) <= TIME_TOLERANCE * self.seconds(method)
             if within if equal_time else self.epochs(name) == self.epochs(method):
-                rates = [run["accuracy"][WORST] for run in runs.values()]
+                rates = [run["accuracy"][WORST] for key, run in runs.items() if key in own]
                 found[name] = sum(rates) / len(rates)
         return max(found, key=lambda name: found[name]) if found else None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from art_lfr.arguments import check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.geometry import parse_norm
+from art_lfr.penalties import PENALTIES, LocalFlatness
 from art_lfr.trainer import TRAINER_KEYWORDS
 from art_lfr.training import TrainingError
 from art_lfr.tuning.candidates import Candidate, candidates
@@ -85,8 +86,9 @@ def tune(
             and with other `minutes` or another `clean_floor`.
         callback: Gets each new `Trial` when it has finished.
         clock: Seconds; of which only differences are used.
-        trainer: Other keywords of `AdversarialTrainerLFRPyTorch`, such as `augment`. In the key of
-            `state_dir` a function counts by its name, another object by its class.
+        trainer: Other keywords of `AdversarialTrainerLFRPyTorch`, such as `augment`, or `penalty`
+            with "lfr-held". In the key of `state_dir` a function counts by its name, another object
+            by its class.
 
     Returns:
         A `Tuning`; print it, or take `.lam`, `.radius`, `.eps_step`, `.to_frame()`, `.to_json()`.
@@ -105,6 +107,7 @@ def tune(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("max_iter", max_iter)):
         check_integer(name, value, low=1)
     check_integer("seed", seed, low=0)
+    check_penalty("penalty", trainer.get("penalty", "lfr"))
     if isinstance(attacks, str) or not attacks or not all(isinstance(a, str) for a in attacks):
         raise TypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
     conditions = Conditions(
@@ -139,6 +142,16 @@ def tune(
         not_tried=tuple(left),
         settings=conditions.settings,
     )
+
+
+def check_penalty(name: str, penalty: object) -> None:
+    """Raise unless it is a form of LFR: of others, lam is no multiple of eps."""
+    listed = [key for key, value in PENALTIES.items() if isinstance(value, LocalFlatness)]
+    if not isinstance(penalty, LocalFlatness) and penalty not in listed:
+        raise ValueError(
+            f"{name} is {penalty!r}; allowed: {', '.join(listed)}, or an "
+            "art_lfr.penalties.LocalFlatness (the settings tried are multiples of eps)"
+        )
 
 
 def check_floor(name: str, value: float | None) -> None:

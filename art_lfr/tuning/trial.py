@@ -17,6 +17,7 @@ from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.fingerprint import fingerprint
+from art_lfr.penalties import Penalty
 from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.target import make_target, unharmed
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
@@ -27,7 +28,7 @@ from art_lfr.tuning.results import Array
 
 # What tuning decides, what belongs to one classifier or one run, and what needs other images.
 EXCLUDED = (
-    *("lam", "radius", "eps_step", "penalty", "attack", "ratio", "summary_writer"),
+    *("lam", "radius", "eps_step", "attack", "ratio", "summary_writer"),
     *("best_metric", "patience", "monitor_samples"),
 )
 JUDGED_AT_ONCE = 256
@@ -192,9 +193,14 @@ class Conditions:
 
 
 def _named(value: Any) -> Any:
-    """JSON types and arrays as they are, a function by its name, other objects by their class."""
+    """JSON types and arrays as they are, a function by its name, other objects by their class.
+
+    Penalties with their attributes.
+    """
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if isinstance(value, Penalty):
+        return repr(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
