@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from art_lfr.models import digits_cnn
+from art_lfr.models import digits_cnn, narrow_resnet
 
 
 def digits_softplus() -> nn.Module:
@@ -13,5 +13,13 @@ def digits_softplus() -> nn.Module:
 
     The weights follow the global generator, which a run seeds.
     """
-    seed = int(torch.randint(2**31, ()))
-    return digits_cnn(seed, activation=lambda: nn.Softplus(beta=10))
+    return digits_cnn(int(torch.randint(2**31, ())), activation=_softplus)
+
+
+def narrow_resnet_softplus() -> nn.Module:
+    """The narrow ResNet with the same smooth activation."""
+    return narrow_resnet(int(torch.randint(2**31, ())), activation=_softplus)
+
+
+def _softplus() -> nn.Module:
+    return nn.Softplus(beta=10)
