@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every table of the documentation, from one command: reproduce.sh DATA_DIRECTORY RUNS_DIRECTORY [PLAN...]
+# Every comparison of the documentation: reproduce.sh DATA_DIRECTORY RUNS_DIRECTORY [PLAN...]
+# (docs/defaults.md has the command of its tables, docs/failure-case.md that of the second table there.)
 # DATA has mnist.npz and cifar10_jpeg.npz. RUNS keeps weights and finished runs: started again, it goes
 # on where it stopped. The results, tables and figures are copied to benchmarks/results/comparisons.
 set -eu
