@@ -12,6 +12,7 @@ from art.data_generators import DataGenerator
 from torch import Tensor
 
 from art_lfr.arguments import check_number
+from art_lfr.batches import joined_singles
 from art_lfr.classifier import ClassifierAdapter
 
 
@@ -42,27 +43,13 @@ class GeneratorBatches:
         return self._count
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """As many batches as cover the generator's size once.
-
-        A batch of one sample joins the one before it: BatchNorm has no statistics of one.
-        """
-        held: tuple[Tensor, Tensor] | None = None
-        for _ in range(self._count):
-            x, y = self._batch()
-            new = x.to(self._adapter.device), y.to(self._adapter.device)
-            if held is None:
-                held = new
-            elif len(x) == 1 and self.batch_size > 1:
-                held = torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]])
-            else:
-                yield held
-                held = new
-        if held is not None:
-            yield held
+        """As many batches as cover the generator's size once."""
+        return joined_singles(self._batch() for _ in range(self._count))
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        x, y = self._generator.get_batch()
-        return self._adapter.tensors(x, y, " of a batch")
+        given_x, given_y = self._generator.get_batch()
+        x, y = self._adapter.tensors(given_x, given_y, " of a batch")
+        return x.to(self._adapter.device), y.to(self._adapter.device)
 
     def sample(self, count: int, seed: int) -> None:
         """None: a generator cannot be read without moving it on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -65,6 +65,23 @@ class TensorBatches:
     def fingerprint(self) -> str:
         """A hash of shapes and values."""
         return fingerprint(self.x, self.y)
+
+
+def joined_singles(
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as they come; one of a single sample joins the one before it, as above."""
+    held: tuple[Tensor, Tensor] | None = None
+    for new in batches:
+        if held is None:
+            held = new
+        elif len(new[0]) == 1 and len(held[0]) > 1:
+            held = torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]])
+        else:
+            yield held
+            held = new
+    if held is not None:
+        yield held
 
 
 def fingerprint(*tensors: Tensor) -> str:

@@ -1,0 +1,162 @@
+"""Training on a torch DataLoader."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from art.data_generators import PyTorchDataGenerator
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from art_lfr import AdversarialTrainerLFRPyTorch
+
+LFR = {"eps": 0.1, "max_iter": 2, "verbose": False}
+
+
+class Digits(Dataset):
+    """Digits with noise on top, drawn from torch's global generator, as augmentations draw it."""
+
+    def __init__(self, x, y, noise=0.0):
+        self.x, self.y, self.noise = torch.tensor(x), y, noise
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        x = self.x[index] + self.noise * torch.rand(self.x[index].shape)
+        return x.clamp(0, 1), self.y[index]
+
+
+def train(classifier, loader, **keywords):
+    trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+    trainer.fit_loader(loader, **{"nb_epochs": 2, **keywords})
+    return trainer
+
+
+def test_the_same_batches_give_the_same_weights_as_an_art_generator(
+    make_classifier, data, weights, same
+):
+    # 129 samples: the last one joins the batch before it in both.
+    dataset = TensorDataset(torch.tensor(data.x[:129]), torch.tensor(data.y[:129]))
+    # Without dropout: a loader draws a seed for its workers from the generator of the masks.
+    by_loader, by_generator = make_classifier(dropout=0.0), make_classifier(dropout=0.0)
+    train(by_loader, DataLoader(dataset, batch_size=64))
+    trainer = AdversarialTrainerLFRPyTorch(by_generator, **LFR)
+    generator = PyTorchDataGenerator(DataLoader(dataset, batch_size=64), size=129, batch_size=64)
+    trainer.fit_generator(generator, nb_epochs=2)
+    assert same(weights(by_loader), weights(by_generator))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shuffling_and_augmentation_follow_the_seed_and_resume(
+    make_classifier, data, weights, same, tmp_path, workers
+):
+    def loader():
+        dataset = Digits(data.x[:200], data.y[:200], noise=0.1)
+        return DataLoader(dataset, batch_size=64, shuffle=True, num_workers=workers)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    whole, again, resumed, other = (make_classifier() for _ in range(4))
+    torch.set_rng_state(before)
+    train(whole, loader(), nb_epochs=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    train(again, loader(), nb_epochs=3)
+    assert same(weights(whole), weights(again))
+
+    seen = []
+
+    def interrupted(record):
+        seen.append(record)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, loader(), nb_epochs=3, checkpoint_dir=tmp_path, callback=interrupted)
+    fresh = make_classifier(seed=3)
+    trainer = train(fresh, loader(), nb_epochs=3, checkpoint_dir=tmp_path, resume=True)
+    assert [record["epoch"] for record in trainer.history] == [1, 2, 3]
+    assert same(weights(whole), weights(fresh))
+
+    AdversarialTrainerLFRPyTorch(other, **LFR, seed=1).fit_loader(loader(), nb_epochs=3)
+    assert not same(weights(whole), weights(other))
+
+
+# Prints the peak of the memory in MiB after 128 images, then after 1,152: of 64 kB each, made when
+# they are asked for.
+GROWTH = """
+import resource, torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from art_lfr import AdversarialTrainerLFRPyTorch
+
+class Generated(Dataset):
+    def __init__(self, count):
+        self.count = count
+    def __len__(self):
+        return self.count
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return torch.rand((1, 128, 128), generator=generator), index % 10
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(128 * 128, 10))
+classifier = PyTorchClassifier(
+    model, nn.CrossEntropyLoss(), (1, 128, 128), 10, clip_values=(0, 1), device_type="cpu",
+    optimizer=torch.optim.SGD(model.parameters(), 0.01),
+)
+for count in (128, 1152):
+    trainer = AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=0, verbose=False)
+    trainer.fit_loader(DataLoader(Generated(count), batch_size=32), nb_epochs=1)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory as Linux counts it")
+def test_memory_does_not_grow_with_the_data():
+    # The allocator gives back what is freed, so that what is left is what is held.
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, env=environment
+    )
+    assert found.returncode == 0, found.stderr
+    first, second = map(float, found.stdout.split())
+    assert second - first < 8  # of 64 MiB more
+
+
+def test_what_is_no_loader_is_refused_before_any_training(make_classifier, data, weights, same):
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield data.x[0], data.y[0]
+
+    x, y = torch.tensor(data.x[:8]), torch.tensor(data.y[:8])
+    classifier = make_classifier()
+    before = weights(classifier)
+    for loader, words in (
+        ([(x, y)], "train_loader is a list; allowed: a torch.utils.data.DataLoader"),
+        (DataLoader(Endless()), "train_loader has no length"),
+        (DataLoader(TensorDataset(x[:0], y[:0])), "train_loader has no batch"),
+        (DataLoader(TensorDataset(x)), r"gives a list; allowed: pairs \(x, y\)"),
+        (DataLoader([{"x": a, "y": b} for a, b in zip(x, y, strict=True)]), "gives a dict"),
+        (DataLoader(TensorDataset(x * 255, y)), "x of a batch has values"),
+        (DataLoader(TensorDataset(x, y + 7)), "y of a batch has"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            train(classifier, loader)
+    with pytest.raises(TypeError, match="'batch_size'; it takes train_loader"):
+        train(classifier, DataLoader(TensorDataset(x, y)), batch_size=3)
+    assert same(before, weights(classifier))
+
+
+def test_a_batch_sampler_of_the_users_own(make_classifier, data):
+    batches = [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
+    loader = DataLoader(Digits(data.x, data.y), batch_sampler=batches)
+    trainer = train(make_classifier(), loader, validation_data=(data.x_test, data.y_test))
+    assert len(trainer.history) == 2
+    assert np.isfinite(trainer.history[-1]["validation_accuracy"])
