@@ -21,6 +21,7 @@ class TrainingOptions:
         max_grad_norm: Clip the gradient to this l2 norm, > 0.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
             norm, >= 0 (AWP).
+        max_physical_batch_size: Take larger batches in parts of at most so many samples, >= 1.
         ema_decay: Decay of an exponential moving average of the weights, in (0, 1).
         best_metric: Keep the weights of the best epoch by this metric, or by the first of
             several, with the others to break ties.
@@ -34,6 +35,7 @@ class TrainingOptions:
     augment: Augmentation | None = None
     max_grad_norm: float | None = None
     weight_perturbation: float | None = None
+    max_physical_batch_size: int | None = None
     ema_decay: float | None = None
     best_metric: str | tuple[str, ...] | None = None
     patience: int | None = None
@@ -49,6 +51,7 @@ class TrainingOptions:
             )
         check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
         check_number("weight_perturbation", self.weight_perturbation, optional=True)
+        check_integer("max_physical_batch_size", self.max_physical_batch_size, low=1, optional=True)
         check_number("ema_decay", self.ema_decay, low_allowed=False, optional=True)
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise ValueError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")

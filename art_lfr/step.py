@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,17 @@ class StepResult(NamedTuple):
     predicted: Tensor
 
 
+class _BatchPart(NamedTuple):
+    """As much of a batch as goes through the model at once, and its share in the batch's mean."""
+
+    view: LossView
+    x: Tensor
+    y: Tensor
+    found: Any
+    x_clean: Tensor | None
+    share: float
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a step descends: the model, its loss, its box, and what the clean term is taken on.
@@ -64,16 +75,16 @@ class Objective:
         generator: torch.Generator,
         max_grad_norm: float | None,
         weight_perturbation: float | None = None,
+        max_physical_batch_size: int | None = None,
     ) -> StepResult:
         """Back-propagate the terms one after another, so that one graph is alive; then step.
 
+        A batch larger than `max_physical_batch_size` is taken in parts, whose gradients add up.
         Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
         finite.
         """
-        x_clean = None if self.attack is None else self.attack(x, y, generator)
-        view = LossView(self.model, self.criterion, self.bounds_for(x), settings)
-        found = search(view, self.penalty, x, y, generator)
-        passes = partial(self._back_propagate, view, x, y, found, x_clean, optimizer)
+        parts = list(self._parts(x, y, settings, generator, max_physical_batch_size or len(x)))
+        passes = partial(self._back_propagate, parts, optimizer)
         with ExitStack() as stack:
             if weight_perturbation is not None:
                 # The same masks as in the pass that counts, which alone moves the statistics.
@@ -98,33 +109,61 @@ class Objective:
             self.criterion.predicted(outputs),
         )
 
-    def _back_propagate(
+    def _parts(
         self,
-        view: LossView,
         x: Tensor,
         y: Tensor,
-        found: Any,
-        x_clean: Tensor | None,
-        optimizer: torch.optim.Optimizer,
+        settings: LFRSettings,
+        generator: torch.Generator,
+        largest: int,
+    ) -> Iterator[_BatchPart]:
+        """The batch in parts of nearly equal size, each with what its penalty's search found."""
+        count = -(-len(x) // largest)
+        for own_x, own_y, share in zip(
+            x.tensor_split(count), y.tensor_split(count), self._shares(y, count), strict=True
+        ):
+            attacked = None if self.attack is None else self.attack(own_x, own_y, generator)
+            view = LossView(self.model, self.criterion, self.bounds_for(own_x), settings)
+            found = search(view, self.penalty, own_x, own_y, generator)
+            yield _BatchPart(view, own_x, own_y, found, attacked, share)
+
+    def _shares(self, y: Tensor, count: int) -> list[float]:
+        """What each part weighs in the mean over the batch, as the loss weighs its samples."""
+        if count == 1:
+            return [1.0]
+        weights = self.criterion.sample_weights(y)
+        if weights is None:
+            weights = torch.ones(len(y))
+        sums = torch.stack([part.double().sum() for part in weights.tensor_split(count)])
+        shares: list[float] = (sums / sums.sum()).tolist()
+        return shares
+
+    def _back_propagate(
+        self, parts: list[_BatchPart], optimizer: torch.optim.Optimizer
     ) -> tuple[float, float, Tensor]:
         """Fill the gradients, term by term; the clean loss, the penalty, and the logits."""
         self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
         optimizer.zero_grad(set_to_none=True)
-        clean, penalty, logits = math.nan, 0.0, torch.empty(0)
-        for term in objective_terms(view, self.penalty, x, y, found, x_clean=x_clean):
-            value = float(term.value.detach())
-            if not math.isfinite(value):
-                raise NonFiniteError(f"the loss is {value}")
-            scale = 1.0
-            if term.outputs is not None:
-                clean, logits = value, term.outputs.detach()
-            else:
-                penalty += term.weight * value
-                scale = view.settings.resolved_lam * term.weight
-            # A part of the penalty may be held: it counts, and pulls at nothing.
-            if term.outputs is not None or term.value.requires_grad:
-                (scale * term.value).backward()  # type: ignore[no-untyped-call]
-        return clean, penalty, logits
+        clean, penalty, logits = 0.0, 0.0, []
+        for part in parts:
+            for term in objective_terms(
+                part.view, self.penalty, part.x, part.y, part.found, x_clean=part.x_clean
+            ):
+                value = float(term.value.detach())
+                if not math.isfinite(value):
+                    raise NonFiniteError(f"the loss is {value}")
+                scale = part.share
+                if term.outputs is not None:
+                    clean += scale * value
+                    logits.append(term.outputs.detach())
+                else:
+                    scale *= term.weight
+                    penalty += scale * value
+                    scale *= part.view.settings.resolved_lam
+                # A part of the penalty may be held: it counts, and pulls at nothing.
+                if term.outputs is not None or term.value.requires_grad:
+                    (scale * term.value).backward()  # type: ignore[no-untyped-call]
+        return clean, penalty, torch.cat(logits)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -47,6 +47,8 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
             norm (AWP; its authors use 0.005 to 0.01). It takes every outer pass twice.
+        max_physical_batch_size: Take larger batches in parts of at most so many samples, whose
+            gradients add up: less memory, the same step. BatchNorm sees the parts.
         ema_decay: Average the weights with this decay, in (0, 1); the average is what is
             validated and what `fit` leaves in the classifier.
         best_metric: Leave the weights of the best epoch by this metric (a tuple: the others break
@@ -82,6 +84,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         max_grad_norm: float | None = None,
         penalty: str | Penalty = "lfr",
         weight_perturbation: float | None = None,
+        max_physical_batch_size: int | None = None,
         ema_decay: float | None = None,
         best_metric: str | tuple[str, ...] | None = None,
         patience: int | None = None,
@@ -110,6 +113,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             augment=augment,
             max_grad_norm=max_grad_norm,
             weight_perturbation=weight_perturbation,
+            max_physical_batch_size=max_physical_batch_size,
             ema_decay=ema_decay,
             best_metric=best_metric,
             patience=patience,

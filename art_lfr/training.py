@@ -178,6 +178,7 @@ class TrainingLoop:
                         generator=self.state.generator,
                         max_grad_norm=options.max_grad_norm,
                         weight_perturbation=options.weight_perturbation,
+                        max_physical_batch_size=options.max_physical_batch_size,
                     )
                 except NonFiniteError as error:
                     raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None

@@ -59,6 +59,10 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="AWP on top: perturb the weights by this part of their norm (0.005)."),
     ] = None,
+    max_physical_batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Take batches in parts of at most so many samples: less memory."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
@@ -115,6 +119,7 @@ def train(
         radius=radius,
         penalty=penalty,
         weight_perturbation=weight_perturbation,
+        max_physical_batch_size=max_physical_batch_size,
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
