@@ -243,18 +243,6 @@ def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
         assert not (tmp_path / "bad").exists()
 
 
-def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    one = plan(tmp_path, methods=[METHODS["standard"]])
-    run_all(one, tmp_path, factory=make, tell=str)
-    (path,) = (tmp_path / "tiny").glob("*.json")
-    result = json.loads(path.read_text())
-    result["data"]["digest"] = "another"
-    path.write_text(json.dumps(result))
-    two = plan(tmp_path, methods=[METHODS["standard"], METHODS["pgd"]])
-    with pytest.raises(ValueError, match="the finished run 'standard', seed 0, has another"):
-        run_all(two, tmp_path, factory=make, tell=str)
-
-
 def test_mirrored_images_are_all_seen_by_every_kind(tmp_path: Path) -> None:
     steps = 0
 

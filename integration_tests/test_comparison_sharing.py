@@ -115,3 +115,13 @@ def test_command_takes_known_results(tmp_path: Path, capsys: pytest.CaptureFixtu
         (tmp_path / "tiny.json").write_text(content)
         assert main([*command, str(tmp_path)]) == 2
         assert "known file" in capsys.readouterr().err
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    run_all(plan(tmp_path, seeds=[0]), tmp_path)
+    (path,) = (tmp_path / "tiny").glob("*.json")
+    result = json.loads(path.read_text())
+    result["data"]["digest"] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="the finished run 'plain', seed 0, has another"):
+        run_all(plan(tmp_path), tmp_path)
