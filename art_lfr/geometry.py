@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from art_lfr.randomness import normal_like, uniform_like
+
 Bounds: TypeAlias = (
     "tuple[float | Tensor | npt.NDArray[Any], float | Tensor | npt.NDArray[Any]] | None"
 )
@@ -218,25 +220,6 @@ class Ball:
         unit = direction / per_sample(_positive(sample_norm(direction, self.p)), x)
         radius = uniform_like(x.new_empty(len(x)), generator) ** (1.0 / x[0].numel())
         return self.project(x + (self.eps * per_sample(radius, x) * unit).to(x.dtype), x)
-
-
-def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise of x's shape, drawn on the generator's device, at least float32."""
-    device = x.device if generator is None else generator.device
-    dtype = _at_least_float32(x)
-    return torch.randn(x.shape, generator=generator, device=device, dtype=dtype).to(x.device)
-
-
-def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform noise in [0, 1) of x's shape, drawn on the generator's device, at least float32."""
-    device = x.device if generator is None else generator.device
-    dtype = _at_least_float32(x)
-    return torch.rand(x.shape, generator=generator, device=device, dtype=dtype).to(x.device)
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    # A uniform number in half precision is 0 once in a few hundred draws: its logarithm infinite.
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _positive(norm: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""The global random states a model or an attack may draw from, captured and put back."""
+"""Noise from explicit generators, and the global random states, captured and put back."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +87,49 @@ class RandomState:
             (name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss),
             (version, tuple(internal), gauss_next),
         )
+
+
+class PartGenerator(torch.Generator):
+    """A generator for a part of a batch, at the state of the generator for the whole.
+
+    `normal_like` and `uniform_like` draw the noise of the whole batch from it and give that of the
+    part: a sample's noise does not depend on how its batch is parted.
+    """
+
+    rows: slice
+    whole: int
+
+    @classmethod
+    def of(cls, generator: torch.Generator, rows: slice, whole: int) -> PartGenerator:
+        """For these rows of a batch of `whole` samples."""
+        part = cls(generator.device)
+        part.set_state(generator.get_state())
+        part.rows, part.whole = rows, whole
+        return part
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of x's shape, drawn on the generator's device, at least float32."""
+    return _drawn(torch.randn, x, generator)
+
+
+def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform noise in [0, 1) of x's shape, drawn on the generator's device, at least float32."""
+    return _drawn(torch.rand, x, generator)
+
+
+def _drawn(draw: Callable[..., Tensor], x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise for x, which is some rows of a batch where the generator is one for a part."""
+    part = generator if isinstance(generator, PartGenerator) else None
+    shape = x.shape if part is None else (part.whole, *x.shape[1:])
+    device = x.device if generator is None else generator.device
+    noise = draw(shape, generator=generator, device=device, dtype=_at_least_float32(x))
+    return (noise if part is None else noise[part.rows]).to(x.device)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    # A uniform number in half precision is 0 once in a few hundred draws: its logarithm infinite.
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def seed_global_generators(seed: int) -> None:

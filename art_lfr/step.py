@@ -17,7 +17,7 @@ from art_lfr.geometry import Box
 from art_lfr.loss import objective_terms, search
 from art_lfr.modes import protected_buffers
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
-from art_lfr.randomness import preserved_random_state
+from art_lfr.randomness import PartGenerator, preserved_random_state
 from art_lfr.settings import LFRSettings
 from art_lfr.weight_perturbation import perturbed_weights
 
@@ -119,13 +119,18 @@ class Objective:
     ) -> Iterator[_BatchPart]:
         """The batch in parts of nearly equal size, each with what its penalty's search found."""
         count = -(-len(x) // largest)
+        draws, first = generator, 0
         for own_x, own_y, share in zip(
             x.tensor_split(count), y.tensor_split(count), self._shares(y, count), strict=True
         ):
-            attacked = None if self.attack is None else self.attack(own_x, own_y, generator)
+            if count > 1:
+                rows = slice(first, first + len(own_x))
+                draws, first = PartGenerator.of(generator, rows, len(x)), rows.stop
+            attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
             view = LossView(self.model, self.criterion, self.bounds_for(own_x), settings)
-            found = search(view, self.penalty, own_x, own_y, generator)
+            found = search(view, self.penalty, own_x, own_y, draws)
             yield _BatchPart(view, own_x, own_y, found, attacked, share)
+        generator.set_state(draws.get_state())
 
     def _shares(self, y: Tensor, count: int) -> list[float]:
         """What each part weighs in the mean over the batch, as the loss weighs its samples."""

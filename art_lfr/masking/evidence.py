@@ -16,8 +16,9 @@ from art_lfr.criterion import Criterion
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.runner import run_attack
 from art_lfr.flatness import input_gradient
-from art_lfr.geometry import Ball, uniform_like
+from art_lfr.geometry import Ball
 from art_lfr.masking.trace import AscentTrace, trace_ascent
+from art_lfr.randomness import uniform_like
 from art_lfr.target import Target
 from art_lfr.unit_box import UnitBox
 
