@@ -22,6 +22,8 @@ class GeneratorBatches:
     The generator alone decides the order; a resumed run is identical only if it is.
     """
 
+    streamed = True
+
     def __init__(self, generator: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(generator, DataGenerator):
             raise TypeError(

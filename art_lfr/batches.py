@@ -11,9 +11,14 @@ from torch import Tensor
 
 
 class Batches(Protocol):
-    """One epoch after another of (inputs, targets) on the training device."""
+    """One epoch after another of (inputs, targets) on the training device.
+
+    `streamed` says that they come from elsewhere, one by one: of several processes only the main
+    one reads them. Others each process draws for itself, all the same.
+    """
 
     batch_size: int
+    streamed: bool
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -37,6 +42,8 @@ class TensorBatches:
 
     A last batch of one sample joins the batch before it: BatchNorm has no statistics of one.
     """
+
+    streamed = False
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
         self.x, self.y = x.to(device), y.to(device)

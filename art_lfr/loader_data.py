@@ -19,6 +19,8 @@ class LoaderBatches:
     The loader alone decides the order. Memory holds a batch, and those that its workers have ready.
     """
 
+    streamed = True
+
     def __init__(self, loader: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(loader, DataLoader):
             raise TypeError(

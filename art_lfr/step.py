@@ -17,6 +17,7 @@ from art_lfr.geometry import Box
 from art_lfr.loss import objective_terms, search
 from art_lfr.modes import protected_buffers
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
+from art_lfr.processes import Processes
 from art_lfr.randomness import PartGenerator, preserved_random_state
 from art_lfr.settings import LFRSettings
 from art_lfr.weight_perturbation import perturbed_weights
@@ -30,10 +31,14 @@ class NonFiniteError(ArithmeticError):
 
 
 class StepResult(NamedTuple):
-    """A batch's mean loss, clean loss, flatness and accuracy, and its predicted labels (N,)."""
+    """A batch's mean loss, clean loss, flatness and accuracy.
+
+    And the predicted labels and the targets of the rows that this process had.
+    """
 
     means: dict[str, float]
     predicted: Tensor
+    targets: Tensor
 
 
 class _BatchPart(NamedTuple):
@@ -57,6 +62,7 @@ class Objective:
         bounds_for: Gives the box of valid inputs for a batch.
         attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
         penalty: What is added to the clean loss, with the weight lam.
+        processes: Those that train the model together.
     """
 
     model: nn.Module
@@ -64,6 +70,7 @@ class Objective:
     bounds_for: Callable[[Tensor], Box]
     attack: Attack | None = None
     penalty: Penalty = field(default_factory=LocalFlatness)
+    processes: Processes = field(default_factory=Processes)
 
     def step(
         self,
@@ -92,7 +99,10 @@ class Objective:
                     passes()
                 stack.enter_context(perturbed_weights(self.model, weight_perturbation))
             clean, flatness, outputs = passes()
-        correct = self.criterion.correct(outputs, y)
+        self._average_statistics()
+        # A process can be left without rows of a small last batch.
+        targets = torch.cat([part.y for part in parts]) if parts else y[:0]
+        correct = self.criterion.correct(outputs, targets).sum()
         # Clipped at infinity, the gradient is left as it is and its norm is returned.
         limit = math.inf if max_grad_norm is None else max_grad_norm
         norm = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
@@ -104,9 +114,10 @@ class Objective:
                 "loss": clean + settings.resolved_lam * flatness,
                 "clean_loss": clean,
                 "flatness": flatness,
-                "train_accuracy": float(correct.double().mean()),
+                "train_accuracy": float(self.processes.add_up([correct])[0]) / len(x),
             },
             self.criterion.predicted(outputs),
+            targets,
         )
 
     def _parts(
@@ -117,20 +128,30 @@ class Objective:
         generator: torch.Generator,
         largest: int,
     ) -> Iterator[_BatchPart]:
-        """The batch in parts of nearly equal size, each with what its penalty's search found."""
-        count = -(-len(x) // largest)
+        """This process's parts of the batch, with what the penalty's search found for each.
+
+        All parts of all processes are of nearly equal size, `largest` at most.
+        """
+        size, rank = self.processes.size, self.processes.rank
+        count = min(len(x), size * -(-len(x) // (largest * size)))
+        shares = self._shares(y, count)
         draws, first = generator, 0
-        for own_x, own_y, share in zip(
-            x.tensor_split(count), y.tensor_split(count), self._shares(y, count), strict=True
+        for index, (own_x, own_y) in enumerate(
+            zip(x.tensor_split(count), y.tensor_split(count), strict=True)
         ):
+            rows = slice(first, first + len(own_x))
+            first = rows.stop
+            if index * size // count != rank:
+                continue
             if count > 1:
-                rows = slice(first, first + len(own_x))
-                draws, first = PartGenerator.of(generator, rows, len(x)), rows.stop
+                draws = PartGenerator.of(generator, rows, len(x))
             attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
             view = LossView(self.model, self.criterion, self.bounds_for(own_x), settings)
             found = search(view, self.penalty, own_x, own_y, draws)
-            yield _BatchPart(view, own_x, own_y, found, attacked, share)
+            yield _BatchPart(view, own_x, own_y, found, attacked, shares[index])
         generator.set_state(draws.get_state())
+        if count < size:  # some have drawn nothing
+            generator.set_state(self.processes.from_main(generator.get_state()))
 
     def _shares(self, y: Tensor, count: int) -> list[float]:
         """What each part weighs in the mean over the batch, as the loss weighs its samples."""
@@ -146,7 +167,7 @@ class Objective:
     def _back_propagate(
         self, parts: list[_BatchPart], optimizer: torch.optim.Optimizer
     ) -> tuple[float, float, Tensor]:
-        """Fill the gradients, term by term; the clean loss, the penalty, and the logits."""
+        """Fill the gradients, term by term; the batch's clean loss and penalty, own logits."""
         self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
         optimizer.zero_grad(set_to_none=True)
         clean, penalty, logits = 0.0, 0.0, []
@@ -154,10 +175,9 @@ class Objective:
             for term in objective_terms(
                 part.view, self.penalty, part.x, part.y, part.found, x_clean=part.x_clean
             ):
-                value = float(term.value.detach())
-                if not math.isfinite(value):
+                value, scale = float(term.value.detach()), part.share
+                if not math.isfinite(value) and self.processes.size == 1:
                     raise NonFiniteError(f"the loss is {value}")
-                scale = part.share
                 if term.outputs is not None:
                     clean += scale * value
                     logits.append(term.outputs.detach())
@@ -168,7 +188,37 @@ class Objective:
                 # A part of the penalty may be held: it counts, and pulls at nothing.
                 if term.outputs is not None or term.value.requires_grad:
                     (scale * term.value).backward()  # type: ignore[no-untyped-call]
-        return clean, penalty, torch.cat(logits)
+        if self.processes.size > 1:
+            clean, penalty = self._add_up(parameters_of(optimizer), clean, penalty)
+        return clean, penalty, torch.cat(logits) if logits else torch.zeros(0, 2)
+
+    def _add_up(
+        self, parameters: list[nn.Parameter], clean: float, penalty: float
+    ) -> tuple[float, float]:
+        """Add up gradients and terms over the processes.
+
+        Raises NonFiniteError in all of them where a term is not finite in one.
+        """
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        # What no process has a gradient of stays without one, as with a single process.
+        used = [float(p.grad is not None) for p in parameters]
+        sums = torch.tensor([clean, penalty, *used], dtype=torch.float64).to(parameters[0].device)
+        *gradients, sums = self.processes.add_up([*gradients, sums])
+        clean, penalty, *used = sums.tolist()
+        if not math.isfinite(clean + penalty):
+            raise NonFiniteError(f"the loss is {clean + penalty} in one of the processes")
+        for parameter, gradient, times in zip(parameters, gradients, used, strict=True):
+            parameter.grad = gradient if times else None
+        return clean, penalty
+
+    def _average_statistics(self) -> None:
+        """Give all processes the mean of their running statistics."""
+        if self.processes.size == 1:
+            return
+        buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+        with torch.no_grad():
+            for buffer, total in zip(buffers, self.processes.add_up(buffers), strict=True):
+                buffer.copy_(total / self.processes.size)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -13,6 +13,7 @@ from art_lfr.classifier import ClassifierAdapter
 from art_lfr.fitting import ClassifierTrainer
 from art_lfr.options import TrainingOptions
 from art_lfr.penalties import Penalty, penalty_for
+from art_lfr.processes import Processes
 from art_lfr.settings import LFRSettings
 from art_lfr.step import Objective
 from art_lfr.summary import open_summary
@@ -126,7 +127,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         self._adapter = adapter = ClassifierAdapter(classifier)
         adapter.check_optimizer()
         super().__init__(classifier)
-        self._log = open_summary(summary_writer)
+        self._log = open_summary(summary_writer if Processes().main else False)
         self._loop = TrainingLoop(
             Objective(
                 adapter.module,

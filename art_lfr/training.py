@@ -19,6 +19,7 @@ from tqdm import tqdm
 from art_lfr.augmentation import augmented
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.batches import Batches, fingerprint
+from art_lfr.epoch_sums import EpochSums
 from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, is_constant, monitors_for
 from art_lfr.options import TrainingOptions
@@ -99,6 +100,8 @@ class TrainingLoop:
             "validation_data": "" if validation is None else fingerprint(*validation),
         }
         device = next(self.network.parameters()).device
+        processes = self.objective.processes
+        self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(device))
             self.state.begin(
@@ -111,33 +114,49 @@ class TrainingLoop:
                 resume=resume,
                 identity=identity,
             )
+            if processes.size > 1:
+                put_state(self.network, processes.from_main(copied_state(self.network)))
             if self.state.random is None:
                 seed_global_generators(self.options.seed)
             else:
                 RandomState.from_plain(self.state.random, device).restore()
             self.state.random = RandomState.capture(device).to_plain()
             self._good = copied_state(self.network)
-            self.state.save(self.network, self.optimizer, schedule)
+            self._save(schedule)
             bar = stack.enter_context(
                 tqdm(
                     total=nb_epochs * len(batches),
                     initial=(self.state.epoch - self.state.first_epoch) * len(batches),
-                    disable=not self.options.verbose,
+                    disable=not (self.options.verbose and processes.main),
                     unit="batch",
                 )
             )
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
+                if not processes.main:  # other masks than those of the main process
+                    seed_global_generators(self._seed_of(processes.rank))
                 record = self._train_epoch(batches, schedule, bar)
                 record.update(self._measure(monitors))
                 stop = self._end_epoch(record, schedule)
                 self.state.random = RandomState.capture(device).to_plain()
                 with preserved_random_state(device):
-                    if log is not None:
+                    if log is not None and processes.main:
                         log(record)
-                    stop = bool(callback is not None and callback(dict(record))) or stop
-                self.state.stopped = stop
-                self.state.save(self.network, self.optimizer, schedule)
+                    if callback is not None and processes.main:
+                        stop = bool(callback(dict(record))) or stop
+                self.state.stopped = processes.from_main(stop)
+                self._save(schedule)
         self.state.hand_over(self.network)
+
+    def _save(self, schedule: Schedule) -> None:
+        """Write the checkpoint once, when no process reads an earlier one any more."""
+        self.objective.processes.wait()
+        if self.objective.processes.main:
+            self.state.save(self.network, self.optimizer, schedule)
+        self.objective.processes.wait()
+
+    def _seed_of(self, rank: int) -> int:
+        """A seed for the masks of one process in the epoch that begins."""
+        return (self.options.seed + 1_000_003 * rank + 7919 * self.state.epoch) % 2**63
 
     def _check(
         self, schedule: Schedule, monitors: list[Monitor], checkpoint_dir: Path | None
@@ -158,11 +177,13 @@ class TrainingLoop:
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
         candidate = copied_state(self.network)
-        sums = dict.fromkeys(("loss", "clean_loss", "flatness", "train_accuracy"), 0.0)
-        samples, labels, targets = 0, [], []
+        sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
+        given = batches.epoch(self.state.generator)
+        if batches.streamed:
+            given = self.objective.processes.main_reads(given)
         with mode(self.objective.model, training=True):
-            for index, (x, y) in enumerate(batches.epoch(self.state.generator)):
+            for index, (x, y) in enumerate(given):
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
                 )
@@ -170,7 +191,7 @@ class TrainingLoop:
                     box = self.objective.bounds_for(x)
                     x = augmented(options.augment, x, self.state.generator, box)
                 try:
-                    values, predicted = self.objective.step(
+                    result = self.objective.step(
                         x,
                         y,
                         optimizer=self.optimizer,
@@ -187,24 +208,13 @@ class TrainingLoop:
                 # These weights gave a finite loss: they are good ones to fall back on.
                 self._good = candidate
                 schedule.after_batch()
-                for name, value in values.items():
-                    sums[name] += value * len(x)
-                samples += len(x)
-                labels.append(predicted)
-                targets.append(y)
-                bar.set_description(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", refresh=False)
-                bar.set_postfix(
-                    {name: f"{sums[name] / samples:.3g}" for name in sums if name != "clean_loss"},
-                    refresh=False,
-                )
-                bar.update()
+                sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
             raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
-        late = samples // 2  # the first half of an epoch may still be learning
-        self._warn_of_collapse(torch.cat(labels)[late:], torch.cat(targets)[late:], "training")
+        self._warn_of_collapse(*sums.late(), "training")
         return {
             "epoch": epoch + 1,
-            **{name: value / samples for name, value in sums.items()},
+            **sums.means,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "eps": settings.eps,
             "lam": settings.resolved_lam,
@@ -259,6 +269,8 @@ class TrainingLoop:
 
     def _warn_of_collapse(self, labels: Tensor, targets: Tensor, prefix: str) -> None:
         """Warn once in a run's life when one class is predicted for everything."""
+        if not self.objective.processes.main:
+            return
         warm = self.state.epoch + 1 >= self.options.warmup_epochs
         if self.state.collapse_reported or not (warm and is_constant(labels, targets)):
             return

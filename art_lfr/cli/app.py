@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (failed), 2 (bad usage, one line on stderr), 130."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status = app(args=given, prog_name="art-lfr", standalone_mode=False)
+        # A command that starts itself in several processes passes on what it was given.
+        status = app(args=given, prog_name="art-lfr", standalone_mode=False, obj=given)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -45,6 +46,7 @@ def demo(
 
 
 def train(
+    context: typer.Context,
     model: ModelOption = "digits-cnn",
     data: DataOption = "digits",
     eps: EpsOption = 0.1,
@@ -67,6 +69,9 @@ def train(
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
     warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
+    num_processes: Annotated[
+        int, typer.Option(help="Train in so many processes, one for each GPU or core; see docs.")
+    ] = 1,
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     checkpoint_dir: Annotated[
@@ -92,19 +97,24 @@ def train(
     art-lfr train --model my_nets:make --data my.npz --eps 0.03 --epochs 50
 
     art-lfr train --checkpoint-dir run1 --resume
+
+    art-lfr train --num-processes 2
     """
     import torch
 
     from art_lfr.arguments import check_integer, check_number
     from art_lfr.cli.inputs import load_data, load_model, make_classifier, outputs_for, show
     from art_lfr.files import check_output, write_atomically
+    from art_lfr.processes import Processes, launch
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
+    check_integer("--num-processes", num_processes, low=1)
     check_output(output, "--output", (".pt", ".pth"))
     check_number("--lr", lr, low_allowed=False)
     check_integer("--epochs", epochs, low=1)
     check_integer("--batch-size", batch_size, low=1)
     check_integer("--seed", seed, low=0)
+    processes = Processes()  # before the classifier: it has the GPU of this process
     images = load_data(data)
     network = load_model(model, weights, seed, outputs_for(images))
     classifier = make_classifier(network, images, lr)
@@ -123,6 +133,8 @@ def train(
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
+    if num_processes > processes.size:  # all arguments are checked: start them
+        raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
     validated = len(images.x_validation) > 0
     batches = -(-len(images.x_train) // batch_size)
     trainer.fit(
@@ -138,6 +150,8 @@ def train(
         checkpoint_dir=checkpoint_dir,
         resume=resume,
     )
+    if not processes.main:
+        return
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     write_atomically(output, lambda file: torch.save(state, file))
     show(_record_table(trainer.history[-1]))

@@ -1,0 +1,86 @@
+"""One of the processes of test_processes.py: trains as its arguments say, and writes the weights.
+
+processes_worker.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
+    [--perturb] [--fail] [--nan RANK] [--count N]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from art_lfr import AdversarialTrainerLFRPyTorch
+from art_lfr.data import digits
+from art_lfr.processes import Processes
+
+parser = argparse.ArgumentParser()
+parser.add_argument("output", type=Path)
+parser.add_argument("epochs", type=int)
+parser.add_argument("source", choices=("fit", "loader"))
+parser.add_argument("--directory", type=Path)
+parser.add_argument("--norm-layers", action="store_true")
+parser.add_argument("--largest", type=int)
+parser.add_argument("--perturb", action="store_true")
+parser.add_argument("--fail", action="store_true")
+parser.add_argument("--nan", type=int)
+parser.add_argument("--count", type=int, default=640)
+given = parser.parse_args()
+
+torch.set_num_threads(1)
+processes = Processes()
+# Different first weights: those of the main process count.
+torch.manual_seed(processes.rank)
+model = nn.Sequential(
+    nn.Flatten(),
+    nn.Linear(64, 32),
+    nn.BatchNorm1d(32) if given.norm_layers else nn.Identity(),
+    nn.ReLU(),
+    nn.Linear(32, 10),
+).double()
+classifier = PyTorchClassifier(
+    model,
+    nn.CrossEntropyLoss(),
+    (1, 8, 8),
+    10,
+    optimizer=torch.optim.SGD(model.parameters(), 0.05, momentum=0.9),
+    clip_values=(0.0, 1.0),
+    device_type="cpu",
+)
+if given.nan == processes.rank:
+    model[1].register_forward_hook(lambda module, inputs, output: output * torch.nan)
+data = digits()
+x, y = data.x_train[: given.count], data.y_train[: given.count]
+
+
+def after_epoch(record: dict[str, float]) -> None:
+    if given.fail and record["epoch"] == 2:
+        raise RuntimeError("this process fails")
+
+
+trainer = AdversarialTrainerLFRPyTorch(
+    classifier,
+    eps=0.1,
+    max_iter=3,
+    verbose=False,
+    max_physical_batch_size=given.largest,
+    weight_perturbation=0.01 if given.perturb else None,
+)
+keywords = {
+    "nb_epochs": given.epochs,
+    "validation_data": (data.x_validation, data.y_validation),
+    "checkpoint_dir": given.directory,
+    "resume": given.directory is not None,
+    "callback": after_epoch,
+}
+if given.source == "fit":
+    trainer.fit(x, y, batch_size=64, **keywords)
+else:
+    dataset = TensorDataset(torch.tensor(x), torch.tensor(y))
+    trainer.fit_loader(DataLoader(dataset, batch_size=64, shuffle=True), **keywords)
+result = {"weights": model.state_dict(), "history": trainer.history}
+torch.save(result, given.output.with_suffix(f".{processes.rank}of{processes.size}"))

@@ -1,0 +1,129 @@
+"""Training by two processes on the CPU, started by `accelerate launch`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from art_lfr.processes import Processes
+
+pytest.importorskip("accelerate", reason="accelerate is not installed")
+WORKER = Path(__file__).with_name("processes_worker.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def launch(size: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(WORKER), *map(str, arguments)]
+    if size > 1:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
+        options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        options += ["--main_process_port", str(port)]
+        command = ["-m", "accelerate.commands.launch", *options, *command]
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+    )
+
+
+def trained(size: int, directory: Path, *arguments: object) -> list[dict[str, Any]]:
+    """What each process ends with."""
+    output = directory / f"{size}-{'-'.join(map(str, arguments)).replace('/', '_')}"[:100]
+    finished = launch(size, output, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    return [
+        torch.load(output.with_suffix(f".{rank}of{size}"), weights_only=True)
+        for rank in range(size)
+    ]
+
+
+def farthest(a: dict[str, Any], b: dict[str, Any]) -> float:
+    return max(float((v - b["weights"][k]).abs().max()) for k, v in a["weights"].items())
+
+
+@pytest.mark.parametrize("source", ["fit", "loader"])
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, source: str) -> None:
+    (one,) = trained(1, tmp_path, 2, source)
+    first, second = trained(2, tmp_path, 2, source)
+    # 20 iterations in float64, without layers that couple samples.
+    assert farthest(one, first) < 1e-5
+    assert farthest(first, second) == 0
+    for name in ("loss", "flatness", "train_accuracy", "validation_accuracy", "validation_loss"):
+        values = [result["history"][-1][name] for result in (one, first, second)]
+        assert values == pytest.approx([values[0]] * 3, abs=1e-9), name
+
+
+def test_parts_perturbed_weights_and_a_last_batch_smaller_than_the_processes(
+    tmp_path: Path,
+) -> None:
+    # 66 samples on three processes: of a last batch of two, one has none.
+    arguments = (2, "fit", "--count", 66, "--largest", 16, "--perturb")
+    (one,) = trained(1, tmp_path, *arguments)
+    found = trained(3, tmp_path, *arguments)
+    assert max(farthest(one, other) for other in found) < 1e-5
+
+
+def test_running_statistics_are_the_same_everywhere(tmp_path: Path) -> None:
+    first, second = trained(2, tmp_path, 1, "fit", "--norm-layers")
+    assert farthest(first, second) == 0
+    assert float(first["weights"]["2.running_mean"].abs().max()) > 0
+
+
+def test_the_last_checkpoint_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    whole, _ = trained(2, tmp_path, 3, "fit")
+    directory = tmp_path / "run"
+    failed = launch(2, tmp_path / "x", 3, "fit", "--directory", directory, "--fail")
+    assert failed.returncode != 0
+    assert "this process fails" in failed.stderr
+    assert [path.name for path in directory.iterdir()] == ["last.pt"]
+    (resumed,) = trained(1, tmp_path, 3, "fit", "--directory", directory)
+    assert len(resumed["history"]) == 3
+    assert farthest(whole, resumed) < 1e-5
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path: Path) -> None:
+    failed = launch(2, tmp_path / "x", 1, "fit", "--nan", 1)
+    assert failed.returncode != 0
+    assert "in one of the processes" in failed.stderr
+    assert "given back its last good weights" in failed.stderr
+
+
+def test_the_command_starts_them(tmp_path: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "art_lfr", "train", *arguments],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=tmp_path,
+        )
+
+    quick = ["--epochs", "1", "--max-iter", "1", "--batch-size", "256"]
+    one = command(*quick, "--output", "1.pt")
+    two = command(*quick, "--output", "2.pt", "--num-processes", "2")
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    weights = [torch.load(tmp_path / name, weights_only=True) for name in ("1.pt", "2.pt")]
+    assert all(torch.allclose(v, weights[1][k], atol=1e-4) for k, v in weights[0].items())
+    assert two.stdout.count("Weights:") == 1
+    # Bad usage is said once, before any process starts.
+    bad = command("--num-processes", "2", "--lam", "-1")
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+
+
+def test_what_is_not_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Processes().rank, Processes().size) == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="mixed_precision is 'bf16'; allowed: 'no'"):
+        Processes()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="accelerate is set to FSDP, which shards the weights"):
+        Processes()
