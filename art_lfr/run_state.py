@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from art_lfr.averaging import WeightAverage, copied_state, put_state, same_state, tensors_of
 from art_lfr.checkpoint import FORMAT, LAST, load_run, to_plain
 from art_lfr.files import write_atomically
+from art_lfr.options import TrainingOptions
 from art_lfr.scheduling import Schedule
-from art_lfr.selection import BestWeights
+from art_lfr.selection import BestWeights, is_comparable
 
 
 class RunState:
@@ -94,6 +95,22 @@ class RunState:
             put_state(network, self._raw)
         else:  # the user has put other weights in: average and best start anew
             self.average = self.best = None
+
+    def end_epoch(
+        self, record: dict[str, float], network: nn.Module, options: TrainingOptions
+    ) -> bool:
+        """Count the epoch, keep the best weights; whether patience has run out."""
+        self.epoch += 1
+        self.history.append(record)
+        if options.best_metric is None or not is_comparable(
+            options.best_metric, self.epoch, options.warmup_epochs
+        ):
+            return False
+        weights = self.average.state if self.average is not None else tensors_of(network)
+        if self.best is None or self.best.is_beaten_by(record, options.best_metric):
+            self.best = BestWeights.of(record, options.best_metric, weights)
+        waited = self.epoch - self.best.epoch
+        return options.patience is not None and waited >= options.patience
 
     def hand_over(self, network: nn.Module) -> None:
         """Leave the best weights in the network, or the averaged ones, or the last."""

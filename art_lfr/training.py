@@ -26,7 +26,7 @@ from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.run_state import RunState
 from art_lfr.scheduling import Schedule
-from art_lfr.selection import BestWeights, check_metrics, is_comparable
+from art_lfr.selection import check_metrics
 from art_lfr.settings import LFRSettings
 from art_lfr.step import NonFiniteError, Objective, parameters_of
 
@@ -136,7 +136,8 @@ class TrainingLoop:
                     seed_global_generators(self._seed_of(processes.rank))
                 record = self._train_epoch(batches, schedule, bar)
                 record.update(self._measure(monitors))
-                stop = self._end_epoch(record, schedule)
+                schedule.after_epoch(record.get("validation_loss", record["loss"]))
+                stop = self.state.end_epoch(record, self.network, self.options)
                 self.state.random = RandomState.capture(device).to_plain()
                 with preserved_random_state(device):
                     if log is not None and processes.main:
@@ -250,22 +251,6 @@ class TrainingLoop:
                 record.update(metrics)
                 self._warn_of_collapse(labels, monitor.y, monitor.prefix)
         return record
-
-    def _end_epoch(self, record: Record, schedule: Schedule) -> bool:
-        """Count the epoch, keep the best weights; whether patience has run out."""
-        options, state = self.options, self.state
-        schedule.after_epoch(record.get("validation_loss", record["loss"]))
-        state.epoch += 1
-        state.history.append(record)
-        if options.best_metric is None or not is_comparable(
-            options.best_metric, state.epoch, options.warmup_epochs
-        ):
-            return False
-        weights = state.average.state if state.average is not None else tensors_of(self.network)
-        if state.best is None or state.best.is_beaten_by(record, options.best_metric):
-            state.best = BestWeights.of(record, options.best_metric, weights)
-        waited = state.epoch - state.best.epoch
-        return options.patience is not None and waited >= options.patience
 
     def _warn_of_collapse(self, labels: Tensor, targets: Tensor, prefix: str) -> None:
         """Warn once in a run's life when one class is predicted for everything."""
