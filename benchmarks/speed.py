@@ -1,0 +1,142 @@
+"""Time and memory of the parts of LFR, beside the published algorithm and adversarial training.
+
+    python benchmarks/speed.py time paper-cnn --output benchmarks/results/speed
+    python benchmarks/speed.py memory preact-resnet-18 --output benchmarks/results/speed
+
+All in one process, one after another in each of the rounds, so that a machine whose speed drifts is
+as slow for all of them; medians. Random images: the work does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from speed_tasks import SHAPES, STEPS, Task, tasks_of
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from art_lfr import __version__
+from art_lfr.files import write_atomically
+from art_lfr.machine import describe_machine
+
+app = typer.Typer(add_completion=False)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the multiplications of layers by torch's own table, backward passes included.
+
+    (torch's FlopCounterMode, which uses the same table, refuses gradients in a leaf.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def passes_of(tasks: dict[str, Task]) -> dict[str, float]:
+    """Operations of each task as a multiple of the first one's, a forward pass."""
+    counted = {}
+    for name, task in tasks.items():
+        with Operations() as operations:
+            task()
+        counted[name] = operations.total
+    unit = next(iter(counted.values()))
+    return {name: count / unit for name, count in counted.items()}
+
+
+@app.command("time")
+def time_(
+    network: str,
+    output: Annotated[Path, typer.Option(help="Folder for NETWORK.json.")],
+    rounds: Annotated[int, typer.Option(help="How often each task is timed.")] = 20,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    only: Annotated[str, typer.Option(help="Tasks whose name contains this, and the unit.")] = "",
+) -> None:
+    """Time every task of a network in turn, and print multiples of the forward pass."""
+    torch.set_num_threads(threads)
+    tasks = tasks_of(network)
+    unit = next(iter(tasks))
+    tasks = {name: task for name, task in tasks.items() if only in name or name == unit}
+    passes = passes_of(tasks)  # also warms up
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - began)
+    rows = {
+        name: {"seconds": median(taken), "forwards": median(taken) / median(seconds[unit])}
+        | {"passes counted": passes[name]}
+        for name, taken in seconds.items()
+    }
+    _write(output / f"{network}.json", network, {"rounds": rounds, "tasks": rows})
+    for name, row in rows.items():
+        typer.echo(
+            f"{name:45} {1000 * row['seconds']:9.1f} ms {row['forwards']:7.2f} forward passes, "
+            f"{row['passes counted']:6.2f} by its operations"
+        )
+
+
+@app.command()
+def memory(
+    network: str,
+    output: Annotated[Path, typer.Option(help="Folder for NETWORK-memory.json.")],
+    rounds: Annotated[int, typer.Option(help="How often each task is measured.")] = 3,
+) -> None:
+    """The memory that one run of each iteration adds at its peak, each in a process of its own."""
+    found = {}
+    for name in tasks_of(network):
+        if not name.startswith("iteration"):
+            continue
+        command = [sys.executable, __file__, "one", network, name]
+        runs = [
+            float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            for _ in range(rounds)
+        ]
+        found[name] = median(runs)
+        typer.echo(f"{name:45} {found[name]:8.0f} MiB")
+    _write(output / f"{network}-memory.json", network, {"rounds": rounds, "MiB": found})
+
+
+@app.command()
+def one(network: str, task: str) -> None:
+    """Run one task once and print the memory that it added at its peak, in MiB (Linux)."""
+    torch.set_num_threads(1)
+    run = tasks_of(network)[task]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    typer.echo(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}")
+
+
+def _write(path: Path, network: str, content: dict[str, Any]) -> None:
+    about = {
+        "network": network,
+        "input": SHAPES[network],
+        "steps": STEPS,
+        "machine": describe_machine(),
+        "versions": {"art_lfr": __version__, "torch": torch.__version__},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({**about, **content}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()

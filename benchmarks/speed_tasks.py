@@ -1,0 +1,172 @@
+"""What benchmarks/speed.py times: passes, steps and whole iterations of one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.defences.trainer import AdversarialTrainerMadryPGD, AdversarialTrainerTRADESPyTorch
+from art.estimators.classification import PyTorchClassifier
+from published import published_iteration
+from torch import nn
+
+from art_lfr.criterion import Criterion
+from art_lfr.flatness import curvature_direction, input_gradient
+from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.models import BUILT_IN
+from art_lfr.modes import frozen, mode
+from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.settings import LFRSettings
+from art_lfr.step import Objective
+
+SHAPES = {
+    "paper-cnn": (128, 1, 28, 28),
+    "resnet-20": (128, 3, 32, 32),
+    "preact-resnet-18": (128, 3, 32, 32),
+    "vit-tiny": (16, 3, 224, 224),
+}
+EPS, STEPS = 0.1, 10
+Task: TypeAlias = Callable[[], object]
+
+
+def make_network(name: str) -> nn.Module:
+    """A built-in network, or timm's ViT-Tiny."""
+    if name != "vit-tiny":
+        return BUILT_IN[name](0)
+    import timm
+
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    return network
+
+
+def tasks_of(name: str, batch: int | None = None) -> dict[str, Task]:
+    """Everything that is timed, by its name in the table; the first is the unit.
+
+    `batch` images instead of the network's usual number.
+    """
+    draw = np.random.default_rng(0)
+    images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
+    labels = np.arange(len(images)) % 10
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    box, criterion, generator = Box.from_bounds((0.0, 1.0), x), Criterion(), torch.Generator()
+    ball = Ball(EPS, float("inf"), box)
+
+    def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+        network = make_network(name).to(memory_format=torch.channels_last)
+        return network, torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+
+    network, _ = trained()
+    network.eval()
+
+    def forward() -> None:
+        with torch.no_grad(), mode(network, training=False):
+            network(x)
+
+    def pgd_step() -> None:
+        with mode(network, training=False), frozen(network):
+            gradient = input_gradient(network, criterion, x, y)
+            ball.project(x + 0.01 * steepest_direction(gradient, ball.p), x)
+
+    def ascent_step(settings: LFRSettings) -> None:
+        with mode(network, training=False), frozen(network):
+            _, u = curvature_direction(network, criterion, x, y, settings)
+            ball.project(x + 0.01 * steepest_direction(u, ball.p), x)
+
+    def outer_step(settings: LFRSettings) -> Task:
+        own, optimizer = trained()
+        objective = Objective(own, criterion, lambda like: box)
+        parts = list(objective._parts(x, y, settings, generator, len(x)))
+        own.train()
+        return lambda: objective._back_propagate(parts, optimizer)
+
+    def iteration(settings: LFRSettings) -> Task:
+        own, optimizer = trained()
+        own.train()
+        objective = Objective(own, criterion, lambda like: box)
+        return lambda: objective.step(
+            x, y, optimizer=optimizer, settings=settings, generator=generator, max_grad_norm=None
+        )
+
+    def plain_adversarial_training() -> Task:
+        own, optimizer = trained()
+        own.train()
+
+        def step() -> None:
+            point = projected_gradient_descent(
+                own, criterion, x, y, ball=ball, steps=STEPS, step_size=0.02, generator=generator
+            )
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(own(point), y).backward()
+            optimizer.step()
+
+        return step
+
+    def by_art(kind: str) -> Task:
+        own, optimizer = trained()
+        classifier = PyTorchClassifier(
+            # As one module: of a Sequential, ART's TRADES takes the first layer's output.
+            nn.Sequential(own) if kind == "pgd" else _Whole(own),
+            nn.CrossEntropyLoss(),
+            x.shape[1:],
+            10,
+            optimizer=optimizer,
+            clip_values=(0.0, 1.0),
+        )
+        if kind == "pgd":
+            trainer: Any = AdversarialTrainerMadryPGD(
+                classifier, nb_epochs=1, batch_size=len(x), eps=EPS, eps_step=0.02, max_iter=STEPS
+            )
+            trainer.trainer.attacks[0].set_params(verbose=False)
+            return lambda: trainer.trainer.fit(images, labels, nb_epochs=1, batch_size=len(x))
+        attack = ProjectedGradientDescent(
+            classifier, eps=EPS, eps_step=0.02, max_iter=STEPS, batch_size=len(x), verbose=False
+        )
+        trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=6.0)
+        one_hot = np.eye(10, dtype=np.float32)[labels]
+        return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
+
+    finite = LFRSettings(eps=EPS, steps=STEPS)
+    exact = LFRSettings(eps=EPS, steps=STEPS, estimator="exact")
+    published, optimizer = trained()
+    found = {
+        "forward pass": forward,
+        "PGD step (one gradient)": pgd_step,
+        "ascent step, finite difference": partial(ascent_step, finite),
+        "ascent step, exact": partial(ascent_step, exact),
+        "outer step, finite difference": outer_step(finite),
+        "outer step, exact": outer_step(exact),
+        "iteration, LFR": iteration(finite),
+        "iteration, LFR exact": iteration(exact),
+        "iteration, as published": partial(
+            published_iteration,
+            published,
+            optimizer,
+            x,
+            y,
+            eps=EPS,
+            steps=STEPS,
+            step_size=0.02,
+            lam=EPS / 2,
+        ),
+        "iteration, PGD adversarial training": plain_adversarial_training(),
+        "iteration, ART's AdversarialTrainerMadryPGD": by_art("pgd"),
+        "iteration, ART's TRADES": by_art("trades"),
+    }
+    return found
+
+
+class _Whole(nn.Module):
+    """A network as one step."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits

@@ -1,0 +1,44 @@
+"""A gate on the work of training, counted in operations: the same on every machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def passes():
+    """Operations of each task of benchmarks/speed.py in forward passes, for a few images."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import speed
+        import speed_tasks
+
+        return speed.passes_of(speed_tasks.tasks_of("paper-cnn", batch=4))
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize(
+    ("task", "least", "most"),
+    [
+        ("PGD step (one gradient)", 1.9, 2.0),
+        # Two gradients, and nothing else.
+        ("ascent step, finite difference", 3.8, 4.0),
+        ("ascent step, exact", 4.9, 5.0),
+        # Clean, upper and lower end, each with gradients in the weights.
+        ("outer step, finite difference", 8.8, 9.0),
+        ("outer step, exact", 8.8, 9.0),
+        # 10 steps, a gradient at the end of them, the outer step.
+        ("iteration, LFR", 50.0, 51.0),
+        ("iteration, LFR exact", 60.0, 61.0),
+        ("iteration, as published", 59.0, 60.0),
+        ("iteration, PGD adversarial training", 22.0, 23.0),
+    ],
+)
+def test_work_in_forward_passes(passes, task, least, most):
+    assert least < passes[task] <= most
