@@ -14,6 +14,7 @@ from torch import Tensor
 from art_lfr.arguments import check_number
 from art_lfr.batches import joined_singles
 from art_lfr.classifier import ClassifierAdapter
+from art_lfr.randomness import PartGenerator
 
 
 class GeneratorBatches:
@@ -108,8 +109,14 @@ class CleanTermAttack:
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """The batch with `ratio` of its samples replaced by adversarial ones."""
         chosen = int(torch.randint(len(self._attacks), (), generator=generator))
-        count = max(1, round(self._ratio * len(x)))
-        indices = torch.randperm(len(x), generator=generator)[:count].to(x.device)
+        # Of a part of a batch, those that are drawn for the whole of it.
+        part = generator if isinstance(generator, PartGenerator) else None
+        rows, whole = (range(len(x)), len(x)) if part is None else (part.rows, part.whole)
+        order = torch.randperm(whole, generator=generator)[: max(1, round(self._ratio * whole))]
+        own = (order >= rows.start) & (order < rows.stop)
+        indices = (order[own] - rows.start).to(x.device)
+        if len(indices) == 0:
+            return x
         labels = y.argmax(dim=1) if y.dim() == 2 and y.shape[1] > 1 else y.flatten().long()
         # ART's attacks leave the network in eval mode.
         with self._adapter.network_mode(training=False):

@@ -33,6 +33,7 @@ from art_lfr.evaluation.run import evaluate
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.style import require_matplotlib
 from art_lfr.plots.training import training_curves
+from art_lfr.processes import Processes
 from art_lfr.report import comparison, write_report
 
 SURFACES = 3
@@ -67,6 +68,7 @@ def run_demo(
     """
     check_integer("seed", seed, low=0)
     check_integer("epochs", epochs, low=1)
+    Processes().check_alone("art-lfr demo")
     # First, as these two should not fail after minutes of training.
     require_matplotlib()
     Path(output).mkdir(parents=True, exist_ok=True)

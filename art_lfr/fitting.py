@@ -127,7 +127,7 @@ class ClassifierTrainer(Trainer):
     ) -> None:
         """Train on the (x, y) batches of a torch `DataLoader`; see `fit`.
 
-        For data that does not fit into memory: a batch is held at a time, and those that its
+        For data that does not fit into memory: two batches are held, and those that its
         workers have ready. x and y are as in `fit`. Shuffling and augmentation that draw from
         torch's global generator follow the trainer's `seed`, and a resumed run sees the same
         batches; a loader with a generator of its own goes on where that generator stands.

@@ -16,7 +16,7 @@ from art_lfr.classifier import ClassifierAdapter
 class LoaderBatches:
     """(x, y) batches of a `DataLoader`, checked one by one.
 
-    The loader alone decides the order. Memory holds a batch, and those that its workers have ready.
+    The loader alone decides the order. Memory holds two batches, and those its workers have ready.
     """
 
     streamed = True
@@ -46,8 +46,13 @@ class LoaderBatches:
         return self._count
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """The loader's batches once."""
-        return joined_singles(self._batch(batch) for batch in self._loader)
+        """The loader's batches once; ValueError where it has none left."""
+        empty = True
+        for batch in joined_singles(map(self._batch, self._loader)):
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("train_loader gave no batch in this epoch; allowed: at least one")
 
     def _batch(self, batch: object) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, tuple | list) or len(batch) != 2:

@@ -21,7 +21,8 @@ class TrainingOptions:
         max_grad_norm: Clip the gradient to this l2 norm, > 0.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
             norm, >= 0 (AWP).
-        max_physical_batch_size: Take larger batches in parts of at most so many samples, >= 1.
+        max_physical_batch_size: Take larger batches in parts of at most so many samples, >= 1
+            (one more rather than a part of a single sample).
         ema_decay: Decay of an exponential moving average of the weights, in (0, 1).
         best_metric: Keep the weights of the best epoch by this metric, or by the first of
             several, with the others to break ties.
@@ -70,7 +71,9 @@ class TrainingOptions:
 
     def plain(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it resumes."""
-        names = [field.name for field in fields(self) if field.name not in ("augment", "verbose")]
+        # Smaller parts may be what a run needs to go on.
+        free = ("augment", "verbose", "max_physical_batch_size")
+        names = [field.name for field in fields(self) if field.name not in free]
         return {
             **{name: getattr(self, name) for name in names},
             "augmented": self.augment is not None,

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 from art_lfr.optional import require
 
 T = TypeVar("T")
+# How long the others wait for the main one, in a callback for instance.
+PATIENCE = timedelta(hours=6)
 _MIXED = "ACCELERATE_MIXED_PRECISION"
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
@@ -29,6 +32,7 @@ class Processes:
     Attributes:
         rank: Which one this is, from 0; 0 is the main one, which reports and writes.
         size: How many there are.
+        device: Where the classifier of this one belongs, if there are several.
 
     Raises ImportError without `accelerate` where there are several, and ValueError for sharded
     weights or mixed precision, which are not tested.
@@ -36,8 +40,12 @@ class Processes:
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
+        self.device = torch.device("cpu")
         self._accelerate: Any = None
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        world = os.environ.get("WORLD_SIZE") or "1"
+        if not world.isdigit() or world == "0":
+            raise ValueError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
+        if world == "1":
             return
         for variable, name in _SHARDED.items():
             if os.environ.get(variable, "false").lower() in ("1", "true"):
@@ -46,16 +54,43 @@ class Processes:
                     "parallelism (`accelerate launch` without it)"
                 )
         if (precision := os.environ.get(_MIXED, "no")) not in ("", "no"):
-            raise ValueError(f"accelerate's mixed_precision is {precision!r}; allowed: 'no'")
+            raise ValueError(
+                f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
+            )
         self._accelerate = require("accelerate", "distributed")
         # Without being told so, it takes several processes without a GPU for unrelated ones.
-        state = self._accelerate.PartialState(cpu=not torch.cuda.is_available())
+        state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
+        if state.device.type != "cpu":  # which it numbers, as if there were several
+            self.device = state.device
 
     @property
     def main(self) -> bool:
         """Whether this is the one that reports and writes."""
         return self.rank == 0
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ValueError where a classifier is not on this process's own device."""
+        index = torch.cuda.current_device() if device.type == "cuda" else None
+        own = torch.device(device.type, index if device.index is None else device.index)
+        if self.size > 1 and own != self.device:
+            raise ValueError(
+                f"classifier is on {own} in process {self.rank} of {self.size}; allowed: "
+                f"{self.device} (call accelerate.PartialState() before you make it)"
+            )
+
+    def check_alone(self, what: str) -> None:
+        """Raise ValueError for what is not made for several processes."""
+        if self.size > 1:
+            raise ValueError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
+
+    def check_same(self, what: str, value: object) -> None:
+        """Raise ValueError in all processes where one has another value than the main one."""
+        if self.size == 1:
+            return
+        differs = torch.tensor([float(self.from_main(value) != value)], device=self.device)
+        if self.add_up([differs])[0].item():
+            raise ValueError(f"{what} differs between the processes; allowed: the same in all")
 
     def wait(self) -> None:
         """Return when all processes have come here."""
@@ -86,15 +121,25 @@ class Processes:
     def main_reads(self, items: Iterator[T]) -> Iterator[T]:
         """What the main process's iterator gives, in all of them; the others' are not touched."""
         while True:
-            item = self.from_main(next(items, None) if self.main else None)
+            item: Any = None
+            if self.main:
+                try:
+                    item = next(items, None)
+                except Exception as error:  # the others wait for a batch: let them end too
+                    self.from_main(error)
+                    raise
+            item = self.from_main(item)
             if item is None:
                 return
+            if isinstance(item, Exception):
+                raise item
             yield item
 
 
 def launch(size: int, arguments: Sequence[str]) -> int:
     """Run `art-lfr` with these arguments in so many processes; the exit status.
 
+    On POSIX it takes the place of this process, so that a signal reaches the launcher.
     Raises ValueError where there are GPUs, but fewer, and ImportError without `accelerate`.
     """
     require("accelerate", "distributed")
@@ -109,4 +154,7 @@ def launch(size: int, arguments: Sequence[str]) -> int:
     options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     options += ["--main_process_port", str(port)]
     command = ["-m", "accelerate.commands.launch", *options, "-m", "art_lfr", *arguments]
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *command])
     return subprocess.run([sys.executable, *command]).returncode

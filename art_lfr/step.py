@@ -99,7 +99,7 @@ class Objective:
                     passes()
                 stack.enter_context(perturbed_weights(self.model, weight_perturbation))
             clean, flatness, outputs = passes()
-        self._average_statistics()
+        self._share_statistics(sum(len(part.x) for part in parts) / len(x))
         # A process can be left without rows of a small last batch.
         targets = torch.cat([part.y for part in parts]) if parts else y[:0]
         correct = self.criterion.correct(outputs, targets).sum()
@@ -133,25 +133,28 @@ class Objective:
         All parts of all processes are of nearly equal size, `largest` at most.
         """
         size, rank = self.processes.size, self.processes.rank
-        count = min(len(x), size * -(-len(x) // (largest * size)))
+        # BatchNorm has no statistics of one sample.
+        fewest = 1 if largest == 1 else 2
+        count = max(1, min(len(x) // fewest, size * -(-len(x) // (largest * size))))
         shares = self._shares(y, count)
         draws, first = generator, 0
+        drawn: list[tuple[Tensor, Tensor]] = []
         for index, (own_x, own_y) in enumerate(
             zip(x.tensor_split(count), y.tensor_split(count), strict=True)
         ):
             rows = slice(first, first + len(own_x))
             first = rows.stop
-            if index * size // count != rank:
+            # Of ignored labels alone a mean is 0 / 0, and weighs nothing.
+            if index * size // count != rank or shares[index] == 0:
                 continue
             if count > 1:
-                draws = PartGenerator.of(generator, rows, len(x))
+                draws = PartGenerator.of(generator, rows, len(x), drawn)
             attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
             view = LossView(self.model, self.criterion, self.bounds_for(own_x), settings)
             found = search(view, self.penalty, own_x, own_y, draws)
             yield _BatchPart(view, own_x, own_y, found, attacked, shares[index])
-        generator.set_state(draws.get_state())
-        if count < size:  # some have drawn nothing
-            generator.set_state(self.processes.from_main(generator.get_state()))
+        # One may have drawn nothing, or, in a penalty of the user's own, something else.
+        generator.set_state(self.processes.from_main(draws.get_state()))
 
     def _shares(self, y: Tensor, count: int) -> list[float]:
         """What each part weighs in the mean over the batch, as the loss weighs its samples."""
@@ -189,10 +192,12 @@ class Objective:
                 if term.outputs is not None or term.value.requires_grad:
                     (scale * term.value).backward()  # type: ignore[no-untyped-call]
         if self.processes.size > 1:
-            clean, penalty = self._add_up(parameters_of(optimizer), clean, penalty)
-        return clean, penalty, torch.cat(logits) if logits else torch.zeros(0, 2)
+            own = [*parameters_of(optimizer), *self.model.parameters()]
+            clean, penalty = self._share(list(dict.fromkeys(own)), clean, penalty)
+        nothing = parameters_of(optimizer)[0].new_zeros(0, 2)
+        return clean, penalty, torch.cat(logits) if logits else nothing
 
-    def _add_up(
+    def _share(
         self, parameters: list[nn.Parameter], clean: float, penalty: float
     ) -> tuple[float, float]:
         """Add up gradients and terms over the processes.
@@ -211,14 +216,17 @@ class Objective:
             parameter.grad = gradient if times else None
         return clean, penalty
 
-    def _average_statistics(self) -> None:
-        """Give all processes the mean of their running statistics."""
+    def _share_statistics(self, weight: float) -> None:
+        """Give all processes the mean of their running statistics, weighted by their rows."""
         if self.processes.size == 1:
             return
-        buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+        floating = [b for b in self.model.buffers() if b.is_floating_point()]
+        others = [b for b in self.model.buffers() if not b.is_floating_point()]
         with torch.no_grad():
-            for buffer, total in zip(buffers, self.processes.add_up(buffers), strict=True):
-                buffer.copy_(total / self.processes.size)
+            means = self.processes.add_up([weight * buffer for buffer in floating])
+            counts = self.processes.from_main([buffer.cpu() for buffer in others])
+            for buffer, value in zip([*floating, *others], [*means, *counts], strict=True):
+                buffer.copy_(value)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

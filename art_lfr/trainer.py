@@ -127,7 +127,9 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         self._adapter = adapter = ClassifierAdapter(classifier)
         adapter.check_optimizer()
         super().__init__(classifier)
-        self._log = open_summary(summary_writer if Processes().main else False)
+        processes = Processes()
+        processes.check_device(adapter.device)
+        self._log = open_summary(summary_writer if processes.main else False)
         self._loop = TrainingLoop(
             Objective(
                 adapter.module,
@@ -135,6 +137,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
                 adapter.box,
                 None if attack is None else CleanTermAttack(attack, ratio, adapter),
                 chosen,
+                processes,
             ),
             adapter.network,
             adapter.optimizer,

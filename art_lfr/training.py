@@ -101,9 +101,13 @@ class TrainingLoop:
         }
         device = next(self.network.parameters()).device
         processes = self.objective.processes
+        processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
         self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(device))
+            if processes.size > 1:
+                first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
+                put_state(self.network, processes.from_main(first))
             self.state.begin(
                 self.network,
                 self.optimizer,
@@ -114,8 +118,7 @@ class TrainingLoop:
                 resume=resume,
                 identity=identity,
             )
-            if processes.size > 1:
-                put_state(self.network, processes.from_main(copied_state(self.network)))
+            processes.check_same("the epoch of the checkpoint", self.state.epoch)
             if self.state.random is None:
                 seed_global_generators(self.options.seed)
             else:
@@ -136,6 +139,7 @@ class TrainingLoop:
                     seed_global_generators(self._seed_of(processes.rank))
                 record = self._train_epoch(batches, schedule, bar)
                 record.update(self._measure(monitors))
+                record = processes.from_main(record)
                 schedule.after_epoch(record.get("validation_loss", record["loss"]))
                 stop = self.state.end_epoch(record, self.network, self.options)
                 self.state.random = RandomState.capture(device).to_plain()
@@ -177,12 +181,14 @@ class TrainingLoop:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
+        device = next(self.network.parameters()).device
         candidate = copied_state(self.network)
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         given = batches.epoch(self.state.generator)
-        if batches.streamed:
-            given = self.objective.processes.main_reads(given)
+        if batches.streamed and self.objective.processes.size > 1:
+            sent = self.objective.processes.main_reads((x.cpu(), y.cpu()) for x, y in given)
+            given = ((x.to(device), y.to(device)) for x, y in sent)
         with mode(self.objective.model, training=True):
             for index, (x, y) in enumerate(given):
                 settings = self.settings.warmed(

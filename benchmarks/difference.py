@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
+from typing import Annotated, Optional
 
 import typer
 
@@ -19,10 +20,18 @@ from art_lfr.comparison.tables import WORST, Results
 RESULTS = Path(__file__).parent / "results/comparisons"
 
 
-def main(plan: Path, name: str, method: str, other: str) -> None:
+def main(
+    plan: Path,
+    name: str,
+    method: str,
+    other: str,
+    split: Annotated[Optional[int], typer.Option(help="Runs of this split alone.")] = None,  # noqa: UP045
+) -> None:
     """Print worst-case accuracies in per cent, and their difference with its interval."""
     comparison = next(c for c in read_plan(plan) if c.name == name)
     results = Results(comparison, json.loads((RESULTS / f"{name}.json").read_text()))
+    if split is not None:
+        results.runs = [run for run in results.runs if run["split"] == split]
     for each in (method, other):
         rates = [100 * run["accuracy"][WORST] for run in results.of(each).values()]
         typer.echo(

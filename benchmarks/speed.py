@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from speed_tasks import SHAPES, STEPS, Task, tasks_of
+from speed_tasks import SHAPES, STEPS, Task, makers_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -72,9 +72,9 @@ def time_(
 ) -> None:
     """Time every task of a network in turn, and print multiples of the forward pass."""
     torch.set_num_threads(threads)
-    tasks = tasks_of(network)
-    unit = next(iter(tasks))
-    tasks = {name: task for name, task in tasks.items() if only in name or name == unit}
+    makers = makers_of(network)
+    unit = next(iter(makers))
+    tasks = {name: make() for name, make in makers.items() if only in name or name == unit}
     passes = passes_of(tasks)  # also warms up
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
@@ -103,7 +103,7 @@ def memory(
 ) -> None:
     """The memory that one run of each iteration adds at its peak, each in a process of its own."""
     found = {}
-    for name in tasks_of(network):
+    for name in makers_of(network):
         if not name.startswith("iteration"):
             continue
         command = [sys.executable, __file__, "one", network, name]
@@ -120,7 +120,7 @@ def memory(
 def one(network: str, task: str) -> None:
     """Run one task once and print the memory that it added at its peak, in MiB (Linux)."""
     torch.set_num_threads(1)
-    run = tasks_of(network)[task]
+    run = makers_of(network)[task]()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()
     typer.echo(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}")

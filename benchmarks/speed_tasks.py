@@ -44,10 +44,11 @@ def make_network(name: str) -> nn.Module:
     return network
 
 
-def tasks_of(name: str, batch: int | None = None) -> dict[str, Task]:
-    """Everything that is timed, by its name in the table; the first is the unit.
+def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Task]]:
+    """What makes each task, by its name in the table; the first is the unit.
 
-    `batch` images instead of the network's usual number.
+    `batch` images instead of the network's usual number. Nothing is built or run before a task is
+    made, so that a process that makes one of them has the memory of that one alone.
     """
     draw = np.random.default_rng(0)
     images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
@@ -60,22 +61,40 @@ def tasks_of(name: str, batch: int | None = None) -> dict[str, Task]:
         network = make_network(name).to(memory_format=torch.channels_last)
         return network, torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
 
-    network, _ = trained()
-    network.eval()
+    def forward() -> Task:
+        network, _ = trained()
 
-    def forward() -> None:
-        with torch.no_grad(), mode(network, training=False):
-            network(x)
+        def run() -> None:
+            with torch.no_grad(), mode(network, training=False):
+                network(x)
 
-    def pgd_step() -> None:
-        with mode(network, training=False), frozen(network):
-            gradient = input_gradient(network, criterion, x, y)
-            ball.project(x + 0.01 * steepest_direction(gradient, ball.p), x)
+        return run
 
-    def ascent_step(settings: LFRSettings) -> None:
-        with mode(network, training=False), frozen(network):
-            _, u = curvature_direction(network, criterion, x, y, settings)
-            ball.project(x + 0.01 * steepest_direction(u, ball.p), x)
+    def pgd_step() -> Task:
+        network, _ = trained()
+
+        def run() -> None:
+            with mode(network, training=False), frozen(network):
+                gradient = input_gradient(network, criterion, x, y)
+                ball.project(x + 0.01 * steepest_direction(gradient, ball.p), x)
+
+        return run
+
+    def ascent_step(settings: LFRSettings) -> Task:
+        network, _ = trained()
+
+        def run() -> None:
+            with mode(network, training=False), frozen(network):
+                _, u = curvature_direction(network, criterion, x, y, settings)
+                ball.project(x + 0.01 * steepest_direction(u, ball.p), x)
+
+        return run
+
+    def published() -> Task:
+        own, optimizer = trained()
+        return lambda: published_iteration(
+            own, optimizer, x, y, eps=EPS, steps=STEPS, step_size=0.02, lam=EPS / 2
+        )
 
     def outer_step(settings: LFRSettings) -> Task:
         own, optimizer = trained()
@@ -132,32 +151,20 @@ def tasks_of(name: str, batch: int | None = None) -> dict[str, Task]:
 
     finite = LFRSettings(eps=EPS, steps=STEPS)
     exact = LFRSettings(eps=EPS, steps=STEPS, estimator="exact")
-    published, optimizer = trained()
-    found = {
+    return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
         "ascent step, finite difference": partial(ascent_step, finite),
         "ascent step, exact": partial(ascent_step, exact),
-        "outer step, finite difference": outer_step(finite),
-        "outer step, exact": outer_step(exact),
-        "iteration, LFR": iteration(finite),
-        "iteration, LFR exact": iteration(exact),
-        "iteration, as published": partial(
-            published_iteration,
-            published,
-            optimizer,
-            x,
-            y,
-            eps=EPS,
-            steps=STEPS,
-            step_size=0.02,
-            lam=EPS / 2,
-        ),
-        "iteration, PGD adversarial training": plain_adversarial_training(),
-        "iteration, ART's AdversarialTrainerMadryPGD": by_art("pgd"),
-        "iteration, ART's TRADES": by_art("trades"),
+        "outer step, finite difference": partial(outer_step, finite),
+        "outer step, exact": partial(outer_step, exact),
+        "iteration, LFR": partial(iteration, finite),
+        "iteration, LFR exact": partial(iteration, exact),
+        "iteration, as published": published,
+        "iteration, PGD adversarial training": plain_adversarial_training,
+        "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
+        "iteration, ART's TRADES": partial(by_art, "trades"),
     }
-    return found
 
 
 class _Whole(nn.Module):

@@ -1,7 +1,7 @@
 """One of the processes of test_processes.py: trains as its arguments say, and writes the weights.
 
 processes_worker.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
-    [--perturb] [--fail] [--nan RANK] [--count N]
+    [--perturb] [--more] [--different] [--fail] [--nan RANK] [--count N]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from art.attacks.evasion import FastGradientMethod
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -28,6 +29,9 @@ parser.add_argument("--largest", type=int)
 parser.add_argument("--perturb", action="store_true")
 parser.add_argument("--fail", action="store_true")
 parser.add_argument("--nan", type=int)
+parser.add_argument("--fail-late", type=int)
+parser.add_argument("--more", action="store_true")
+parser.add_argument("--different", action="store_true")
 parser.add_argument("--count", type=int, default=640)
 given = parser.parse_args()
 
@@ -41,7 +45,8 @@ model = nn.Sequential(
     nn.BatchNorm1d(32) if given.norm_layers else nn.Identity(),
     nn.ReLU(),
     nn.Linear(32, 10),
-).double()
+)
+model = model.float() if given.more else model.double()  # ART attacks in float32
 classifier = PyTorchClassifier(
     model,
     nn.CrossEntropyLoss(),
@@ -51,10 +56,26 @@ classifier = PyTorchClassifier(
     clip_values=(0.0, 1.0),
     device_type="cpu",
 )
+if given.fail_late == processes.rank:
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 100:
+            raise RuntimeError("a process that is not the main one fails")
+
+    model[1].register_forward_hook(fail)
 if given.nan == processes.rank:
     model[1].register_forward_hook(lambda module, inputs, output: output * torch.nan)
-data = digits()
+data = digits(processes.rank if given.different else 0)
 x, y = data.x_train[: given.count], data.y_train[: given.count]
+
+
+more = {}
+if given.more:  # an average of the weights, the best ones, an attack on some of the clean term
+    attack = FastGradientMethod(classifier, eps=0.1, batch_size=99)
+    more = {"attack": attack, "ratio": 0.3, "ema_decay": 0.9}
+    more["best_metric"] = "validation_loss"
 
 
 def after_epoch(record: dict[str, float]) -> None:
@@ -69,6 +90,7 @@ trainer = AdversarialTrainerLFRPyTorch(
     verbose=False,
     max_physical_batch_size=given.largest,
     weight_perturbation=0.01 if given.perturb else None,
+    **more,
 )
 keywords = {
     "nb_epochs": given.epochs,

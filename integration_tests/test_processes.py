@@ -71,6 +71,15 @@ def test_parts_perturbed_weights_and_a_last_batch_smaller_than_the_processes(
     assert max(farthest(one, other) for other in found) < 1e-5
 
 
+def test_averaged_and_best_weights_and_attacked_samples(tmp_path: Path) -> None:
+    # 131 samples: parts of 33 and 32, and a last batch of three, of which one process has none.
+    arguments = (3, "fit", "--count", 131, "--more")
+    (one,) = trained(1, tmp_path, *arguments)
+    first, second = trained(2, tmp_path, *arguments)
+    assert farthest(first, second) == 0
+    assert farthest(one, first) < 1e-4  # in float32
+
+
 def test_running_statistics_are_the_same_everywhere(tmp_path: Path) -> None:
     first, second = trained(2, tmp_path, 1, "fit", "--norm-layers")
     assert farthest(first, second) == 0
@@ -94,6 +103,18 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path: Path) -> No
     assert failed.returncode != 0
     assert "in one of the processes" in failed.stderr
     assert "given back its last good weights" in failed.stderr
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
+    failed = launch(2, tmp_path / "x", 9, "fit", "--fail-late", 1)
+    assert failed.returncode != 0
+    assert "a process that is not the main one fails" in failed.stderr
+
+
+def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
+    failed = launch(2, tmp_path / "x", 1, "fit", "--different")
+    assert failed.returncode != 0
+    assert failed.stderr.count("ValueError: data, settings or length of an epoch differs") == 2
 
 
 def test_the_command_starts_them(tmp_path: Path) -> None:
@@ -122,8 +143,23 @@ def test_what_is_not_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Processes().rank, Processes().size) == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(ValueError, match="mixed_precision is 'bf16'; allowed: 'no'"):
+    with pytest.raises(ValueError, match="mixed_precision is 'bf16', which is not tested"):
         Processes()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="accelerate is set to FSDP, which shards the weights"):
+        Processes()
+
+
+def test_what_is_not_made_for_several_is_refused() -> None:
+    several = Processes()
+    several.size = 2
+    with pytest.raises(ValueError, match="art-lfr compare runs in 2 processes of a launcher"):
+        several.check_alone("art-lfr compare")
+    with pytest.raises(ValueError, match="classifier is on meta in process 0 of 2; allowed: cpu"):
+        several.check_device(torch.device("meta"))
+
+
+def test_a_world_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "all")
+    with pytest.raises(ValueError, match="WORLD_SIZE is 'all'"):
         Processes()

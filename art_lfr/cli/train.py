@@ -105,6 +105,7 @@ def train(
     from art_lfr.arguments import check_integer, check_number
     from art_lfr.cli.inputs import load_data, load_model, make_classifier, outputs_for, show
     from art_lfr.files import check_output, write_atomically
+    from art_lfr.options import check_fit_arguments
     from art_lfr.processes import Processes, launch
     from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
@@ -133,8 +134,14 @@ def train(
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
-    if num_processes > processes.size:  # all arguments are checked: start them
+    check_fit_arguments(epochs, checkpoint_dir, resume, batch_size)
+    if num_processes > 1 and processes.size == 1:
         raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
+    if num_processes not in (1, processes.size):
+        raise ValueError(
+            f"--num-processes is {num_processes} under a launcher of {processes.size}; allowed: "
+            "what the launcher starts, or none"
+        )
     validated = len(images.x_validation) > 0
     batches = -(-len(images.x_train) // batch_size)
     trainer.fit(

@@ -52,7 +52,7 @@ def tune(
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
     max_iter: Annotated[int, typer.Option(help="Ascent steps.")] = 10,
     estimator: EstimatorOption = "finite-difference",
-    penalty: Annotated[str, typer.Option(help='"lfr" or "lfr-held".')] = "lfr",
+    penalty: Annotated[str, typer.Option(help='A form of LFR: "lfr", "lfr-held".')] = "lfr",
     warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
     attacks: Annotated[
         str, typer.Option(help="Attacks that judge, as in evaluate, with commas between.")

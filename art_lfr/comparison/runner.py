@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from art_lfr.geometry import parse_norm
 from art_lfr.machine import describe_machine
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
+from art_lfr.processes import Processes
 
 WEIGHTS = "weights.pt"
 # (name, seed, classes) -> network
@@ -67,9 +68,10 @@ def run_all(
     repeated. Several processes may share the directory: each run is held by one of them.
     """
     runs = [run for run in comparison.runs() if only in run.method]
-    for run in runs:  # before hours of training
-        penalty_of(run)
     todo = [run for run in runs if not _is_done(run, directory)]
+    Processes().check_alone("art-lfr compare")
+    for run in todo:  # before hours of training
+        penalty_of(run)
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     data: dict[int, Split] = {}
     for number, run in enumerate(todo, 1):
@@ -82,16 +84,16 @@ def run_all(
                 continue
             if run.split not in data:
                 data = {run.split: load_split(comparison, run.split, data_dir)}
-                _check_digest(runs, run.split, data[run.split].digest, directory)
+                _check_digest(comparison, run.split, data[run.split].digest, directory)
             result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
         tell("; ".join([f"{about}: {rates}", seconds, *_stopped(result)]))
 
 
-def _check_digest(runs: Sequence[Run], split: int, digest: str, directory: Path) -> None:
+def _check_digest(comparison: Comparison, split: int, digest: str, directory: Path) -> None:
     """Raise ValueError where finished runs of the split were done on other data of that name."""
-    for run in runs:
+    for run in comparison.runs():
         if run.split == split and result_path(run, directory).exists():
             found = read_result(run, directory)["data"]["digest"]
             if found != digest:

@@ -13,6 +13,7 @@ import numpy as np
 from art_lfr.arguments import check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.geometry import parse_norm
 from art_lfr.penalties import PENALTIES, LocalFlatness
+from art_lfr.processes import Processes
 from art_lfr.trainer import TRAINER_KEYWORDS
 from art_lfr.training import TrainingError
 from art_lfr.tuning.candidates import Candidate, candidates
@@ -100,6 +101,7 @@ def tune(
     allowed = [name for name in TRAINER_KEYWORDS if name not in EXCLUDED]
     unknown = {name: value for name, value in trainer.items() if name not in allowed}
     reject_unknown("tune()", unknown, dict.fromkeys([*keywords_of(tune), *allowed]))
+    Processes().check_alone("tune")
     check_number("eps", eps, low_allowed=False)
     p = parse_norm(norm)
     check_number("minutes", minutes, low_allowed=False)

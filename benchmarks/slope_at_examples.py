@@ -1,0 +1,72 @@
+"""Where a network's loss is steep: at PGD's example, and at the least flat point of the ball.
+
+    python benchmarks/slope_at_examples.py benchmarks/comparisons/digits.yaml digits-0.2 \
+        --runs RUNS --method LFR --method "control, both ends"
+
+Means over the judged images of ||grad l||_q and of the loss, for the first seed and split.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from art_lfr.cli.inputs import load_model
+from art_lfr.comparison.data import load_split
+from art_lfr.comparison.plan import read_plan
+from art_lfr.criterion import Criterion, logits_of
+from art_lfr.flatness import find_least_flat_point, input_gradient
+from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
+from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.settings import LFRSettings
+
+
+def main(
+    plan: Path,
+    name: str,
+    runs: Annotated[Path, typer.Option(help="Where `art-lfr compare` left its trainings.")],
+    method: Annotated[list[str], typer.Option(help="A method of the plan; repeat it.")],
+    data_dir: Annotated[Path, typer.Option(help="Where .npz files of the plan lie.")] = Path(),
+    steps: Annotated[int, typer.Option(help="Steps of both searches.")] = 5,
+) -> None:
+    """Print a line for each method."""
+    comparison = next(c for c in read_plan(plan) if c.name == name)
+    found = {run.method: run for run in reversed(list(comparison.runs()))}
+    eps, criterion = float(comparison.eps), Criterion()
+    settings = LFRSettings(eps=eps, norm=parse_norm(comparison.norm), steps=steps)
+    for one in method:
+        run = found[one]
+        weights = runs / "trainings" / run.training_key / "weights.pt"
+        network = load_model(run.settings["model"], weights).eval()
+        split = load_split(comparison, run.split, data_dir)
+        x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
+        ball = Ball(eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+        generator = torch.Generator().manual_seed(0)
+        example = projected_gradient_descent(
+            network,
+            criterion,
+            x,
+            y,
+            ball=ball,
+            steps=steps,
+            step_size=2 * eps / steps,
+            generator=generator,
+        )
+        start = ball.start_point(x, generator)
+        flattest = find_least_flat_point(
+            network, criterion, x, y, ball=ball, settings=settings, start=start
+        )
+        shown = []
+        for where, point in (("PGD's example", example), ("least flat point", flattest.point)):
+            slope = sample_norm(input_gradient(network, criterion, point, y), dual_norm(ball.p))
+            with torch.no_grad():
+                loss = criterion.values(logits_of(network(point)), y)
+            shown.append(f"at {where} slope {slope.mean():.2f}, loss {loss.mean():.2f}")
+        typer.echo(f"{one}: {'; '.join(shown)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
