@@ -9,8 +9,8 @@ as slow for all of them; medians. Random images: the work does not depend on wha
 
 from __future__ import annotations
 
+import inspect
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -47,7 +47,13 @@ class Operations(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
+            # The name of the last argument has changed with torch's versions.
+            name = (
+                "out_val"
+                if "out_val" in inspect.signature(count, follow_wrapped=False).parameters
+                else "out"
+            )
+            self.total += count(*args, **(kwargs or {}), **{name: out})
         return out
 
 
@@ -121,9 +127,19 @@ def one(network: str, task: str) -> None:
     """Run one task once and print the memory that it added at its peak, in MiB (Linux)."""
     torch.set_num_threads(1)
     run = makers_of(network)[task]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Forget the peak of the imports, which may be higher.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
     run()
-    typer.echo(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}")
+    typer.echo(f"{_memory('VmHWM') - before}")
+
+
+def _memory(name: str) -> float:
+    """What Linux says of this process: memory at present (VmRSS) or at its peak (VmHWM), MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return float(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {name}")
 
 
 def _write(path: Path, network: str, content: dict[str, Any]) -> None:

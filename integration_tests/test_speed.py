@@ -25,6 +25,7 @@ def passes():
         sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which Linux has")
 def test_memory_of_one_iteration_is_seen():
     command = [sys.executable, str(BENCHMARKS / "speed.py"), "one", "paper-cnn"]
     found = subprocess.run(
