@@ -136,6 +136,17 @@ class Processes:
             yield item
 
 
+def launcher(size: int) -> list[str]:
+    """What stands between `python` and a script or `-m module` to run it in so many processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
+    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
+
+
 def launch(size: int, arguments: Sequence[str]) -> int:
     """Run `art-lfr` with these arguments in so many processes; the exit status.
 
@@ -146,15 +157,8 @@ def launch(size: int, arguments: Sequence[str]) -> int:
     gpus = torch.cuda.device_count()
     if 0 < gpus < size:
         raise ValueError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
-    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    options += ["--main_process_port", str(port)]
-    command = ["-m", "accelerate.commands.launch", *options, "-m", "art_lfr", *arguments]
+    command = [sys.executable, *launcher(size), "-m", "art_lfr", *arguments]
     if os.name == "posix":
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *command])
-    return subprocess.run([sys.executable, *command]).returncode
+        os.execv(sys.executable, command)
+    return subprocess.run(command).returncode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from art_lfr.processes import Processes
+from art_lfr.processes import Processes, launcher
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 WORKER = Path(__file__).with_name("processes_worker.py")
@@ -20,15 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def launch(size: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(WORKER), *map(str, arguments)]
-    if size > 1:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
-        options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        options += ["--main_process_port", str(port)]
-        command = ["-m", "accelerate.commands.launch", *options, *command]
+    command = [*(launcher(size) if size > 1 else []), str(WORKER), *map(str, arguments)]
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=300
     )
