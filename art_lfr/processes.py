@@ -61,6 +61,11 @@ class Processes:
         # Without being told so, it takes several processes without a GPU for unrelated ones.
         state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
+        if self.size != int(world):
+            raise ValueError(
+                f"accelerate's PartialState has {self.size} of {world} processes; allowed: all "
+                "(make it with cpu=True where there is no GPU)"
+            )
         if state.device.type != "cpu":  # which it numbers, as if there were several
             self.device = state.device
 

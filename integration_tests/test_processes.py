@@ -108,6 +108,16 @@ def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
     assert failed.stderr.count("ValueError: data, settings or length of an epoch differs") == 2
 
 
+def test_processes_that_accelerate_takes_for_unrelated_ones_are_refused() -> None:
+    command = "import accelerate, art_lfr.processes as p; accelerate.PartialState(); p.Processes()"
+    alone = {**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0", "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, env=alone
+    )
+    assert found.returncode == 1
+    assert "PartialState has 1 of 2 processes; allowed: all" in found.stderr
+
+
 def test_the_command_starts_them(tmp_path: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
