@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
+from weight_parts import join, save_parts
 
 from art_lfr import __version__
 from art_lfr.augmentation import Augmentation, Compose, RandomCrop, random_flip
@@ -34,7 +35,6 @@ from art_lfr.settings import LFRSettings
 from art_lfr.step import Objective
 from art_lfr.training import TrainingLoop
 
-PART_BYTES = 15 * 2**20
 MOST_MINUTES = 9.0
 NOT_RUN = ["AutoAttack", "Square", "masking report"]
 
@@ -216,26 +216,6 @@ def judge(job: Job, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     }
 
 
-def save_parts(network: nn.Module, stem: Path) -> list[str]:
-    """Weights in half precision, in files of at most 15 MiB; their names."""
-    parts: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, value in network.state_dict().items():
-        half = value.detach().cpu()
-        half = half.half() if half.is_floating_point() else half
-        count = half.numel() * half.element_size()
-        if parts[-1] and size + count > PART_BYTES - 2**18:
-            parts.append({})
-            size = 0
-        parts[-1][name], size = half, size + count
-    names = []
-    for index, part in enumerate(parts):
-        path = stem.with_name(f"{stem.name}-{index}.pt")
-        write_atomically(path, lambda file, part=part: torch.save(part, file))
-        names.append(path.name)
-    return names
-
-
 def run(name: str, data: Path, out: Path, minutes: float) -> None:
     """Both methods, each for half of the time that is not spent on judging."""
     if not 0 < minutes <= MOST_MINUTES:
@@ -265,17 +245,6 @@ def run(name: str, data: Path, out: Path, minutes: float) -> None:
         # After each method: a job that is cut off leaves what it has.
         write_atomically(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
         print(method, result[method], flush=True)
-
-
-def join(stem: Path, target: Path) -> None:
-    """Put the parts of a network's weights into one state dict in float32."""
-    weights: dict[str, Tensor] = {}
-    for path in sorted(stem.parent.glob(f"{stem.name}-*.pt")):
-        part = torch.load(path, map_location="cpu", weights_only=True)
-        weights |= {k: v.float() if v.is_floating_point() else v for k, v in part.items()}
-    if not weights:
-        raise SystemExit(f"no files {stem}-*.pt")
-    write_atomically(target, lambda file: torch.save(weights, file))
 
 
 def main() -> None:

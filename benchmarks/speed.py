@@ -74,13 +74,11 @@ def time_(
     output: Annotated[Path, typer.Option(help="Folder for NETWORK.json.")],
     rounds: Annotated[int, typer.Option(help="How often each task is timed.")] = 20,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
-    only: Annotated[str, typer.Option(help="Tasks whose name contains this, and the unit.")] = "",
 ) -> None:
     """Time every task of a network in turn, and print multiples of the forward pass."""
     torch.set_num_threads(threads)
-    makers = makers_of(network)
-    unit = next(iter(makers))
-    tasks = {name: make() for name, make in makers.items() if only in name or name == unit}
+    tasks = {name: make() for name, make in makers_of(network).items()}
+    unit = next(iter(tasks))
     passes = passes_of(tasks)  # also warms up
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
