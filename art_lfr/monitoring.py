@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from art_lfr.batches import Batches
 from art_lfr.criterion import Criterion, logits_of
-from art_lfr.flatness import flatness_values, input_gradient
+from art_lfr.flatness import flatness_values
 from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.gradients import input_gradient
 from art_lfr.modes import frozen, mode
 from art_lfr.options import TrainingOptions
 from art_lfr.settings import LFRSettings

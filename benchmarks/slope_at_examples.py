@@ -18,8 +18,9 @@ from art_lfr.cli.inputs import load_model
 from art_lfr.comparison.data import load_split
 from art_lfr.comparison.plan import read_plan
 from art_lfr.criterion import Criterion, logits_of
-from art_lfr.flatness import find_least_flat_point, input_gradient
+from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
+from art_lfr.gradients import input_gradient
 from art_lfr.monitoring import projected_gradient_descent
 from art_lfr.settings import LFRSettings
 

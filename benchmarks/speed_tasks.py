@@ -15,8 +15,9 @@ from published import published_iteration
 from torch import nn
 
 from art_lfr.criterion import Criterion
-from art_lfr.flatness import curvature_direction, input_gradient
+from art_lfr.flatness import curvature_direction
 from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.gradients import input_gradient
 from art_lfr.models import BUILT_IN
 from art_lfr.modes import frozen, mode
 from art_lfr.monitoring import projected_gradient_descent

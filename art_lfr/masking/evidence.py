@@ -15,8 +15,8 @@ from art_lfr.autoattack.flags import FlagCollector, find_flags
 from art_lfr.criterion import Criterion
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.runner import run_attack
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import Ball
+from art_lfr.gradients import input_gradient
 from art_lfr.masking.trace import AscentTrace, trace_ascent
 from art_lfr.randomness import uniform_like
 from art_lfr.target import Target

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.criterion import Criterion, LossLike, logits_of
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import Ball, Bounds, Box
+from art_lfr.gradients import input_gradient
 from art_lfr.modes import batch_norm_mode, frozen, protected_buffers
 from art_lfr.randomness import RandomState, preserved_random_state
 from art_lfr.settings import LFRSettings

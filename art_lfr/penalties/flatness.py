@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from art_lfr.arguments import check_number
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, input_gradient
+from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
 from art_lfr.geometry import dual_norm, dual_vector, sample_norm
+from art_lfr.gradients import input_gradient
 from art_lfr.modes import frozen, mode
 from art_lfr.penalties.base import LossView, Part, Penalty
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from art_lfr.arguments import check_number
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import per_sample, sample_norm, steepest_direction
+from art_lfr.gradients import input_gradient
 from art_lfr.modes import frozen, mode
 from art_lfr.penalties.base import LossView, Part, Penalty
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import Ball, dual_vector, per_sample
+from art_lfr.gradients import input_gradient
 from art_lfr.monitoring import projected_gradient_descent
 from art_lfr.plots.problem import Problem
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import check_integer
 from art_lfr.criterion import Criterion, LossLike
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import Bounds, Box
+from art_lfr.gradients import input_gradient
 from art_lfr.measure import UNIT_BOUNDS
 from art_lfr.target import make_target, unharmed
 

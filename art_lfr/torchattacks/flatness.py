@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import check_integer, check_number
 from art_lfr.criterion import Criterion, logits_of
-from art_lfr.flatness import find_least_flat_point, input_gradient
+from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, per_sample, sample_norm
+from art_lfr.gradients import input_gradient
 from art_lfr.modes import mode
 from art_lfr.settings import LFRSettings
 from art_lfr.torchattacks.reverse import HarmlessAttack

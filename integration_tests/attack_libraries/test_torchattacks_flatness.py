@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import local_flatness
 from art_lfr.criterion import Criterion
-from art_lfr.flatness import input_gradient
 from art_lfr.geometry import sample_norm
+from art_lfr.gradients import input_gradient
 from art_lfr.models import digits_cnn
 from art_lfr.randomness import RandomState
 
