@@ -20,7 +20,6 @@ from art_lfr.geometry import (
     dual_vector,
     per_sample,
     sample_norm,
-    steepest_direction,
 )
 from art_lfr.gradients import input_gradient, second_derivative, significant_difference
 from art_lfr.modes import frozen, mode
@@ -41,10 +40,10 @@ def curvature_direction(
 ) -> tuple[Tensor, Tensor]:
     """The gradient g and the ascent direction u = H s of its dual norm, up to a positive scale.
 
-    "exact": by double back-propagation. "finite-difference": g(x + h s) - g(x), which needs
-    first-order gradients only and sees the kinks of a piecewise linear network.
+    "exact": by double back-propagation. Otherwise g(x + h s) - g(x), which needs first-order
+    gradients only and sees the kinks of a piecewise linear network.
     """
-    if settings.estimator == "finite-difference":
+    if settings.estimator != "exact":
         g = input_gradient(model, criterion, x, y)
         shifted = x + settings.resolved_radius * dual_vector(g, settings.p)
         return g, significant_difference(input_gradient(model, criterion, shifted, y), g)
@@ -72,8 +71,7 @@ def find_least_flat_point(
 
     x_{k+1} = project(x_k + step_size * steepest(u_k)). Coordinates that u_k pushes out of the box
     take no part in the step. Runs with the model in eval mode and no parameter gradients. K steps
-    take 2 K + 1 first-order gradients ("finite-difference") or K + 1 gradients and K
-    Hessian-vector products ("exact").
+    take K + 1 gradients and K Hessian-vector products ("exact"), or else 2 K + 1 gradients.
     """
     q = dual_norm(ball.p)
     steps, step_size = settings.steps, settings.resolved_step_size
@@ -87,10 +85,41 @@ def find_least_flat_point(
                 g = input_gradient(model, criterion, point, y)
             best = _keep_best(best, LeastFlatPoint(point, sample_norm(g, q), g))
             if step < steps:
-                u = u.masked_fill(ball.box.blocked(point, u), 0.0)
-                point = ball.project(point + step_size * steepest_direction(u, ball.p), x)
+                point = ball.ascend(point, u, x, step_size)
     assert best is not None
     return best
+
+
+def ascend_with_one_gradient(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    settings: LFRSettings,
+    start: Tensor,
+) -> Tensor:
+    """A point that is about as far from flat, by K gradients for K steps; shape of x.
+
+    The step of `find_least_flat_point` along g(x_k + h s_k) - g(x_k), but with g(x_0) in place of
+    g(x_k), and with the dual vector of the last gradient taken for s_k. So x_k climbs
+    l(x_k + h s) - <g(x_0), x_k>: by how much the loss beside x_k exceeds its linearisation at x_0.
+    The first step, for want of a second gradient, is along g(x_0) itself.
+
+    It returns the last point, whose gradient is not known. docs/performance.md has what it finds.
+    """
+    point, step_size, h = start.detach(), settings.resolved_step_size, settings.resolved_radius
+    with mode(model, training=False), frozen(model):
+        for step in range(settings.steps):
+            if step == 0:
+                first = latest = u = input_gradient(model, criterion, point, y)
+            else:
+                shifted = point + h * dual_vector(latest, ball.p)
+                latest = input_gradient(model, criterion, shifted, y)
+                u = significant_difference(latest, first)
+            point = ball.ascend(point, u, x, step_size)
+    return point
 
 
 def _keep_best(best: LeastFlatPoint | None, new: LeastFlatPoint) -> LeastFlatPoint:

@@ -195,6 +195,14 @@ class Ball:
             return self.box.clip(torch.minimum(torch.maximum(x_new, x - self.eps), x + self.eps))
         return self.box.clip(x + project_ball(x_new - x, self.eps, self.p))
 
+    def ascend(self, point: Tensor, u: Tensor, x: Tensor, step_size: float) -> Tensor:
+        """One step from `point` up u: project(point + step_size * steepest(u)).
+
+        Coordinates that u pushes out of the box take no part in the step.
+        """
+        u = u.masked_fill(self.box.blocked(point, u), 0.0)
+        return self.project(point + step_size * steepest_direction(u, self.p), x)
+
     def start_point(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The start of the ascent: x + min(0.001 * box width, eps) * N(0, I), projected.
 

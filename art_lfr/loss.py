@@ -188,7 +188,8 @@ def lfr_loss(
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
         steps: Ascent steps K, >= 0. With eps 0 and steps 0: input-gradient regularization.
         step_size: Length of a step. None: the default of the norm, a multiple of eps / steps.
-        estimator: "finite-difference" or "exact" (double back-propagation).
+        estimator: "finite-difference"; "one-gradient", the same with one gradient an ascent step
+            instead of two; or "exact" (double back-propagation).
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from art_lfr.batches import Batches
 from art_lfr.criterion import Criterion, logits_of
 from art_lfr.flatness import flatness_values
-from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.geometry import Ball, Box
 from art_lfr.gradients import input_gradient
 from art_lfr.modes import frozen, mode
 from art_lfr.options import TrainingOptions
@@ -44,8 +44,7 @@ def projected_gradient_descent(
             gradient = input_gradient(model, criterion, point, y)
             if watch is not None:
                 watch(point, gradient)
-            gradient = gradient.masked_fill(ball.box.blocked(point, gradient), 0.0)
-            point = ball.project(point + step_size * steepest_direction(gradient, ball.p), x)
+            point = ball.ascend(point, gradient, x, step_size)
     return point
 
 

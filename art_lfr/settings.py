@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from art_lfr.arguments import check_choice, check_integer, check_number
 from art_lfr.geometry import parse_norm
 
-ESTIMATORS = ("finite-difference", "exact")
+ESTIMATORS = ("finite-difference", "one-gradient", "exact")
 BATCH_NORM_MODES = ("eval", "train")
 
 
@@ -34,7 +34,9 @@ class LFRSettings:
     """The objective l(x) + lam * max over the eps-ball of ||grad l||_q, and how it is estimated.
 
     All lengths are in raw input units. `None` takes the default of the norm, which scales with
-    eps. `radius` is the finite-difference radius h.
+    eps. `radius` is the finite-difference radius h. `estimator` is "finite-difference";
+    "one-gradient", the same with one gradient a step in training (measurements take two); or
+    "exact", by double back-propagation.
 
     Raises ValueError or TypeError, naming the parameter, for anything out of range.
     """
@@ -57,7 +59,7 @@ class LFRSettings:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("radius", self.radius, low_allowed=False, optional=True)
         check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
-        if self.eps == 0 and self.radius is None and self.estimator == "finite-difference":
+        if self.eps == 0 and self.radius is None and self.estimator != "exact":
             raise ValueError(
                 "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
                 "because the default radius is a multiple of eps"

@@ -35,7 +35,8 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         eps_step: Length of an ascent step. None: the norm's default, a multiple of eps / max_iter.
         max_iter: Ascent steps K, >= 0.
         lam: Weight of the penalty, >= 0. None: the norm's default, a multiple of eps.
-        estimator: "finite-difference", or "exact" (double back-propagation, as published).
+        estimator: "finite-difference"; "one-gradient", the same with one gradient an ascent step
+            instead of two; or "exact" (double back-propagation, as published).
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.

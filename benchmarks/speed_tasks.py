@@ -16,7 +16,7 @@ from torch import nn
 
 from art_lfr.criterion import Criterion
 from art_lfr.flatness import curvature_direction
-from art_lfr.geometry import Ball, Box, steepest_direction
+from art_lfr.geometry import Ball, Box
 from art_lfr.gradients import input_gradient
 from art_lfr.models import BUILT_IN
 from art_lfr.modes import frozen, mode
@@ -77,7 +77,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
         def run() -> None:
             with mode(network, training=False), frozen(network):
                 gradient = input_gradient(network, criterion, x, y)
-                ball.project(x + 0.01 * steepest_direction(gradient, ball.p), x)
+                ball.ascend(x, gradient, x, 0.01)
 
         return run
 
@@ -87,7 +87,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
         def run() -> None:
             with mode(network, training=False), frozen(network):
                 _, u = curvature_direction(network, criterion, x, y, settings)
-                ball.project(x + 0.01 * steepest_direction(u, ball.p), x)
+                ball.ascend(x, u, x, 0.01)
 
         return run
 
@@ -152,6 +152,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
 
     finite = LFRSettings(eps=EPS, steps=STEPS)
     exact = LFRSettings(eps=EPS, steps=STEPS, estimator="exact")
+    one_gradient = LFRSettings(eps=EPS, steps=STEPS, estimator="one-gradient")
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
@@ -160,6 +161,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
         "outer step, finite difference": partial(outer_step, finite),
         "outer step, exact": partial(outer_step, exact),
         "iteration, LFR": partial(iteration, finite),
+        "iteration, LFR, one gradient a step": partial(iteration, one_gradient),
         "iteration, LFR exact": partial(iteration, exact),
         "iteration, as published": published,
         "iteration, PGD adversarial training": plain_adversarial_training,

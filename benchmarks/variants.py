@@ -18,6 +18,7 @@ from art_lfr.geometry import dual_vector
 from art_lfr.gradients import input_gradient
 from art_lfr.monitoring import projected_gradient_descent
 from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
+from art_lfr.penalties.flatness import Found
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Variant(LocalFlatness):
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, LeastFlatPoint]:
+    ) -> tuple[Tensor, LeastFlatPoint | Found]:
         """x, and the least flat point by this variant's ascent."""
         settings = view.settings
         if self.inner is not None:
@@ -83,7 +84,9 @@ class Variant(LocalFlatness):
             yield from super().parts(view, x, y, least_flat)
             return
         point, h = least_flat.point, view.settings.resolved_radius
-        gradient = view.gradient(point, y) if view.differs else least_flat.gradient
+        gradient = least_flat.gradient
+        if view.differs or gradient is None:
+            gradient = view.gradient(point, y)
         shift = h * dual_vector(gradient, view.settings.p)
         upper = view.losses(self._end(view, point + shift, x), y)
         if self.sides == "only plus":

@@ -48,6 +48,8 @@ def test_memory_of_one_iteration_is_seen():
         ("outer step, exact", 8.8, 9.0),
         # 10 steps, a gradient at the end of them, the outer step.
         ("iteration, LFR", 50.0, 51.0),
+        # Half of the gradients.
+        ("iteration, LFR, one gradient a step", 30.0, 31.0),
         ("iteration, LFR exact", 60.0, 61.0),
         ("iteration, as published", 59.0, 60.0),
         ("iteration, PGD adversarial training", 22.0, 23.0),

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from art_lfr.arguments import check_number
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
-from art_lfr.geometry import dual_norm, dual_vector, sample_norm
-from art_lfr.gradients import input_gradient
-from art_lfr.modes import frozen, mode
+from art_lfr.flatness import ascend_with_one_gradient, find_least_flat_point
+from art_lfr.geometry import dual_vector
 from art_lfr.penalties.base import LossView, Part, Penalty
+
+
+class Found(NamedTuple):
+    """A point x' (N, ...), and grad l(x') in eval mode where the search has taken it."""
+
+    point: Tensor
+    gradient: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,19 @@ class LocalFlatness(Penalty):
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> LeastFlatPoint:
+    ) -> Found:
         """The least flat point of the ball, in eval mode."""
-        return find_least_flat_point(
-            view.model,
-            view.criterion,
-            x,
-            y,
-            ball=view.ball,
-            settings=view.settings,
-            start=view.ball.start_point(x, generator),
+        arguments = (view.model, view.criterion, x, y)
+        start = view.ball.start_point(x, generator)
+        if view.settings.estimator == "one-gradient":
+            point = ascend_with_one_gradient(
+                *arguments, ball=view.ball, settings=view.settings, start=start
+            )
+            return Found(point, None)
+        found = find_least_flat_point(
+            *arguments, ball=view.ball, settings=view.settings, start=start
         )
+        return Found(found.point, found.gradient)
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
@@ -65,7 +72,9 @@ class LocalFlatness(Penalty):
             return
         # Where the penalty's network is another than the ascent's, the dual vector must be that of
         # its own gradient, or <g, s> would fall short of ||g||_q.
-        gradient = view.gradient(found.point, y) if view.differs else found.gradient
+        gradient = found.gradient
+        if view.differs or gradient is None:
+            gradient = view.gradient(found.point, y)
         h = view.settings.resolved_radius
         shift = h * dual_vector(gradient, p)
         upper, lower = found.point + shift, found.point - shift
@@ -88,8 +97,6 @@ class InputGradient(LocalFlatness):
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> LeastFlatPoint:
-        """x and its gradient, in eval mode."""
-        with mode(view.model, training=False), frozen(view.model):
-            gradient = input_gradient(view.model, view.criterion, x, y)
-        return LeastFlatPoint(x, sample_norm(gradient, dual_norm(view.settings.p)), gradient)
+    ) -> Found:
+        """x itself."""
+        return Found(x, None)

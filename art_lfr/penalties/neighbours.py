@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from art_lfr.arguments import check_number
-from art_lfr.geometry import per_sample, sample_norm, steepest_direction
+from art_lfr.geometry import per_sample, sample_norm
 from art_lfr.gradients import input_gradient
 from art_lfr.modes import frozen, mode
 from art_lfr.penalties.base import LossView, Part, Penalty
@@ -67,9 +67,7 @@ class LocalLinearity(Penalty):
                 gap = view.losses(point, y).detach() - at_x - _inner(point - x, slope)
                 gradient = input_gradient(view.model, view.criterion, point, y) - slope
                 ascent = gradient * per_sample(gap.sign(), gradient)
-                ascent = ascent.masked_fill(ball.box.blocked(point, ascent), 0.0)
-                step = settings.resolved_step_size * steepest_direction(ascent, ball.p)
-                point = ball.project(point + step, x)
+                point = ball.ascend(point, ascent, x, settings.resolved_step_size)
         return point
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
