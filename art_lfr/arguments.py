@@ -77,6 +77,12 @@ def _nearest(value: object, choices: tuple[str, ...]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; allowed: True or False")
+
+
 def check_type(name: str, value: object, kind: type, allowed: str) -> None:
     """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
     if not isinstance(value, kind):

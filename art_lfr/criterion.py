@@ -110,11 +110,16 @@ class Criterion:
 
 
 def logits_of(outputs: object) -> Tensor:
-    """The logits in a model's output: a tensor, or the `.logits` of a Hugging Face output."""
+    """The logits in a model's output: a tensor, or the `.logits` of a Hugging Face output.
+
+    In float32 where they are narrower.
+    """
     logits = getattr(outputs, "logits", outputs)
     if not isinstance(logits, torch.Tensor):
         raise TypeError(
             f"the model returned {type(outputs).__name__}; allowed: a tensor of logits, "
             "or an object with `.logits`"
         )
-    return logits
+    # A loss of bfloat16 logits has two digits; widened, they keep their own.
+    narrow = logits.dtype in (torch.float16, torch.bfloat16)
+    return logits.float() if narrow else logits

@@ -112,6 +112,7 @@ class LFRLoss:
         radius: float | None = None,
         bounds: Bounds = (0.0, 1.0),
         batch_norm: str = "train",
+        autocast: bool = False,
         loss: LossLike = None,
         penalty: str | Penalty = "lfr",
         generator: torch.Generator | None = None,
@@ -129,6 +130,7 @@ class LFRLoss:
             estimator=estimator,
             radius=radius,
             batch_norm=batch_norm,
+            autocast=autocast,
         )
         self.penalty = penalty_for(penalty, lam)
         self.bounds = bounds
@@ -167,6 +169,7 @@ def lfr_loss(
     radius: float | None = None,
     bounds: Bounds = (0.0, 1.0),
     batch_norm: str = "train",
+    autocast: bool = False,
     loss: LossLike = None,
     penalty: str | Penalty = "lfr",
     generator: torch.Generator | None = None,
@@ -193,14 +196,16 @@ def lfr_loss(
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
+        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
+            descended is in the model's own type.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
             "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:
-        (total, clean, flatness), 0-dim tensors; flatness is the penalty without lam, and 0 where
-        lam is 0 (it is not computed).
+        (total, clean, flatness), 0-dim tensors, in float32 at least; flatness is the penalty
+        without lam, and 0 where lam is 0 (it is not computed).
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
@@ -217,6 +222,7 @@ def lfr_loss(
         radius=radius,
         bounds=bounds,
         batch_norm=batch_norm,
+        autocast=autocast,
         loss=loss,
         penalty=penalty,
         generator=generator,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from art_lfr.arguments import check_integer, check_number
+from art_lfr.arguments import check_flag, check_integer, check_number
 from art_lfr.augmentation import Augmentation
 from art_lfr.selection import check_metrics
 
@@ -87,8 +87,7 @@ def check_fit_arguments(
     check_integer("nb_epochs", nb_epochs, low=1)
     if batch_size is not None:
         check_integer("batch_size", batch_size, low=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume is {resume!r}; allowed: True or False")
+    check_flag("resume", resume)
     if checkpoint_dir is None:
         if resume:
             raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")

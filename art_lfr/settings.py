@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.arguments import check_choice, check_flag, check_integer, check_number
 from art_lfr.geometry import parse_norm
 
 ESTIMATORS = ("finite-difference", "one-gradient", "exact")
@@ -36,7 +36,7 @@ class LFRSettings:
     All lengths are in raw input units. `None` takes the default of the norm, which scales with
     eps. `radius` is the finite-difference radius h. `estimator` is "finite-difference";
     "one-gradient", the same with one gradient a step in training (measurements take two); or
-    "exact", by double back-propagation.
+    "exact", by double back-propagation. `autocast` runs the ascent's layers in bfloat16.
 
     Raises ValueError or TypeError, naming the parameter, for anything out of range.
     """
@@ -49,6 +49,7 @@ class LFRSettings:
     estimator: str = "finite-difference"
     radius: float | None = None
     batch_norm: str = "train"
+    autocast: bool = False
 
     def __post_init__(self) -> None:
         check_number("eps", self.eps)
@@ -59,6 +60,7 @@ class LFRSettings:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("radius", self.radius, low_allowed=False, optional=True)
         check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
+        check_flag("autocast", self.autocast)
         if self.eps == 0 and self.radius is None and self.estimator != "exact":
             raise ValueError(
                 "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
@@ -114,4 +116,5 @@ class LFRSettings:
             "estimator": self.estimator,
             "radius": self.resolved_radius,
             "batch_norm": self.batch_norm,
+            "autocast": self.autocast,
         }

@@ -39,6 +39,8 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             instead of two; or "exact" (double back-propagation, as published).
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
+        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
+            descended is in the model's own type.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         attack: An ART `EvasionAttack`, or a list of which one is drawn for each batch: the clean
             term is taken on its examples; the ball stays centred on the unattacked x.
@@ -79,6 +81,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         estimator: str = "finite-difference",
         radius: float | None = None,
         batch_norm: str = "train",
+        autocast: bool = False,
         warmup_epochs: float = 2.0,
         attack: Any = None,
         ratio: float = 1.0,
@@ -109,6 +112,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             estimator=estimator,
             radius=radius,
             batch_norm=batch_norm,
+            autocast=autocast,
         )
         options = TrainingOptions(
             warmup_epochs=warmup_epochs,

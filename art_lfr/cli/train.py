@@ -65,6 +65,9 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Take batches in parts of at most so many samples: less memory."),
     ] = None,
+    autocast: Annotated[
+        bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
@@ -131,6 +134,7 @@ def train(
         penalty=penalty,
         weight_perturbation=weight_perturbation,
         max_physical_batch_size=max_physical_batch_size,
+        autocast=autocast,
         warmup_epochs=warmup_epochs,
         seed=seed,
     )

@@ -9,7 +9,8 @@ is that of <g, s> with s held fixed. A central difference along s gives
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +20,11 @@ from art_lfr.arguments import check_number
 from art_lfr.flatness import ascend_with_one_gradient, find_least_flat_point
 from art_lfr.geometry import dual_vector
 from art_lfr.penalties.base import LossView, Part, Penalty
+from art_lfr.settings import LFRSettings
 
 
 class Found(NamedTuple):
-    """A point x' (N, ...), and grad l(x') in eval mode where the search has taken it."""
+    """A point x' (N, ...), and grad l(x') where the search has taken it in full precision."""
 
     point: Tensor
     gradient: Tensor | None
@@ -50,17 +52,22 @@ class LocalFlatness(Penalty):
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
     ) -> Found:
         """The least flat point of the ball, in eval mode."""
-        arguments = (view.model, view.criterion, x, y)
+        settings, narrow = view.settings, view.settings.autocast
         start = view.ball.start_point(x, generator)
-        if view.settings.estimator == "one-gradient":
-            point = ascend_with_one_gradient(
-                *arguments, ball=view.ball, settings=view.settings, start=start
+        context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
+        if narrow:
+            settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
+        arguments = (view.model, view.criterion, x, y)
+        with context:
+            if settings.estimator == "one-gradient":
+                point = ascend_with_one_gradient(
+                    *arguments, ball=view.ball, settings=settings, start=start
+                )
+                return Found(point, None)
+            found = find_least_flat_point(
+                *arguments, ball=view.ball, settings=settings, start=start
             )
-            return Found(point, None)
-        found = find_least_flat_point(
-            *arguments, ball=view.ball, settings=view.settings, start=start
-        )
-        return Found(found.point, found.gradient)
+        return Found(found.point, None if narrow else found.gradient)
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
@@ -100,3 +107,9 @@ class InputGradient(LocalFlatness):
     ) -> Found:
         """x itself."""
         return Found(x, None)
+
+
+def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:
+    """h, or the rounding of the largest input: below it x + h s can be x to a layer."""
+    rounding = torch.finfo(torch.bfloat16).eps * float(x.abs().max())
+    return max(settings.resolved_radius, rounding)
