@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py time paper-cnn --output benchmarks/results/speed
     python benchmarks/speed.py memory preact-resnet-18 --output benchmarks/results/speed
+    python benchmarks/speed.py growth paper-cnn --output benchmarks/results/speed
 
 All in one process, one after another in each of the rounds, so that a machine whose speed drifts is
 as slow for all of them; medians. Random images: the work does not depend on what they show.
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from statistics import correlation, linear_regression, median
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
@@ -29,6 +30,7 @@ from art_lfr.files import write_atomically
 from art_lfr.machine import describe_machine
 
 app = typer.Typer(add_completion=False)
+Key = TypeVar("Key")
 
 
 class Operations(TorchDispatchMode):
@@ -80,12 +82,7 @@ def time_(
     tasks = {name: make() for name, make in makers_of(network).items()}
     unit = next(iter(tasks))
     passes = passes_of(tasks)  # also warms up
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - began)
+    seconds = _interleaved(tasks, rounds)
     rows = {
         name: {"seconds": median(taken), "forwards": median(taken) / median(seconds[unit])}
         | {"passes counted": passes[name]}
@@ -121,6 +118,36 @@ def memory(
 
 
 @app.command()
+def growth(
+    network: str,
+    output: Annotated[Path, typer.Option(help="Folder for NETWORK-growth.json.")],
+    rounds: Annotated[int, typer.Option(help="How often each iteration is timed.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Iterations that must leak nothing.")] = 1000,
+) -> None:
+    """An iteration's time against K and against the batch size, and memory over many iterations."""
+    torch.set_num_threads(1)
+    content: dict[str, Any] = {"rounds": rounds}
+    for what, values in (("steps", [2, 5, 10, 20]), ("batch", [32, 64, 128, 256])):
+        tasks = {value: makers_of(network, **{what: value})["iteration, LFR"]() for value in values}
+        times = {value: median(taken) for value, taken in _interleaved(tasks, rounds).items()}
+        slope, intercept = linear_regression(list(times), list(times.values()))
+        share = correlation(list(times), list(times.values())) ** 2
+        content[what] = {"seconds": times, "slope": slope, "intercept": intercept, "R2": share}
+        typer.echo(
+            f"{what}: {1000 * intercept:.1f} ms + {1000 * slope:.2f} ms each, R2 {share:.4f}"
+        )
+    task = makers_of(network, batch=8, steps=2)["iteration, LFR"]()
+    seen = []
+    for index in range(iterations):
+        task()
+        if index % (iterations // 10) == iterations // 10 - 1:
+            seen.append(_memory("VmRSS"))
+    content["MiB over the iterations"] = seen
+    typer.echo(f"memory after each tenth of {iterations} iterations, MiB: {seen}")
+    _write(output / f"{network}-growth.json", network, content)
+
+
+@app.command()
 def one(network: str, task: str) -> None:
     """Run one task once and print the memory that it added at its peak, in MiB (Linux)."""
     torch.set_num_threads(1)
@@ -130,6 +157,17 @@ def one(network: str, task: str) -> None:
     before = _memory("VmRSS")
     run()
     typer.echo(f"{_memory('VmHWM') - before}")
+
+
+def _interleaved(tasks: dict[Key, Task], rounds: int) -> dict[Key, list[float]]:
+    """The seconds of each task, one after another in each round."""
+    seconds: dict[Key, list[float]] = {key: [] for key in tasks}
+    for _ in range(rounds):
+        for key, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            seconds[key].append(time.perf_counter() - began)
+    return seconds
 
 
 def _memory(name: str) -> float:

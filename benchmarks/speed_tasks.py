@@ -45,11 +45,13 @@ def make_network(name: str) -> nn.Module:
     return network
 
 
-def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Task]]:
+def makers_of(
+    name: str, batch: int | None = None, steps: int = STEPS
+) -> dict[str, Callable[[], Task]]:
     """What makes each task, by its name in the table; the first is the unit.
 
-    `batch` images instead of the network's usual number. Nothing is built or run before a task is
-    made, so that a process that makes one of them has the memory of that one alone.
+    `batch` images instead of the network's usual number; K = `steps`. Nothing is built or run
+    before a task is made, so that a process that makes one has the memory of that one alone.
     """
     draw = np.random.default_rng(0)
     images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
@@ -94,7 +96,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
     def published() -> Task:
         own, optimizer = trained()
         return lambda: published_iteration(
-            own, optimizer, x, y, eps=EPS, steps=STEPS, step_size=0.02, lam=EPS / 2
+            own, optimizer, x, y, eps=EPS, steps=steps, step_size=0.02, lam=EPS / 2
         )
 
     def outer_step(settings: LFRSettings) -> Task:
@@ -118,7 +120,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
 
         def step() -> None:
             point = projected_gradient_descent(
-                own, criterion, x, y, ball=ball, steps=STEPS, step_size=0.02, generator=generator
+                own, criterion, x, y, ball=ball, steps=steps, step_size=0.02, generator=generator
             )
             optimizer.zero_grad()
             nn.functional.cross_entropy(own(point), y).backward()
@@ -139,20 +141,21 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
         )
         if kind == "pgd":
             trainer: Any = AdversarialTrainerMadryPGD(
-                classifier, nb_epochs=1, batch_size=len(x), eps=EPS, eps_step=0.02, max_iter=STEPS
+                classifier, nb_epochs=1, batch_size=len(x), eps=EPS, eps_step=0.02, max_iter=steps
             )
             trainer.trainer.attacks[0].set_params(verbose=False)
             return lambda: trainer.trainer.fit(images, labels, nb_epochs=1, batch_size=len(x))
         attack = ProjectedGradientDescent(
-            classifier, eps=EPS, eps_step=0.02, max_iter=STEPS, batch_size=len(x), verbose=False
+            classifier, eps=EPS, eps_step=0.02, max_iter=steps, batch_size=len(x), verbose=False
         )
         trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=6.0)
         one_hot = np.eye(10, dtype=np.float32)[labels]
         return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
 
-    finite = LFRSettings(eps=EPS, steps=STEPS)
-    exact = LFRSettings(eps=EPS, steps=STEPS, estimator="exact")
-    one_gradient = LFRSettings(eps=EPS, steps=STEPS, estimator="one-gradient")
+    finite = LFRSettings(eps=EPS, steps=steps)
+    exact = LFRSettings(eps=EPS, steps=steps, estimator="exact")
+    one_gradient = LFRSettings(eps=EPS, steps=steps, estimator="one-gradient")
+    narrow = LFRSettings(eps=EPS, steps=steps, estimator="one-gradient", autocast=True)
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
@@ -162,6 +165,7 @@ def makers_of(name: str, batch: int | None = None) -> dict[str, Callable[[], Tas
         "outer step, exact": partial(outer_step, exact),
         "iteration, LFR": partial(iteration, finite),
         "iteration, LFR, one gradient a step": partial(iteration, one_gradient),
+        "iteration, LFR, one gradient, bfloat16": partial(iteration, narrow),
         "iteration, LFR exact": partial(iteration, exact),
         "iteration, as published": published,
         "iteration, PGD adversarial training": plain_adversarial_training,
