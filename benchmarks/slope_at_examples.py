@@ -1,4 +1,4 @@
-"""Where a network's loss is steep: at PGD's example, and at the least flat point of the ball.
+"""Where a network is steep: at PGD's example, and at the least flat points that ascents find.
 
     python benchmarks/slope_at_examples.py benchmarks/comparisons/digits.yaml digits-0.2 \
         --runs RUNS --method LFR --method "control, both ends"
@@ -8,8 +8,9 @@ Means over the judged images of ||grad l||_q and of the loss, for the first seed
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -18,11 +19,19 @@ from art_lfr.cli.inputs import load_model
 from art_lfr.comparison.data import load_split
 from art_lfr.comparison.plan import read_plan
 from art_lfr.criterion import Criterion, logits_of
-from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
 from art_lfr.gradients import input_gradient
 from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.penalties import LocalFlatness, LossView
 from art_lfr.settings import LFRSettings
+
+# Where the ascents of the package end, by what the settings say.
+ASCENTS: dict[str, dict[str, Any]] = {
+    "the least flat point": {},
+    "that of one gradient a step": {"estimator": "one-gradient"},
+    "that of the ascent in bfloat16": {"autocast": True},
+    "that of both": {"estimator": "one-gradient", "autocast": True},
+}
 
 
 def main(
@@ -56,12 +65,12 @@ def main(
             step_size=2 * eps / steps,
             generator=generator,
         )
-        start = ball.start_point(x, generator)
-        flattest = find_least_flat_point(
-            network, criterion, x, y, ball=ball, settings=settings, start=start
-        )
+        points = {"PGD's example": example}
+        for where, how in ASCENTS.items():
+            view = LossView(network, criterion, ball.box, replace(settings, **how))
+            points[where] = LocalFlatness().search(view, x, y, generator.manual_seed(0)).point
         shown = []
-        for where, point in (("PGD's example", example), ("least flat point", flattest.point)):
+        for where, point in points.items():
             slope = sample_norm(input_gradient(network, criterion, point, y), dual_norm(ball.p))
             with torch.no_grad():
                 loss = criterion.values(logits_of(network(point)), y)
