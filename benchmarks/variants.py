@@ -141,7 +141,7 @@ class Renewed(LocalFlatness):
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
     ) -> Found:
-        """The last point of an ascent along g(x_k + h s) - g(x_j), with x_j the last one renewed."""
+        """The last point of an ascent along g(x_k + h s) - g(x_j), x_j the last one renewed."""
         ball, settings, h = view.ball, view.settings, view.settings.resolved_radius
         point = ball.start_point(x, generator)
         with mode(view.model, training=False), frozen(view.model):
