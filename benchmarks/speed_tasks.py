@@ -60,8 +60,11 @@ def makers_of(
     box, criterion, generator = Box.from_bounds((0.0, 1.0), x), Criterion(), torch.Generator()
     ball = Ball(EPS, float("inf"), box)
 
-    def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
-        network = make_network(name).to(memory_format=torch.channels_last)
+    def trained(*, channels_last: bool = True) -> tuple[nn.Module, torch.optim.Optimizer]:
+        # As the trainer has it on a CPU; what is not of this package also as it comes.
+        network = make_network(name)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network, torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
 
     def forward() -> Task:
@@ -93,8 +96,8 @@ def makers_of(
 
         return run
 
-    def published() -> Task:
-        own, optimizer = trained()
+    def published(**layout: bool) -> Task:
+        own, optimizer = trained(**layout)
         return lambda: published_iteration(
             own, optimizer, x, y, eps=EPS, steps=steps, step_size=0.02, lam=EPS / 2
         )
@@ -114,8 +117,8 @@ def makers_of(
             x, y, optimizer=optimizer, settings=settings, generator=generator, max_grad_norm=None
         )
 
-    def plain_adversarial_training() -> Task:
-        own, optimizer = trained()
+    def plain_adversarial_training(**layout: bool) -> Task:
+        own, optimizer = trained(**layout)
         own.train()
 
         def step() -> None:
@@ -129,7 +132,7 @@ def makers_of(
         return step
 
     def by_art(kind: str) -> Task:
-        own, optimizer = trained()
+        own, optimizer = trained(channels_last=False)
         classifier = PyTorchClassifier(
             # As one module: of a Sequential, ART's TRADES takes the first layer's output.
             nn.Sequential(own) if kind == "pgd" else _Whole(own),
@@ -167,8 +170,12 @@ def makers_of(
         "iteration, LFR, one gradient a step": partial(iteration, one_gradient),
         "iteration, LFR, one gradient, bfloat16": partial(iteration, narrow),
         "iteration, LFR exact": partial(iteration, exact),
-        "iteration, as published": published,
-        "iteration, PGD adversarial training": plain_adversarial_training,
+        "iteration, as published": partial(published, channels_last=False),
+        "iteration, as published, channels last": published,
+        "iteration, PGD adversarial training": partial(
+            plain_adversarial_training, channels_last=False
+        ),
+        "iteration, PGD adversarial training, channels last": plain_adversarial_training,
         "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
         "iteration, ART's TRADES": partial(by_art, "trades"),
     }
