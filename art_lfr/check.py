@@ -42,7 +42,7 @@ def check_model(
             `bounds`.
         x: Inputs as they will be trained on, shape (N, ...). None: random ones for a classifier;
             for a module only the layers' kinds are looked at.
-        estimator: "finite-difference", "one-gradient" or "exact".
+        estimator: "finite-difference" or "exact".
         batch_size: That of the training to come.
         bounds: Valid inputs (low, high), or None.
 

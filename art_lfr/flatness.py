@@ -7,6 +7,7 @@ vector of the gradient g: <g, s> = ||g||_q.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -35,24 +36,16 @@ class LeastFlatPoint(NamedTuple):
     gradient: Tensor
 
 
-def curvature_direction(
-    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, settings: LFRSettings
+def hessian_direction(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, p: float
 ) -> tuple[Tensor, Tensor]:
-    """The gradient g and the ascent direction u = H s of its dual norm, up to a positive scale.
-
-    "exact": by double back-propagation. Otherwise g(x + h s) - g(x), which needs first-order
-    gradients only and sees the kinks of a piecewise linear network.
-    """
-    if settings.estimator != "exact":
-        g = input_gradient(model, criterion, x, y)
-        shifted = x + settings.resolved_radius * dual_vector(g, settings.p)
-        return g, significant_difference(input_gradient(model, criterion, shifted, y), g)
+    """The gradient g at x, and H s by double back-propagation, with s the dual vector of g."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         g = input_gradient(model, criterion, x, y, create_graph=True)
         if not g.requires_grad:  # a loss without any curvature
             return g.detach(), torch.zeros_like(g)
-        s = dual_vector(g.detach(), settings.p)
+        s = dual_vector(g.detach(), p)
         u = second_derivative(torch.sum(g * s), x)
     return g.detach(), u
 
@@ -69,57 +62,37 @@ def find_least_flat_point(
 ) -> LeastFlatPoint:
     """Ascend ||grad l||_q from `start` by K projected steps; keep the best point of each sample.
 
-    x_{k+1} = project(x_k + step_size * steepest(u_k)). Coordinates that u_k pushes out of the box
-    take no part in the step. Runs with the model in eval mode and no parameter gradients. K steps
-    take K + 1 gradients and K Hessian-vector products ("exact"), or else 2 K + 1 gradients.
+    x_{k+1} = project(x_k + step_size * steepest(u_k)), where u_k is H s ("exact"), or the
+    difference g(x_k + h s) - g(x_k), which sees the kinks of a piecewise linear network. With
+    `renew_every` r the gradient at x_k is taken for k = 0, r, 2 r, ... only: in between, the last
+    one stands for it, and s is the dual vector of the last gradient taken anywhere.
+
+    Runs with the model in eval mode and no parameter gradients. Coordinates that u_k pushes out of
+    the box take no part in the step. K steps take K + 1 gradients and K Hessian-vector products
+    ("exact"), or else K + ceil(K / r) + 1 gradients.
     """
-    q = dual_norm(ball.p)
-    steps, step_size = settings.steps, settings.resolved_step_size
-    point = start.detach()
+    exact, steps = settings.estimator == "exact", settings.steps
+    every = 1 if exact else settings.renew_every
+    point, h = start.detach(), settings.resolved_radius
     best: LeastFlatPoint | None = None
     with mode(model, training=False), frozen(model):
         for step in range(steps + 1):
-            if step < steps:
-                g, u = curvature_direction(model, criterion, point, y, settings)
-            else:
-                g = input_gradient(model, criterion, point, y)
-            best = _keep_best(best, LeastFlatPoint(point, sample_norm(g, q), g))
-            if step < steps:
-                point = ball.ascend(point, u, x, step_size)
-    assert best is not None
-    return best
-
-
-def ascend_with_one_gradient(
-    model: nn.Module,
-    criterion: Criterion,
-    x: Tensor,
-    y: Tensor,
-    *,
-    ball: Ball,
-    settings: LFRSettings,
-    start: Tensor,
-) -> Tensor:
-    """A point that is about as far from flat, by K gradients for K steps; shape of x.
-
-    The step of `find_least_flat_point` along g(x_k + h s_k) - g(x_k), but with g(x_0) in place of
-    g(x_k), and with the dual vector of the last gradient taken for s_k. So x_k climbs
-    l(x_k + h s) - <g(x_0), x_k>: by how much the loss beside x_k exceeds its linearisation at x_0.
-    The first step, for want of a second gradient, is along g(x_0) itself.
-
-    It returns the last point, whose gradient is not known. docs/performance.md has what it finds.
-    """
-    point, step_size, h = start.detach(), settings.resolved_step_size, settings.resolved_radius
-    with mode(model, training=False), frozen(model):
-        for step in range(settings.steps):
-            if step == 0:
-                first = latest = u = input_gradient(model, criterion, point, y)
-            else:
+            if exact and step < steps:
+                g, u = hessian_direction(model, criterion, point, y, ball.p)
+            elif step == steps or step % every == 0:
+                g = latest = input_gradient(model, criterion, point, y)
+            if step == steps or step % every == 0:
+                flatness = sample_norm(g, dual_norm(ball.p))
+                best = _keep_best(best, LeastFlatPoint(point, flatness, g))
+            if step == steps:
+                break
+            if not exact:
                 shifted = point + h * dual_vector(latest, ball.p)
                 latest = input_gradient(model, criterion, shifted, y)
-                u = significant_difference(latest, first)
-            point = ball.ascend(point, u, x, step_size)
-    return point
+                u = significant_difference(latest, g)
+            point = ball.ascend(point, u, x, settings.resolved_step_size)
+    assert best is not None
+    return best
 
 
 def _keep_best(best: LeastFlatPoint | None, new: LeastFlatPoint) -> LeastFlatPoint:
@@ -148,8 +121,10 @@ def flatness_values(
 ) -> Tensor:
     """||grad l||_q at the least flat point found around each sample, shape (N,).
 
-    The first ascent starts beside x, further `restarts` at random points of the ball.
+    The first ascent starts beside x, further `restarts` at random points of the ball. What is
+    measured is not saved on: `renew_every` is that of training.
     """
+    settings = replace(settings, renew_every=1)
     ball = Ball(settings.eps, settings.p, box)
     found: list[Tensor] = []
     # Restarts outside, so that the first ascents draw the same noise however many follow.

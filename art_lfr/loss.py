@@ -112,6 +112,7 @@ class LFRLoss:
         radius: float | None = None,
         bounds: Bounds = (0.0, 1.0),
         batch_norm: str = "train",
+        renew_every: int = 1,
         autocast: bool = False,
         loss: LossLike = None,
         penalty: str | Penalty = "lfr",
@@ -130,6 +131,7 @@ class LFRLoss:
             estimator=estimator,
             radius=radius,
             batch_norm=batch_norm,
+            renew_every=renew_every,
             autocast=autocast,
         )
         self.penalty = penalty_for(penalty, lam)
@@ -169,6 +171,7 @@ def lfr_loss(
     radius: float | None = None,
     bounds: Bounds = (0.0, 1.0),
     batch_norm: str = "train",
+    renew_every: int = 1,
     autocast: bool = False,
     loss: LossLike = None,
     penalty: str | Penalty = "lfr",
@@ -191,11 +194,12 @@ def lfr_loss(
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
         steps: Ascent steps K, >= 0. With eps 0 and steps 0: input-gradient regularization.
         step_size: Length of a step. None: the default of the norm, a multiple of eps / steps.
-        estimator: "finite-difference"; "one-gradient", the same with one gradient an ascent step
-            instead of two; or "exact" (double back-propagation).
+        estimator: "finite-difference" or "exact" (double back-propagation).
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
+        renew_every: An ascent step takes two gradients, one of them in every so manieth step only;
+            2: a quarter fewer in all, `steps`: half of them. "exact" takes no heed of it.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
@@ -222,6 +226,7 @@ def lfr_loss(
         radius=radius,
         bounds=bounds,
         batch_norm=batch_norm,
+        renew_every=renew_every,
         autocast=autocast,
         loss=loss,
         penalty=penalty,

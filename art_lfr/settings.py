@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from art_lfr.arguments import check_choice, check_flag, check_integer, check_number
 from art_lfr.geometry import parse_norm
 
-ESTIMATORS = ("finite-difference", "one-gradient", "exact")
+ESTIMATORS = ("finite-difference", "exact")
 BATCH_NORM_MODES = ("eval", "train")
 
 
@@ -34,9 +34,8 @@ class LFRSettings:
     """The objective l(x) + lam * max over the eps-ball of ||grad l||_q, and how it is estimated.
 
     All lengths are in raw input units. `None` takes the default of the norm, which scales with
-    eps. `radius` is the finite-difference radius h. `estimator` is "finite-difference";
-    "one-gradient", the same with one gradient a step in training (measurements take two); or
-    "exact", by double back-propagation. `autocast` runs the ascent's layers in bfloat16.
+    eps. `radius` is the finite-difference radius h. The last two save time in the ascent, see
+    `find_least_flat_point` and `art_lfr.penalties.flatness`.
 
     Raises ValueError or TypeError, naming the parameter, for anything out of range.
     """
@@ -49,6 +48,7 @@ class LFRSettings:
     estimator: str = "finite-difference"
     radius: float | None = None
     batch_norm: str = "train"
+    renew_every: int = 1
     autocast: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +60,7 @@ class LFRSettings:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("radius", self.radius, low_allowed=False, optional=True)
         check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
+        check_integer("renew_every", self.renew_every, low=1)
         check_flag("autocast", self.autocast)
         if self.eps == 0 and self.radius is None and self.estimator != "exact":
             raise ValueError(
@@ -116,5 +117,6 @@ class LFRSettings:
             "estimator": self.estimator,
             "radius": self.resolved_radius,
             "batch_norm": self.batch_norm,
+            "renew_every": int(self.renew_every),
             "autocast": self.autocast,
         }

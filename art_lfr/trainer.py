@@ -35,10 +35,11 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         eps_step: Length of an ascent step. None: the norm's default, a multiple of eps / max_iter.
         max_iter: Ascent steps K, >= 0.
         lam: Weight of the penalty, >= 0. None: the norm's default, a multiple of eps.
-        estimator: "finite-difference"; "one-gradient", the same with one gradient an ascent step
-            instead of two; or "exact" (double back-propagation, as published).
+        estimator: "finite-difference", or "exact" (double back-propagation, as published).
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
+        renew_every: An ascent step takes two gradients, one of them in every so manieth step only;
+            2: a quarter fewer in all, `max_iter`: half of them. "exact" takes no heed of it.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
@@ -81,6 +82,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         estimator: str = "finite-difference",
         radius: float | None = None,
         batch_norm: str = "train",
+        renew_every: int = 1,
         autocast: bool = False,
         warmup_epochs: float = 2.0,
         attack: Any = None,
@@ -112,6 +114,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             estimator=estimator,
             radius=radius,
             batch_norm=batch_norm,
+            renew_every=renew_every,
             autocast=autocast,
         )
         options = TrainingOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from published import published_iteration
 from torch import nn
 
 from art_lfr.criterion import Criterion
-from art_lfr.flatness import curvature_direction
+from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import Ball, Box
 from art_lfr.gradients import input_gradient
 from art_lfr.models import BUILT_IN
@@ -86,15 +87,11 @@ def makers_of(
 
         return run
 
-    def ascent_step(settings: LFRSettings) -> Task:
+    def ascent(settings: LFRSettings) -> Task:
         network, _ = trained()
-
-        def run() -> None:
-            with mode(network, training=False), frozen(network):
-                _, u = curvature_direction(network, criterion, x, y, settings)
-                ball.ascend(x, u, x, 0.01)
-
-        return run
+        return lambda: find_least_flat_point(
+            network, criterion, x, y, ball=ball, settings=settings, start=x
+        )
 
     def published(**layout: bool) -> Task:
         own, optimizer = trained(**layout)
@@ -156,19 +153,20 @@ def makers_of(
         return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
 
     finite = LFRSettings(eps=EPS, steps=steps)
-    exact = LFRSettings(eps=EPS, steps=steps, estimator="exact")
-    one_gradient = LFRSettings(eps=EPS, steps=steps, estimator="one-gradient")
-    narrow = LFRSettings(eps=EPS, steps=steps, estimator="one-gradient", autocast=True)
+    exact = replace(finite, estimator="exact")
+    second, once = replace(finite, renew_every=2), replace(finite, renew_every=steps)
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
-        "ascent step, finite difference": partial(ascent_step, finite),
-        "ascent step, exact": partial(ascent_step, exact),
+        "ascent, finite difference": partial(ascent, finite),
+        "ascent, exact": partial(ascent, exact),
         "outer step, finite difference": partial(outer_step, finite),
         "outer step, exact": partial(outer_step, exact),
         "iteration, LFR": partial(iteration, finite),
-        "iteration, LFR, one gradient a step": partial(iteration, one_gradient),
-        "iteration, LFR, one gradient, bfloat16": partial(iteration, narrow),
+        "iteration, LFR, renewing every second": partial(iteration, second),
+        "iteration, LFR, renewing once": partial(iteration, once),
+        "iteration, LFR, in bfloat16": partial(iteration, replace(finite, autocast=True)),
+        "iteration, LFR, both": partial(iteration, replace(second, autocast=True)),
         "iteration, LFR exact": partial(iteration, exact),
         "iteration, as published": partial(published, channels_last=False),
         "iteration, as published, channels last": published,

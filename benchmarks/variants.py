@@ -15,8 +15,7 @@ from torch import Tensor
 from art_lfr.criterion import logits_of
 from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
 from art_lfr.geometry import dual_vector
-from art_lfr.gradients import input_gradient, significant_difference
-from art_lfr.modes import frozen, mode
+from art_lfr.gradients import input_gradient
 from art_lfr.monitoring import projected_gradient_descent
 from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
 from art_lfr.penalties.flatness import Found
@@ -128,35 +127,6 @@ class Updating(LocalFlatness):
             yield Part(sign / (2 * h), view.criterion.values(logits_of(view.model(end)), y))
 
 
-@dataclass(frozen=True)
-class Renewed(LocalFlatness):
-    """LFR whose ascent takes the gradient at x_k, of the two of a step, in some steps only.
-
-    Attributes:
-        every: In every so manieth step, from the first one on.
-    """
-
-    every: int = 2
-
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
-        """The last point of an ascent along g(x_k + h s) - g(x_j), x_j the last one renewed."""
-        ball, settings, h = view.ball, view.settings, view.settings.resolved_radius
-        point = ball.start_point(x, generator)
-        with mode(view.model, training=False), frozen(view.model):
-            for step in range(settings.steps):
-                if step % self.every == 0:
-                    latest = held = input_gradient(view.model, view.criterion, point, y)
-                shifted = point + h * dual_vector(latest, ball.p)
-                latest = input_gradient(view.model, view.criterion, shifted, y)
-                u = significant_difference(latest, held)
-                point = ball.ascend(point, u, x, settings.resolved_step_size)
-        return Found(point, None)
-
-
-RENEWED_ONCE = Renewed(every=1_000_000)
-RENEWED_EVERY_SECOND = Renewed(every=2)
 UPDATING = Updating()
 EXACT_INNER = Variant(inner="exact", outer="finite-difference")
 EXACT_OUTER = Variant(inner="finite-difference", outer="exact")

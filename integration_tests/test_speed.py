@@ -40,16 +40,17 @@ def test_memory_of_one_iteration_is_seen():
     ("task", "least", "most"),
     [
         ("PGD step (one gradient)", 1.9, 2.0),
-        # Two gradients, and nothing else.
-        ("ascent step, finite difference", 3.8, 4.0),
-        ("ascent step, exact", 4.9, 5.0),
+        # Two gradients a step and one at its end, and nothing else.
+        ("ascent, finite difference", 41.0, 42.0),
+        ("ascent, exact", 50.0, 52.0),
         # Clean, upper and lower end, each with gradients in the weights.
         ("outer step, finite difference", 8.8, 9.0),
         ("outer step, exact", 8.8, 9.0),
         # 10 steps, a gradient at the end of them, the outer step.
         ("iteration, LFR", 50.0, 51.0),
-        # Half of the gradients.
-        ("iteration, LFR, one gradient a step", 30.0, 31.0),
+        # 15 gradients in 10 steps; 11.
+        ("iteration, LFR, renewing every second", 40.0, 41.0),
+        ("iteration, LFR, renewing once", 32.0, 33.0),
         ("iteration, LFR exact", 60.0, 61.0),
         ("iteration, as published", 59.0, 60.0),
         ("iteration, as published, channels last", 59.0, 60.0),

@@ -32,9 +32,7 @@ EpsOption = Annotated[float, typer.Option(help="Radius of the ball, in units of 
 NormOption = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
 EstimatorOption = Annotated[
     str,
-    typer.Option(
-        help="finite-difference, one-gradient (faster) or exact (double back-propagation)."
-    ),
+    typer.Option(help="finite-difference, or exact (double back-propagation)."),
 ]
 PenaltyOption = Annotated[
     str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')

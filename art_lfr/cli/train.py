@@ -65,6 +65,9 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Take batches in parts of at most so many samples: less memory."),
     ] = None,
+    renew_every: Annotated[
+        int, typer.Option(help="Renew one of an ascent step's two gradients in so manieth steps.")
+    ] = 1,
     autocast: Annotated[
         bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")
     ] = False,
@@ -134,6 +137,7 @@ def train(
         penalty=penalty,
         weight_perturbation=weight_perturbation,
         max_physical_batch_size=max_physical_batch_size,
+        renew_every=renew_every,
         autocast=autocast,
         warmup_epochs=warmup_epochs,
         seed=seed,

@@ -133,6 +133,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         radius=None if radius is None else radius * eps,
         estimator=s.get("estimator", "finite-difference"),
         batch_norm=s.get("batch_norm", "train"),
+        renew_every=s.get("renew_every", 1),
         autocast=s.get("autocast", False),
         warmup_epochs=s.get("warmup", 2.0),
         penalty=penalty,

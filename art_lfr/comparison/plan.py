@@ -29,7 +29,7 @@ KINDS: dict[str, set[str]] = {
     "awp": _BALL | {"gamma"},
     "lfr": _BALL
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
-    | {"attack_steps", "autocast"},
+    | {"attack_steps", "autocast", "renew_every"},
 }
 
 

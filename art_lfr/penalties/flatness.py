@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.arguments import check_number
-from art_lfr.flatness import ascend_with_one_gradient, find_least_flat_point
+from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import dual_vector
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.settings import LFRSettings
@@ -57,15 +57,9 @@ class LocalFlatness(Penalty):
         context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
-        arguments = (view.model, view.criterion, x, y)
         with context:
-            if settings.estimator == "one-gradient":
-                point = ascend_with_one_gradient(
-                    *arguments, ball=view.ball, settings=settings, start=start
-                )
-                return Found(point, None)
             found = find_least_flat_point(
-                *arguments, ball=view.ball, settings=settings, start=start
+                view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
             )
         return Found(found.point, None if narrow else found.gradient)
 
