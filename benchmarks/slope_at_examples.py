@@ -1,5 +1,7 @@
 """Where a network is steep: at PGD's example, and at the least flat points that ascents find.
 
+And how many images' points a step of the ascent leaves in place.
+
     python benchmarks/slope_at_examples.py benchmarks/comparisons/digits.yaml digits-0.2 \
         --runs RUNS --method LFR --method "control, both ends"
 
@@ -9,11 +11,13 @@ Means over the judged images of ||grad l||_q and of the loss, for the first seed
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor, nn
 
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison.data import load_split
@@ -75,7 +79,22 @@ def main(
             with torch.no_grad():
                 loss = criterion.values(logits_of(network(point)), y)
             shown.append(f"at {where} slope {slope.mean():.2f}, loss {loss.mean():.2f}")
+        visited = iterates(network, view, x, y, generator.manual_seed(0))
+        still = [(a == b).flatten(1).all(dim=1) for a, b in pairwise(visited)]
+        shown.append(f"left in place {100 * torch.stack(still).float().mean():.2f} %")
         typer.echo(f"{one}: {'; '.join(shown)}")
+
+
+def iterates(
+    network: nn.Module, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator
+) -> list[Tensor]:
+    """The points that the default ascent visits: every second of those it asks the network for."""
+    seen: list[Tensor] = []
+    handle = network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    settings = replace(view.settings, autocast=False, renew_every=1)
+    LocalFlatness().search(replace(view, settings=settings), x, y, generator)
+    handle.remove()
+    return seen[::2]
 
 
 if __name__ == "__main__":
