@@ -1,4 +1,4 @@
-"""Put the tables of benchmarks/results/comparisons into docs/results.md, between their marks.
+"""Put the tables of benchmarks/results into their pages of docs/, between their marks.
 
 A table NAME stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->`; the text
 around them is written by hand.
@@ -12,7 +12,11 @@ from pathlib import Path
 from art_lfr.files import write_atomically
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs/results.md"
+# Each page, and the folder of its tables.
+PAGES = {
+    HERE.parent / "docs/results.md": HERE / "results/comparisons",
+    HERE.parent / "docs/performance.md": HERE / "results/speed",
+}
 MARKED = re.compile(r"<!-- (?P<name>\S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
 
 
@@ -28,4 +32,5 @@ def renewed(page: str, tables: Path) -> str:
 
 
 if __name__ == "__main__":
-    write_atomically(PAGE, renewed(PAGE.read_text(), HERE / "results/comparisons"))
+    for page, tables in PAGES.items():
+        write_atomically(page, renewed(page.read_text(), tables))

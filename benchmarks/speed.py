@@ -15,10 +15,12 @@ import json
 import subprocess
 import sys
 import time
+from operator import truediv
 from pathlib import Path
 from statistics import correlation, linear_regression, median
 from typing import Annotated, Any, TypeVar
 
+import pandas as pd
 import torch
 import typer
 from speed_tasks import SHAPES, STEPS, Task, makers_of
@@ -30,6 +32,7 @@ from art_lfr.files import write_atomically
 from art_lfr.machine import describe_machine
 
 app = typer.Typer(add_completion=False)
+PUBLISHED = "iteration, as published"
 Key = TypeVar("Key")
 
 
@@ -84,16 +87,15 @@ def time_(
     passes = passes_of(tasks)  # also warms up
     seconds = _interleaved(tasks, rounds)
     rows = {
-        name: {"seconds": median(taken), "forwards": median(taken) / median(seconds[unit])}
-        | {"passes counted": passes[name]}
+        name: {
+            "ms": 1000 * median(taken),
+            "forward passes": median(taken) / median(seconds[unit]),
+            "counted": passes[name],
+            "of the published": median(map(truediv, taken, seconds[PUBLISHED])),
+        }
         for name, taken in seconds.items()
     }
     _write(output / f"{network}.json", network, {"rounds": rounds, "tasks": rows})
-    for name, row in rows.items():
-        typer.echo(
-            f"{name:45} {1000 * row['seconds']:9.1f} ms {row['forwards']:7.2f} forward passes, "
-            f"{row['passes counted']:6.2f} by its operations"
-        )
 
 
 @app.command()
@@ -103,6 +105,7 @@ def memory(
     rounds: Annotated[int, typer.Option(help="How often each task is measured.")] = 3,
 ) -> None:
     """The memory that one run of each iteration adds at its peak, each in a process of its own."""
+    torch.set_num_threads(1)
     found = {}
     for name in makers_of(network):
         if not name.startswith("iteration"):
@@ -112,9 +115,11 @@ def memory(
             float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             for _ in range(rounds)
         ]
-        found[name] = median(runs)
-        typer.echo(f"{name:45} {found[name]:8.0f} MiB")
-    _write(output / f"{network}-memory.json", network, {"rounds": rounds, "MiB": found})
+        found[name] = {"MiB": median(runs)}
+        typer.echo(f"{name} {found[name]['MiB']:.0f} MiB")
+    for row in found.values():
+        row["of the published"] = row["MiB"] / found[PUBLISHED]["MiB"]
+    _write(output / f"{network}-memory.json", network, {"rounds": rounds, "tasks": found})
 
 
 @app.command()
@@ -126,25 +131,24 @@ def growth(
 ) -> None:
     """An iteration's time against K and against the batch size, and memory over many iterations."""
     torch.set_num_threads(1)
-    content: dict[str, Any] = {"rounds": rounds}
+    grown: dict[str, Any] = {}
     for what, values in (("steps", [2, 5, 10, 20]), ("batch", [32, 64, 128, 256])):
         tasks = {value: makers_of(network, **{what: value})["iteration, LFR"]() for value in values}
-        times = {value: median(taken) for value, taken in _interleaved(tasks, rounds).items()}
-        slope, intercept = linear_regression(list(times), list(times.values()))
-        share = correlation(list(times), list(times.values())) ** 2
-        content[what] = {"seconds": times, "slope": slope, "intercept": intercept, "R2": share}
-        typer.echo(
-            f"{what}: {1000 * intercept:.1f} ms + {1000 * slope:.2f} ms each, R2 {share:.4f}"
-        )
+        times = [1000 * median(taken) for taken in _interleaved(tasks, rounds).values()]
+        slope, intercept = linear_regression(values, times)
+        grown[f"time against {what}"] = {
+            "at": str(values),
+            "measured": str([round(value, 1) for value in times]),
+            "fit": f"{intercept:.1f} + {slope:.2f} each, R2 {correlation(values, times) ** 2:.4f}",
+        }
     task = makers_of(network, batch=8, steps=2)["iteration, LFR"]()
     seen = []
     for index in range(iterations):
         task()
         if index % (iterations // 10) == iterations // 10 - 1:
-            seen.append(_memory("VmRSS"))
-    content["MiB over the iterations"] = seen
-    typer.echo(f"memory after each tenth of {iterations} iterations, MiB: {seen}")
-    _write(output / f"{network}-growth.json", network, content)
+            seen.append(round(_memory("VmRSS"), 1))
+    grown["memory, MiB"] = {"at": f"each tenth of {iterations} iterations", "measured": str(seen)}
+    _write(output / f"{network}-growth.json", network, {"rounds": rounds, "tasks": grown})
 
 
 @app.command()
@@ -178,6 +182,17 @@ def _memory(name: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
+def to_markdown(content: dict[str, Any]) -> str:
+    """The table of a result, with what it was measured on."""
+    rows = pd.DataFrame.from_dict(content["tasks"], orient="index").fillna("")
+    shape, rounds = tuple(content["input"]), content["rounds"]
+    return (
+        f"{content['network']}, input {shape}, K = {content['steps']}, medians of {rounds} rounds, "
+        f"{content['machine']}, torch {content['versions']['torch']}\n\n"
+        f"{rows.to_markdown(floatfmt=('', '.1f', '.2f', '.2f', '.2f'))}\n"
+    )
+
+
 def _write(path: Path, network: str, content: dict[str, Any]) -> None:
     about = {
         "network": network,
@@ -188,6 +203,9 @@ def _write(path: Path, network: str, content: dict[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps({**about, **content}, indent=1) + "\n")
+    table = to_markdown({**about, **content})
+    write_atomically(path.with_suffix(".md"), table)
+    typer.echo(table)
 
 
 if __name__ == "__main__":
