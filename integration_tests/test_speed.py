@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +13,30 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def passes():
-    """Operations of each task of benchmarks/speed.py in forward passes, for a few images."""
+def speed():
+    """benchmarks/speed.py."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import speed
-        import speed_tasks
-
-        makers = speed_tasks.makers_of("paper-cnn", batch=4)
-        return speed.passes_of({name: make() for name, make in makers.items()})
     finally:
         sys.path.remove(str(BENCHMARKS))
+    return speed
+
+
+@pytest.fixture(scope="module")
+def passes(speed):
+    """Operations of each of its tasks in forward passes, for a few images."""
+    makers = speed.makers_of("paper-cnn", batch=4)
+    return speed.passes_of({name: make() for name, make in makers.items()})
+
+
+@pytest.mark.parametrize(
+    "path", sorted((BENCHMARKS / "results/speed").glob("*.json")), ids=lambda path: path.stem
+)
+def test_published_tables_follow_from_their_results(speed, path):
+    table = path.with_suffix(".md").read_text()
+    assert table == speed.to_markdown(json.loads(path.read_text()))
+    assert table in (BENCHMARKS.parent / "docs/performance.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which Linux has")
