@@ -104,7 +104,10 @@ def memory(
     output: Annotated[Path, typer.Option(help="Folder for NETWORK-memory.json.")],
     rounds: Annotated[int, typer.Option(help="How often each task is measured.")] = 3,
 ) -> None:
-    """The memory that one run of each iteration adds at its peak, each in a process of its own."""
+    """The memory that one run of each iteration adds at its peak, each in a process of its own.
+
+    With one step of the ascent: each step frees what it took.
+    """
     torch.set_num_threads(1)
     found = {}
     for name in makers_of(network):
@@ -119,7 +122,8 @@ def memory(
         typer.echo(f"{name} {found[name]['MiB']:.0f} MiB")
     for row in found.values():
         row["of the published"] = row["MiB"] / found[PUBLISHED]["MiB"]
-    _write(output / f"{network}-memory.json", network, {"rounds": rounds, "tasks": found})
+    content = {"rounds": rounds, "steps": 1, "tasks": found}
+    _write(output / f"{network}-memory.json", network, content)
 
 
 @app.command()
@@ -155,7 +159,7 @@ def growth(
 def one(network: str, task: str) -> None:
     """Run one task once and print the memory that it added at its peak, in MiB (Linux)."""
     torch.set_num_threads(1)
-    run = makers_of(network)[task]()
+    run = makers_of(network, steps=1)[task]()
     # Forget the peak of the imports, which may be higher.
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
