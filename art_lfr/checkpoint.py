@@ -53,7 +53,8 @@ def load_safely(path: Path) -> dict[str, Any]:
     """Read tensors and JSON types from a file of torch.save; no code in it is ever run.
 
     `weights_only=True` refuses foreign classes. Older torch could still be tricked through its
-    tar and TorchScript formats, so anything but the plain zip format is refused before.
+    tar and TorchScript formats, so anything but the plain zip format is refused before, as is a
+    file with a bit that has changed.
 
     Raises:
         FileNotFoundError: Where there is no file.
@@ -66,6 +67,9 @@ def load_safely(path: Path) -> dict[str, Any]:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
             if "data.pkl" not in names or "constants.pkl" in names:
                 raise zipfile.BadZipFile("not written by torch.save")
+            # The sums are in the file; torch itself does not look at them.
+            if (spoilt := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{spoilt} is not what its check sum says")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
         raise ValueError(
