@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
 
@@ -34,16 +36,54 @@ for command in (demo, train, tune, evaluate, masking, flatness, compare, plot, c
     app.command()(command)
 
 
+# What a stopped command has kept, by its name.
+KEPT = {
+    "train": "with --checkpoint-dir, the same command with --resume goes on after the last epoch",
+    "evaluate": "with --state-dir, the same command goes on after the last finished attack",
+    "tune": "the same command goes on after the last finished trial",
+    "compare": "the same command goes on after the last epoch",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM has come. No Exception: nothing on the way may take it for a failure of its own."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that files and workers are left in order."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only a main thread can have handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status: 0, 1 (failed), 2 (bad usage, one line on stderr), 130."""
+    """Run the command; the exit status.
+
+    0; 1 (failed); 2 (bad usage, one line on stderr); 130 and 143 (SIGINT, SIGTERM).
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    kept = KEPT.get(given[0], "") if given else ""
     try:
         # A command that starts itself in several processes passes on what it was given.
-        status = app(args=given, prog_name="art-lfr", standalone_mode=False, obj=given)
+        with _terminable():
+            status = app(args=given, prog_name="art-lfr", standalone_mode=False, obj=given)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        status = 130
+    except Terminated:
+        status = 143
     except Exception as error:
         # Typer's own errors come from its copy of click in new versions, from click in old ones.
         if hasattr(error, "format_message"):
@@ -51,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "TrainingError":
             return _fail(str(error), 1)
         raise
+    # Typer may have turned KeyboardInterrupt into its status.
+    for number, word in ((130, "interrupted"), (143, "terminated")):
+        if status == number:
+            return _fail(f"{word}; {kept}" if kept else word, number)
     return status if isinstance(status, int) else 0
 
 
