@@ -1,9 +1,13 @@
-"""Files written atomically: a kill at any moment leaves the old or the new one, never a part."""
+"""Files written atomically: a kill at any moment leaves the old or the new one, never a part.
+
+And directories that one run has to itself.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +39,36 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+@contextmanager
+def held(directory: Path | None, name: str) -> Iterator[None]:
+    """Make a directory and hold it: no other call may, here or in another process.
+
+    Raises ValueError, with `name` in it, where one does. The hold ends with the block, or with the
+    process. It leaves no file; there is none on Windows. None: nothing is held.
+    """
+    if directory is None:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{name} is {str(directory)!r}, where another run is at work; allowed: a directory "
+                "of its own"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:

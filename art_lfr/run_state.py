@@ -71,8 +71,6 @@ class RunState:
         restored = content is not None and resume and (not own or self._interrupted)
         if content is not None and restored:
             _check_same_run(content, identity, network)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
         if content is not None and restored:
             self._restore(content, network, optimizer, schedule)
         else:

@@ -20,6 +20,7 @@ from art_lfr.augmentation import augmented
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.batches import Batches, fingerprint
 from art_lfr.epoch_sums import EpochSums
+from art_lfr.files import held
 from art_lfr.modes import convolutions_channels_last, mode
 from art_lfr.monitoring import Monitor, is_constant, monitors_for
 from art_lfr.options import TrainingOptions
@@ -105,6 +106,7 @@ class TrainingLoop:
         self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(device))
+            stack.enter_context(held(checkpoint_dir if processes.main else None, "checkpoint_dir"))
             stack.enter_context(convolutions_channels_last(self.network))
             if processes.size > 1:
                 first = {name: value.cpu() for name, value in tensors_of(self.network).items()}

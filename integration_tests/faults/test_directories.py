@@ -1,0 +1,110 @@
+"""Checkpoints where the disk is full, where the directory is bad, or where two runs want one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from art_lfr import AdversarialTrainerLFRPyTorch
+from art_lfr.checkpoint import load_run
+
+LFR = {"eps": 0.1, "max_iter": 1, "verbose": False}
+
+
+@pytest.fixture
+def small(data):
+    return data.x[:64], data.y[:64]
+
+
+# After its first epoch the process may write no file of more than two kB: as on a full disk.
+FULL_DISK = """
+import resource, sys
+import torch
+from art_lfr.batches import TensorBatches
+from art_lfr.criterion import Criterion
+from art_lfr.geometry import Box
+from art_lfr.options import TrainingOptions
+from art_lfr.settings import LFRSettings
+from art_lfr.step import Objective
+from art_lfr.training import TrainingLoop
+from pathlib import Path
+
+torch.manual_seed(0)
+network = torch.nn.Linear(30, 30)
+x, y = torch.rand(64, 30), torch.arange(64) % 30
+optimizer = torch.optim.SGD(network.parameters(), 0.1)
+loop = TrainingLoop(
+    Objective(network, Criterion(), lambda like: Box.from_bounds((0.0, 1.0), like)),
+    network, optimizer,
+    settings=LFRSettings(eps=0.1, steps=1), options=TrainingOptions(verbose=False),
+)
+
+def fill(record):
+    if record["epoch"] == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+try:
+    loop.fit(TensorBatches(x, y, 32, "cpu"), 5, checkpoint_dir=Path(sys.argv[1]), callback=fill)
+except OSError as error:
+    print("OSError", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "OSError" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert [record["epoch"] for record in load_run(tmp_path / "last.pt")["history"]] == [1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="directories are held on POSIX only")
+def test_the_second_run_in_a_directory_is_refused(make_classifier, small, weights, same, tmp_path):
+    other = make_classifier(seed=1)
+    before, errors = weights(other), []
+
+    def start_another(record: dict[str, float]) -> None:
+        trainer = AdversarialTrainerLFRPyTorch(other, **LFR)
+        with pytest.raises(ValueError, match="where another run is at work") as caught:
+            trainer.fit(*small, nb_epochs=1, checkpoint_dir=tmp_path, resume=True)
+        errors.append(str(caught.value))
+
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+    trainer.fit(*small, nb_epochs=1, checkpoint_dir=tmp_path, callback=start_another)
+    assert errors == [
+        f"checkpoint_dir is {str(tmp_path)!r}, where another run is at work; allowed: a directory "
+        "of its own"
+    ]
+    assert same(weights(other), before)
+    # Given up at the end.
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+    trainer.fit(*small, nb_epochs=1, checkpoint_dir=tmp_path, resume=True)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into any directory"
+)
+def test_a_read_only_directory_changes_nothing(make_classifier, small, weights, same, tmp_path):
+    tmp_path.chmod(0o500)
+    classifier = make_classifier()
+    before = weights(classifier)
+    with pytest.raises(PermissionError):
+        AdversarialTrainerLFRPyTorch(classifier, **LFR).fit(
+            *small, nb_epochs=1, checkpoint_dir=tmp_path
+        )
+    tmp_path.chmod(0o700)
+    assert same(weights(classifier), before)
+
+
+def test_a_missing_directory_is_made(make_classifier, small, tmp_path):
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+    trainer.fit(*small, nb_epochs=1, checkpoint_dir=tmp_path / "a" / "b")
+    assert torch.load(tmp_path / "a" / "b" / "last.pt", weights_only=True)["history"]
