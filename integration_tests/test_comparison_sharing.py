@@ -18,6 +18,7 @@ from art_lfr.comparison.known import take_known
 from art_lfr.comparison.plan import Comparison, read_plan
 from art_lfr.comparison.report import write_report
 from art_lfr.comparison.tables import Results
+from art_lfr.records import read_record, write_record
 
 PLAN: dict[str, Any] = {
     "name": "tiny",
@@ -120,8 +121,8 @@ def test_command_takes_known_results(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
     run_all(plan(tmp_path, seeds=[0]), tmp_path)
     (path,) = (tmp_path / "tiny").glob("*.json")
-    result = json.loads(path.read_text())
+    result = read_record(path)
     result["data"]["digest"] = "another"
-    path.write_text(json.dumps(result))
+    write_record(path, result)
     with pytest.raises(ValueError, match="the finished run 'plain', seed 0, has another"):
         run_all(plan(tmp_path), tmp_path)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from art_lfr.files import write_atomically
 from art_lfr.randomness import RandomState
+from art_lfr.records import digest
 
 KIND = "art-lfr AutoAttack state"
 FORMAT = 1
@@ -134,7 +135,7 @@ class StateFile:
                 "sha256": self._hash.hexdigest(),
             },
         }
-        content = {"kind": KIND, "format": FORMAT, "sha256": _digest(run), "run": run}
+        content = {"kind": KIND, "format": FORMAT, "sha256": digest(run), "run": run}
         write_atomically(self.path, json.dumps(content))
 
     def _read_examples(self, listed: dict[str, Any], x: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ def read_run(path: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise _damaged(path, f"format {content.get('format')!r}, not {FORMAT}")
     run = content.get("run")
-    if not isinstance(run, dict) or _digest(run) != content.get("sha256"):
+    if not isinstance(run, dict) or digest(run) != content.get("sha256"):
         raise _damaged(path, "its checksum differs")
     return run
 
@@ -183,10 +184,6 @@ def _damaged(path: Path, reason: str) -> ValueError:
         f"state_path is {str(path)!r}, which is damaged or no state of AutoAttack ({reason}); "
         f"{ALLOWED}"
     )
-
-
-def _digest(run: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
 def _bytes_of(values: Tensor) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.runner import masking_path, result_path
-from art_lfr.files import write_atomically
+from art_lfr.records import write_record
 
 
 def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
@@ -37,7 +37,7 @@ def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if masking is not None:
-            write_atomically(masking_path(run, directory), json.dumps(masking) + "\n")
-        write_atomically(target, json.dumps(result) + "\n")
+            write_record(masking_path(run, directory), masking)
+        write_record(target, result)
         taken += 1
     return taken

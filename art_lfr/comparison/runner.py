@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,12 +21,12 @@ from art_lfr.comparison.methods import make_classifier, penalty_of
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.evaluation import Evaluation, evaluate
-from art_lfr.files import write_atomically
 from art_lfr.geometry import parse_norm
 from art_lfr.machine import describe_machine
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
 from art_lfr.processes import Processes
+from art_lfr.records import read_record, write_record
 
 WEIGHTS = "weights.pt"
 # (name, seed, classes) -> network
@@ -143,7 +142,7 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
         content = load_safely(finished)
         classifier = make_classifier(make(), run, split.x_train, classes)
         classifier.model.network.load_state_dict(content)
-        times = json.loads((home / TIMES).read_text())
+        times = read_record(home / TIMES)["epochs"]
     else:
         classifier, times = train(run, make, split.x_train, split.y_train, classes, home)
         save_weights(classifier.model.network, finished)
@@ -153,10 +152,10 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         result = _result(run, classifier, split, home, times)
-        write_atomically(path, json.dumps(result) + "\n")
+        write_record(path, result)
     if run.comparison.masking_images and not masking.exists():
         report = _masking(classifier, split, run.comparison)
-        write_atomically(masking, json.dumps(report) + "\n")
+        write_record(masking, report)
     return read_result(run, directory)
 
 
@@ -165,10 +164,10 @@ def read_result(run: Run, directory: Path) -> dict[str, Any]:
 
     Under the method's name in the plan: it may have been another when the run was made.
     """
-    result: dict[str, Any] = json.loads(result_path(run, directory).read_text())
+    result = read_record(result_path(run, directory))
     result["method"] = run.method
     if (path := masking_path(run, directory)).exists():
-        result["masking"] = json.loads(path.read_text())
+        result["masking"] = read_record(path)
     return result
 
 

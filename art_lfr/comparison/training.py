@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
 from art_lfr.files import write_atomically
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.records import read_record, write_record
 from art_lfr.scheduling import Schedule
 from art_lfr.training import TrainingError
 
@@ -45,7 +45,7 @@ class Times:
         self._path = directory / TIMES
         self.epochs: list[dict[str, float]] = []
         if self._path.exists():
-            self.epochs = json.loads(self._path.read_text())
+            self.epochs = read_record(self._path)["epochs"]
         self._start()
 
     def _start(self) -> None:
@@ -66,7 +66,7 @@ class Times:
                 "seconds": before["seconds"] + time.perf_counter() - self._clock,
             }
         )
-        write_atomically(self._path, json.dumps(self.epochs) + "\n")
+        write_record(self._path, {"epochs": self.epochs})
         self._start()
 
 

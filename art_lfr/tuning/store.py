@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from art_lfr.files import write_atomically
+from art_lfr.records import read_record, write_record
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.results import Array, Trial
 
@@ -41,7 +41,7 @@ class TrialStore:
         if self.directory is None or not (path := self._path(candidate)).exists():
             return None
         try:
-            saved = json.loads(path.read_text())
+            saved = read_record(path)
             return Trial(
                 candidate,
                 clean=_array(saved["clean"]),
@@ -66,7 +66,7 @@ class TrialStore:
             "seconds": trial.seconds,
             "problem": trial.problem,
         }
-        write_atomically(self._path(trial.candidate), json.dumps(content, indent=1) + "\n")
+        write_record(self._path(trial.candidate), content)
 
 
 def _text(correct: Array) -> str:

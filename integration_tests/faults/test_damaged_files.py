@@ -1,14 +1,17 @@
-"""Files of tensors with a bit flipped, a part missing or nothing in them are never just loaded."""
+"""Files with a bit flipped, a part missing or nothing in them are never just loaded."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from art_lfr.checkpoint import load_safely
+from art_lfr.records import read_record, write_record
 
 DAMAGES = 200
 
@@ -33,22 +36,45 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("kind", ["flipped", "truncated", "zeroed", "emptied"])
-def test_no_damage_goes_unnoticed(tmp_path: Path, kind: str) -> None:
-    content = {"format": 1, "network": {"weight": torch.randn(40, 30)}, "history": [{"loss": 0.5}]}
-    path, draw = tmp_path / "last.pt", random.Random(0)
+def save(content: dict[str, Any], path: Path) -> None:
     torch.save(content, path)
+
+
+TENSORS = {"format": 1, "network": {"weight": torch.ones(40, 30) / 3}, "history": [{"loss": 0.5}]}
+NUMBERS = {"accuracy": {"clean": 0.987}, "times": [{"epoch": 1, "seconds": 12.5}], "notes": ["a"]}
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "zeroed", "emptied"])
+@pytest.mark.parametrize(
+    ("name", "content", "write", "read"),
+    [
+        ("last.pt", TENSORS, save, load_safely),
+        ("run.json", NUMBERS, lambda content, path: write_record(path, content), read_record),
+    ],
+    ids=["tensors", "record"],
+)
+def test_no_damage_goes_unnoticed(
+    tmp_path: Path,
+    name: str,
+    content: dict[str, Any],
+    write: Callable[[dict[str, Any], Path], None],
+    read: Callable[[Path], dict[str, Any]],
+    kind: str,
+) -> None:
+    path, draw = tmp_path / name, random.Random(0)
+    write(content, path)
+    assert same(read(path), content)
     good, messages, harmless = path.read_bytes(), [], 0
     for _ in range(DAMAGES):
         path.write_bytes(damaged(good, kind, draw))
         try:
-            found = load_safely(path)
+            found = read(path)
         except ValueError as error:
             messages.append(str(error))
         else:
-            # In the padding between tensors, in dates or in unused fields.
+            # In the padding between tensors, in dates, in white space.
             assert same(found, content)
             harmless += 1
     print(f"{kind}: {len(messages)} refused, {harmless} without effect on what is read")
     assert len(messages) > DAMAGES / 2
-    assert all("last.pt is damaged" in message for message in messages)
+    assert all(f"{name} is damaged" in message for message in messages)

@@ -15,8 +15,9 @@ import torch
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
-from art_lfr.autoattack.state import _digest, read_run
+from art_lfr.autoattack.state import read_run
 from art_lfr.autoattack.suite import Progress, run_suite
+from art_lfr.records import digest
 
 FILES = ["run.state", "run.state.examples"]
 
@@ -97,7 +98,7 @@ def test_a_run_that_began_on_a_gpu(run, tmp_path):
         run(path, stop=3)
     content = json.loads(path.read_text())
     content["run"]["random"]["torch_device"] = {"tensor": [0] * 16, "dtype": "uint8"}
-    content["sha256"] = _digest(content["run"])
+    content["sha256"] = digest(content["run"])
     path.write_text(json.dumps(content))
     assert_same(run(path)[0], expected)
 
