@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,21 +13,6 @@ from torch import nn
 from art_lfr import AdversarialTrainerLFRPyTorch
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
-def test_ten_kills_at_random_moments(tmp_path):
-    worker = Path(__file__).with_name("resume_worker.py")
-    result = subprocess.run(
-        [sys.executable, str(worker), str(tmp_path), "10", "0"], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    print(found)
-    assert found["kills"] == 10
-    assert found["identical"] == 10
-    assert found["leftovers"] == 0
-    assert len(set(found["epochs"])) > 2  # the kills hit different epochs
 
 
 def schedulers(optimizer):

@@ -1,7 +1,7 @@
-"""Kill a training run at random moments, resume each, compare with one that was never stopped.
+"""Kill a job at random moments, start it again each time, compare with one that nobody disturbed.
 
-Run by test_resume.py in a process of its own: it forks each run after torch has been imported
-once, so that ten kills do not cost ten imports. Prints one line of JSON.
+Run by test_kills.py in a process of its own: it forks each job after torch has been imported once,
+so that ten kills do not cost ten imports. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from art_lfr.batches import TensorBatches
 from art_lfr.criterion import Criterion
+from art_lfr.evaluation.run import evaluate
 from art_lfr.geometry import Box
 from art_lfr.options import TrainingOptions
 from art_lfr.scheduling import Schedule
@@ -65,13 +67,54 @@ def train(directory: Path, output: Path, init_seed: int) -> None:
     torch.save({"weights": network.state_dict(), "history": history}, output)
 
 
-def forked(*arguments: object) -> int:
-    """Start a run in a child process; its process id."""
+def progress_of_training(directory: Path) -> int:
+    """The epoch of the checkpoint; -1 without one."""
+    last = directory / "last.pt"
+    return torch.load(last, weights_only=True)["position"][0] if last.exists() else -1
+
+
+def judge(directory: Path, output: Path, seed: int) -> None:
+    """An evaluation by several attacks that keeps its state in `directory`."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 5
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+    with torch.no_grad():
+        y = network(x).argmax(dim=1)
+    torch.manual_seed(seed)
+    found = evaluate(
+        network,
+        x,
+        y,
+        eps=0.03,
+        attacks=["PGD-40", "PGD", "MI-PGD", "APGD-CE"],
+        state_dir=directory,
+        seed=3,
+        verbose=False,
+    ).to_dict()
+    rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in found["rows"]]
+    torch.save({"weights": {}, "history": rows}, output)
+
+
+def progress_of_judging(directory: Path) -> int:
+    """How many attacks are finished."""
+    return len(list(directory.glob("*.attack.pt")))
+
+
+# What each job does, how far it is, and what it may leave in its directory.
+JOBS = {
+    "train": (train, progress_of_training, "last.pt"),
+    "evaluate": (judge, progress_of_judging, "*.attack.pt"),
+}
+
+
+def forked(job: Callable[..., None], *arguments: object) -> int:
+    """Start a job in a child process; its process id."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            train(*arguments)  # type: ignore[arg-type]
+            job(*arguments)
             status = 0
         finally:
             os._exit(status)
@@ -83,20 +126,21 @@ def finish(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
-    """Print how many kills hit a running process, and how many resumed runs were identical."""
+def main(kind: str, folder: Path, kills: int, seed: int) -> None:
+    """Print how many kills hit a running job, and after how many it ended identically."""
+    job, progress, kept = JOBS[kind]
     torch.set_num_threads(1)
     # What torch imports on first use is imported here, once, not in every child.
-    train(folder / "warm", folder / "warm.pt", 0)
+    job(folder / "warm", folder / "warm.pt", 0)
     began = time.perf_counter()
-    assert finish(forked(folder / "undisturbed", folder / "undisturbed.pt", 0))
+    assert finish(forked(job, folder / "undisturbed", folder / "undisturbed.pt", 0))
     duration = time.perf_counter() - began
     expected = torch.load(folder / "undisturbed.pt", weights_only=True)
     draw = random.Random(seed)
     hits, identical, positions, leftovers = 0, 0, [], 0
     while hits < kills:
         directory, output = folder / f"run{hits}", folder / f"run{hits}.pt"
-        child = forked(directory, output, 0)
+        child = forked(job, directory, output, 0)
         time.sleep(draw.uniform(0.02, 0.95) * duration)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -104,23 +148,21 @@ def main(folder: Path, kills: int, seed: int) -> None:
             for path in (*directory.iterdir(), output):
                 path.unlink()
             continue
-        last = directory / "last.pt"
-        started = last.exists()
-        positions.append(torch.load(last, weights_only=True)["position"][0] if started else -1)
-        # The resumed process starts from other weights, which the checkpoint must replace;
-        # killed before its first checkpoint, a run has only its seed.
-        assert finish(forked(directory, output, 1 if started else 0))
+        positions.append(progress(directory))
+        # The process that goes on starts from another seed, which the files must replace; killed
+        # before its first checkpoint, a training has only its seed.
+        assert finish(forked(job, directory, output, 1 if positions[-1] >= 0 else 0))
         found = torch.load(output, weights_only=True)
         same = all(torch.equal(v, found["weights"][k]) for k, v in expected["weights"].items())
         identical += same and found["history"] == expected["history"]
-        leftovers += len([p for p in directory.iterdir() if p.name != "last.pt"])
+        leftovers += len(set(directory.iterdir()) - set(directory.glob(kept)))
         hits += 1
     print(
         json.dumps(
-            {"kills": hits, "identical": identical, "epochs": positions, "leftovers": leftovers}
+            {"kills": hits, "identical": identical, "positions": positions, "leftovers": leftovers}
         )
     )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
