@@ -21,7 +21,12 @@ class UnitBoxModule(nn.Module):
         self.width = width
 
     def forward(self, unit: Tensor) -> Tensor:
-        """Map (N, ...) in [0, 1] to logits."""
+        """Map (N, ...) in [0, 1] to logits.
+
+        The gradient comes back in the order of `unit`, whatever that of the weights: attack
+        libraries look at it with `view`, which channels-last order does not allow.
+        """
+        unit = unit.flatten(1).unflatten(1, unit.shape[1:])
         logits: Tensor = self.network(self.low.to(unit.device) + self.width * unit)
         return logits
 

@@ -10,7 +10,10 @@ import torch
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
+from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.suite import Listener, run_suite
+from art_lfr.masking.evidence import flags_of
+from art_lfr.target import make_target
 
 
 def without_time(line):
@@ -146,3 +149,23 @@ def test_what_is_not_the_original_package_is_left_alone(data, short, first_on_pa
         (first_on_path / "autoattack" / "__init__.py").write_text("from torch import no_such_name")
     found = run_autoattack(net(), x[3:6], y[3:6], eps=0.5)
     assert found.backend.startswith("pyautoattack")
+
+
+@pytest.mark.parametrize("p", [float("inf"), 2.0])
+def test_weights_in_channels_last_order(p, short_suite):
+    """All four attacks and the checks: some look at gradients with `view`."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5)
+    ).to(memory_format=torch.channels_last)
+    x = torch.rand(6, 3, 8, 8)
+    y = network(x).argmax(dim=1)
+    data = {"bounds": (0.0, 1.0), "batch_size": 6, "seed": 0}
+    target = make_target(network, x, y, eps=0.01, p=p, **data)
+    assert isinstance(flags_of(target), list)
+    suite, _, _, unit_box, _ = suite_for(target, who="AutoAttack", instead="")
+    unit = unit_box.to_unit(x).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(suite.model(unit).sum(), unit)
+    assert gradient.is_contiguous()
+    found = run_autoattack(network, x, y, eps=1e-5, norm=p)
+    assert len(found.accuracies) == 5  # clean, and after each attack
