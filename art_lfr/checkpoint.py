@@ -69,7 +69,9 @@ def load_safely(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile("not written by torch.save")
             # The sums are in the file; torch itself does not look at them.
             if (spoilt := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{spoilt} is not what its check sum says")
+                raise zipfile.BadZipFile(
+                    f"{spoilt} is not what its check sum says, or torch was told to write none"
+                )
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
         raise ValueError(

@@ -45,13 +45,22 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
 def held(directory: Path | None, name: str) -> Iterator[None]:
     """Make a directory and hold it: no other call may, here or in another process.
 
-    Raises ValueError, with `name` in it, where one does. The hold ends with the block, or with the
-    process. It leaves no file; there is none on Windows. None: nothing is held.
+    Raises ValueError, with `name` in it, where one does, and OSError where it cannot be made or
+    written to. The hold ends with the block, or with the process and those that it has forked. It
+    leaves no file; there is none on Windows. None: nothing is held.
     """
     if directory is None:
         yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{name} is {str(directory)!r}; allowed: a directory that is there or can be made "
+            f"({error})"
+        ) from error
+    if not os.access(directory, os.W_OK):
+        raise OSError(f"{name} is {str(directory)!r}; allowed: a directory that can be written to")
     if os.name == "nt":
         yield
         return
@@ -66,7 +75,11 @@ def held(directory: Path | None, name: str) -> Iterator[None]:
                 f"{name} is {str(directory)!r}, where another run is at work; allowed: a directory "
                 "of its own"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough: workers that were forked meanwhile have it open too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
 

@@ -198,10 +198,11 @@ def lfr_loss(
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
-        renew_every: An ascent step takes two gradients, one of them in every so manieth step only;
-            2: a quarter fewer in all, `steps`: half of them. "exact" takes no heed of it.
+        renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
+            every so manieth step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
+            finite differences.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
-            descended is in the model's own type.
+            descended is in the model's own type. For LFR and networks of float32.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
             "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.

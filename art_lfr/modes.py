@@ -1,4 +1,4 @@
-"""Temporary states of a module: evaluation, frozen parameters, protected buffers, memory order.
+"""Temporary states of a module: evaluation, frozen parameters, protected buffers.
 
 Each context manager restores every flag it touched, module by module, also when an exception
 passes through: a user may have put some layers in eval mode or frozen some parameters on purpose.
@@ -78,30 +78,6 @@ def batch_norm_mode(model: nn.Module, choice: str) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.training = True
-
-
-@contextmanager
-def convolutions_channels_last(model: nn.Module) -> Iterator[None]:
-    """Keep the weights of 2-d convolutions in channels-last order, on a CPU, for a while.
-
-    Activations follow. The values are the same but for rounding; the passes are faster, see
-    docs/performance.md. Elsewhere the user decides: `model.to(memory_format=...)`.
-    """
-    weights = [
-        weight
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
-        and isinstance(weight := module._parameters.get("weight"), nn.Parameter)
-        and weight.device.type == "cpu"
-        and weight.is_contiguous()
-    ]
-    try:
-        for weight in weights:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        yield
-    finally:
-        for weight in weights:
-            weight.data = weight.data.contiguous()
 
 
 def normalisation_layers(model: nn.Module) -> list[nn.Module]:

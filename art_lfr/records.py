@@ -30,13 +30,14 @@ def read_record(path: Path) -> dict[str, Any]:
         raise _damaged(path, "not JSON") from error
     if not isinstance(content, dict):
         raise _damaged(path, "not an object")
-    if content.pop("sha256", None) != digest(content):
+    if "sha256" not in content:
+        raise _damaged(path, "it has no check sum")
+    if content.pop("sha256") != digest(content):
         raise _damaged(path, "its check sum differs")
     return content
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} is damaged ({reason}); allowed: a file as it was written (delete it to repeat "
-        "what it is the result of)"
+        f"{path} is damaged, or of an earlier version ({reason}); allowed: a file as it was written"
     )

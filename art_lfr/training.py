@@ -21,7 +21,7 @@ from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.batches import Batches, fingerprint
 from art_lfr.epoch_sums import EpochSums
 from art_lfr.files import held
-from art_lfr.modes import convolutions_channels_last, mode
+from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, is_constant, monitors_for
 from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
@@ -106,8 +106,7 @@ class TrainingLoop:
         self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(device))
-            stack.enter_context(held(checkpoint_dir if processes.main else None, "checkpoint_dir"))
-            stack.enter_context(convolutions_channels_last(self.network))
+            self._hold(checkpoint_dir, stack)
             if processes.size > 1:
                 first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
                 put_state(self.network, processes.from_main(first))
@@ -154,6 +153,17 @@ class TrainingLoop:
                 self.state.stopped = processes.from_main(stop)
                 self._save(schedule)
         self.state.hand_over(self.network)
+
+    def _hold(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
+        """Have the directory for this run alone; the same error in all processes where not."""
+        processes, problem = self.objective.processes, None
+        if processes.main:
+            try:
+                stack.enter_context(held(checkpoint_dir, "checkpoint_dir"))
+            except (ValueError, OSError) as error:
+                problem = error
+        if (problem := processes.from_main(problem)) is not None:
+            raise problem
 
     def _save(self, schedule: Schedule) -> None:
         """Write the checkpoint once, when no process reads an earlier one any more."""

@@ -26,7 +26,7 @@ class UnitBoxModule(nn.Module):
         The gradient comes back in the order of `unit`, whatever that of the weights: attack
         libraries look at it with `view`, which channels-last order does not allow.
         """
-        unit = unit.flatten(1).unflatten(1, unit.shape[1:])
+        unit = unit.flatten(1).reshape(unit.shape)
         logits: Tensor = self.network(self.low.to(unit.device) + self.width * unit)
         return logits
 

@@ -62,7 +62,7 @@ def makers_of(
     ball = Ball(EPS, float("inf"), box)
 
     def trained(*, channels_last: bool = True) -> tuple[nn.Module, torch.optim.Optimizer]:
-        # As the trainer has it on a CPU; what is not of this package also as it comes.
+        # As docs/performance.md advises on a CPU; what is not of this package also as it comes.
         network = make_network(name)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

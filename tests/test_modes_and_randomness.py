@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from art_lfr.loss import LFRLoss, lfr_loss
 from art_lfr.measure import local_flatness
-from art_lfr.modes import convolutions_channels_last, mode
+from art_lfr.modes import mode
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 
 ESTIMATORS = ("finite-difference", "exact")
@@ -246,26 +246,3 @@ def test_random_states_survive_a_checkpoint(tmp_path: Any) -> None:
         before = RandomState.capture(CPU)
         touch()
         assert before.differs_from(RandomState.capture(CPU))
-
-
-def convolutional() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.Conv2d(4, 4, 1),
-        nn.Conv2d(4, 2, 3).to(memory_format=torch.channels_last),
-    )
-
-
-def test_channels_last_for_a_while() -> None:
-    network = convolutional()
-    before = [p.clone() for p in network.parameters()]
-    x = torch.rand(2, 3, 8, 8)
-    expected = network(x)
-    with convolutions_channels_last(network):
-        for module in network:
-            assert module.weight.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(network(x), expected)
-    assert network[0].weight.is_contiguous()
-    # What the user had in this order stays in it.
-    assert not network[2].weight.is_contiguous()
-    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))

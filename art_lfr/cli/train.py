@@ -66,7 +66,7 @@ def train(
         typer.Option(help="Take batches in parts of at most so many samples: less memory."),
     ] = None,
     renew_every: Annotated[
-        int, typer.Option(help="Renew one of an ascent step's two gradients in so manieth steps.")
+        int, typer.Option(help="Renew the gradient at the point itself in every N-th ascent step.")
     ] = 1,
     autocast: Annotated[
         bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")

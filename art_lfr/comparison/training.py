@@ -52,8 +52,17 @@ class Times:
         self._cpu, self._clock = time.process_time(), time.perf_counter()
 
     def cut(self, epoch: int) -> None:
-        """Forget what came after this epoch: it is trained again."""
+        """Forget what came after this epoch: it is trained again.
+
+        Raises ValueError where the file does not reach so far: it is not that of the checkpoint.
+        """
         self.epochs = [times for times in self.epochs if times["epoch"] <= epoch]
+        reached = int(self.epochs[-1]["epoch"]) if self.epochs else 0
+        if reached != epoch:
+            raise ValueError(
+                f"{self._path} reaches epoch {reached} where the training is at {epoch}; allowed: "
+                f"the same (delete {self._path.parent} to train again)"
+            )
         self._start()
 
     def tick(self, epoch: int) -> None:

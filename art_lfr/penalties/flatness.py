@@ -8,6 +8,7 @@ is that of <g, s> with s held fixed. A central difference along s gives
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -104,6 +105,11 @@ class InputGradient(LocalFlatness):
 
 
 def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:
-    """h, or the rounding of the largest input: below it x + h s can be x to a layer."""
+    """h; for p = inf at least the rounding of the largest input.
+
+    Below it x + h s can be x to a layer. In other norms h is no length of single coordinates.
+    """
+    if settings.p != math.inf:
+        return settings.resolved_radius
     rounding = torch.finfo(torch.bfloat16).eps * float(x.abs().max())
     return max(settings.resolved_radius, rounding)

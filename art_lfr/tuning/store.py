@@ -40,8 +40,8 @@ class TrialStore:
         """The trial as it finished before, or None; ValueError for a damaged file."""
         if self.directory is None or not (path := self._path(candidate)).exists():
             return None
+        saved = read_record(path)
         try:
-            saved = read_record(path)
             return Trial(
                 candidate,
                 clean=_array(saved["clean"]),

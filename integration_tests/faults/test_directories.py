@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.checkpoint import load_run
@@ -89,6 +90,26 @@ def test_the_second_run_in_a_directory_is_refused(make_classifier, small, weight
     trainer.fit(*small, nb_epochs=1, checkpoint_dir=tmp_path, resume=True)
 
 
+def test_workers_of_a_loader_do_not_keep_it(make_classifier, small, tmp_path):
+    x, y = (torch.as_tensor(values) for values in small)
+    loader = DataLoader(TensorDataset(x, y), 32, num_workers=1, persistent_workers=True)
+    for _ in range(2):  # the worker of the first call has the directory open, and lives on
+        trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+        trainer.fit_loader(loader, nb_epochs=1, checkpoint_dir=tmp_path, resume=True)
+    assert loader._iterator is not None
+
+
+def test_a_file_in_the_way_is_named(make_classifier, small, weights, same, tmp_path):
+    classifier, way = make_classifier(), tmp_path / "file"
+    before = weights(classifier)
+    way.write_text("")
+    for directory in (way, way / "below"):
+        trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+        with pytest.raises(OSError, match=r"checkpoint_dir is .*file.*; allowed: a directory"):
+            trainer.fit(*small, nb_epochs=1, checkpoint_dir=directory)
+    assert same(weights(classifier), before)
+
+
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into any directory"
 )
@@ -96,7 +117,7 @@ def test_a_read_only_directory_changes_nothing(make_classifier, small, weights, 
     tmp_path.chmod(0o500)
     classifier = make_classifier()
     before = weights(classifier)
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match=r"checkpoint_dir is .*; allowed: a directory that can be"):
         AdversarialTrainerLFRPyTorch(classifier, **LFR).fit(
             *small, nb_epochs=1, checkpoint_dir=tmp_path
         )

@@ -25,7 +25,7 @@ def kill(kind: str, folder: Path, kills: int) -> None:
     assert found["kills"] == kills
     assert found["identical"] == kills
     assert found["leftovers"] == 0
-    assert len(set(found["positions"])) > 2  # they hit different parts of the work
+    assert len(set(found["positions"])) > 1  # they hit different parts of the work
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
