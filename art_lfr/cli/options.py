@@ -31,8 +31,7 @@ DataOption = Annotated[
 EpsOption = Annotated[float, typer.Option(help="Radius of the ball, in units of the input.")]
 NormOption = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
 EstimatorOption = Annotated[
-    str,
-    typer.Option(help="finite-difference, or exact (double back-propagation)."),
+    str, typer.Option(help="finite-difference, or exact (double back-propagation).")
 ]
 PenaltyOption = Annotated[
     str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
