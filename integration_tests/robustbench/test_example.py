@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -83,3 +84,21 @@ def test_a_data_set_of_robustbench(example, files, short, data, monkeypatch, cap
     found = capsys.readouterr().out.splitlines()
     assert (found[0], found[-1]) == (expected[0], expected[-1])
     assert not Path("model_info").exists()
+
+
+def test_the_snippet_of_the_readme(short, net, data, monkeypatch, tmp_path, capsys):
+    """As it is written, but with a network and images of ours in place of what is downloaded."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        if "robustbench" in block
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(robustbench.utils, "load_model", lambda *_, **__: net())
+    loaders = robustbench.data._clean_dataset_loaders
+    monkeypatch.setitem(
+        loaders, BenchmarkDataset.cifar_10, lambda n, *_: (data[0][:n], data[1][:n])
+    )
+    exec(compile(code, "README.md", "exec"), {})
+    assert "Adversarial accuracy" in capsys.readouterr().out

@@ -1,0 +1,184 @@
+"""Every command and piece of code in the README and in docs/ is run, with small numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import typer
+import yaml
+
+from art_lfr.cli import app
+from art_lfr.data import digits
+from art_lfr.models import digits_cnn, small_cnn
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Snippet(NamedTuple):
+    place: str
+    language: str
+    text: str
+
+
+def found_in(page: Path) -> list[Snippet]:
+    text = page.read_text()
+    return [
+        Snippet(f"{page.name}:{text[: match.start()].count(chr(10)) + 2}", match[1], match[2])
+        for match in BLOCK.finditer(text)
+    ]
+
+
+SNIPPETS = [snippet for page in PAGES for snippet in found_in(page)]
+PYTHON = [s for s in SNIPPETS if s.language == "python"]
+COMMANDS = [
+    Snippet(s.place, s.language, line)
+    for s in SNIPPETS
+    if s.language == "bash"
+    for line in s.text.replace("\\\n", " ").splitlines()
+]
+# Commands that are named in running text: `art-lfr evaluate --weights robust.pt`.
+NAMED = sorted(
+    {
+        " ".join(m.split())
+        for page in PAGES
+        for m in re.findall(r"`(art-lfr \w[^`]*)`", page.read_text())
+    }
+)
+# What a reader's numbers are replaced by here, and nothing else is.
+SMALLER = {
+    "--minutes 30": "--minutes 0.1",
+    "--epochs 8": "--epochs 1 --batch-size 16",
+    "--images 200": "--images 2",
+    "--clean-floor 0.97": "--clean-floor 0.01",
+    "--attacks autoattack,quick,paper": "--attacks quick",
+    "--num-processes 2": "--num-processes 2 --epochs 1 --max-iter 1",
+    "--output results": "--output results --data-dir .",
+}
+
+
+def test_no_snippet_is_overlooked():
+    fences = sum(len(re.findall(r"^```", page.read_text(), re.MULTILINE)) for page in PAGES)
+    myst = sum(len(re.findall(r"^```{", page.read_text(), re.MULTILINE)) for page in PAGES)
+    assert fences == 2 * (len(SNIPPETS) + myst)
+    assert {s.language for s in SNIPPETS} == {"python", "bash", "yaml"}
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Digits; in the current directory there is mnist.npz, digits in MNIST's shape."""
+    monkeypatch.chdir(tmp_path)
+    data = digits()
+    large = [
+        np.repeat(np.repeat((255 * x[:, 0]).astype(np.uint8), 4, 1), 4, 2)[:, 2:30, 2:30]
+        for x in (data.x_train[:64], data.x_test[:16])
+    ]
+    np.savez(
+        "mnist.npz",
+        x_train=large[0],
+        y_train=data.y_train[:64],
+        x_test=large[1],
+        y_test=data.y_test[:16],
+    )
+    return data
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=lambda s: s.place)
+def test_python(snippet, images, make_classifier):
+    if "robustbench" in snippet.text:
+        pytest.skip("needs a network of the zoo: run with another by robustbench/test_example.py")
+    if "import torchattacks" in snippet.text:
+        pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    classifier, second = make_classifier(), make_classifier(seed=1)
+    classifier.fit(images.x_train, images.y_train, batch_size=64, nb_epochs=4)
+    x, y = images.x_train[:32], images.y_train[:32]
+    if re.search(r"\bmodel\b", snippet.text):  # plain PyTorch
+        x, y = torch.tensor(x), torch.tensor(y)
+    names = {
+        "classifier": classifier,
+        "second_classifier": second,
+        "model": classifier.model,
+        "network": classifier.model.eval(),
+        "x": x,
+        "y": y,
+        "x_val": images.x_train[32:40],
+        "y_val": images.y_train[32:40],
+        "x_test": images.x_test[:24],
+        "y_test": images.y_test[:24],
+    }
+    exec(compile(snippet.text, snippet.place, "exec"), names)
+
+
+def test_the_plan(images):
+    """That of docs/comparisons.md: every method, for one epoch."""
+    (plan,) = [s.text for s in SNIPPETS if s.language == "yaml"]
+    (comparison,) = yaml.safe_load(plan)
+    comparison |= {"epochs": 1, "images": [0, 4], "splits": [0], "seeds": [0], "masking_images": 4}
+    comparison |= {"attacks": ["PGD-40"]}
+    Path("plan.yaml").write_text(yaml.safe_dump([comparison]))
+    run("art-lfr compare plan.yaml --output results")
+    assert Path("results/digits.md").read_text().count("\n| ") == 1 + len(comparison["methods"])
+
+
+def run(line: str) -> None:
+    """The command line as it is written but for SMALLER, by the art-lfr of this interpreter."""
+    for large, small in SMALLER.items():
+        line = line.replace(large, small)
+    words = shlex.split(line)
+    assert words[0] == "art-lfr"
+    result = subprocess.run(
+        [sys.executable, "-m", "art_lfr", *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def installs_or_is_run_elsewhere(line: str) -> bool:
+    """Whether this is what the project's own checks or another test runs."""
+    if line.endswith("&& art-lfr demo"):  # integration_tests/test_demo.py
+        return line.startswith("python -m pip install")
+    if line.startswith("accelerate launch"):  # integration_tests/test_processes.py
+        return True
+    if "tox run" in line:
+        return line in (ROOT / ".ci" / "run").read_text()
+    return line.startswith(("python -m venv", "python -m pip install", "pytest"))
+
+
+@pytest.mark.parametrize("snippet", COMMANDS, ids=lambda s: f"{s.place} {s.text[:30]}")
+def test_command(snippet, images):
+    if installs_or_is_run_elsewhere(snippet.text):
+        assert "art-lfr train" not in snippet.text
+        return
+    if "plan.yaml" in snippet.text:
+        pytest.skip("run with the plan of docs/comparisons.md by test_the_plan")
+    if "--num-processes" in snippet.text:
+        pytest.importorskip("accelerate", reason="accelerate is not installed")
+    if "mnist-lfr.pt" in snippet.text:
+        torch.save(small_cnn().state_dict(), "mnist-lfr.pt")
+    for name in ("robust.pt", "standard.pt"):
+        torch.save(digits_cnn().state_dict(), name)
+    run(snippet.text)
+
+
+@pytest.mark.parametrize("line", NAMED)
+def test_a_command_in_running_text(line):
+    """Command, options and their number of values are those of the command line."""
+    words = shlex.split(line)[1:]
+    commands = typer.main.get_command(app)
+    assert words[0] in commands.commands
+    options = {name for p in commands.commands[words[0]].params for name in p.opts}
+    given = {word for word in words if word.startswith("--")}
+    assert given <= options | {"--help"}
