@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from art_lfr.cli.options import JsonOption
+
 
 def compare(
     plan: Annotated[Path, typer.Argument(help="YAML file: data, networks, methods, seeds.")],
@@ -24,6 +26,7 @@ def compare(
     tables: Annotated[
         bool, typer.Option("--tables", help="Train nothing; write what is finished.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train methods side by side and tabulate accuracy, flatness and time.
 
@@ -41,12 +44,12 @@ def compare(
     import torch
 
     from art_lfr.arguments import check_integer
-    from art_lfr.cli.inputs import load_model
+    from art_lfr.cli.inputs import load_model, show_json
     from art_lfr.comparison.known import take_known
     from art_lfr.comparison.plan import read_plan
     from art_lfr.comparison.report import write_report
     from art_lfr.comparison.runner import run_all
-    from art_lfr.comparison.tables import Results, to_markdown
+    from art_lfr.comparison.tables import Results, table, to_markdown
 
     check_integer("--threads", threads, low=1)
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
@@ -55,6 +58,7 @@ def compare(
     if known is not None and not known.is_dir():
         raise ValueError(f"--known is {str(known)!r}; allowed: a folder")
     output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, object] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -73,8 +77,13 @@ def compare(
             results = Results.read(comparison, output)
             if results.runs:
                 write_report(results, output)
-                typer.echo(to_markdown(results))
+                if as_json:
+                    found[comparison.name] = table(results).to_dict(orient="records")
+                else:
+                    typer.echo(to_markdown(results))
             else:
                 typer.echo(f"{comparison.name}: no finished run", err=True)
     finally:
         torch.set_num_threads(before)
+    if as_json:
+        show_json(found)

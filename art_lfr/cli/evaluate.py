@@ -12,6 +12,7 @@ from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
+    JsonOption,
     ModelOption,
     NormOption,
     SeedOption,
@@ -57,9 +58,7 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Keep finished attacks here; the same command goes on from there."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of the table.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Attack a network and print its accuracy, the worst case and the local flatness.
 

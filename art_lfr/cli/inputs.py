@@ -171,6 +171,11 @@ def show(content: Any) -> None:
     Console(highlight=False).print(content, soft_wrap=not hasattr(content, "columns"))
 
 
+def show_json(content: Any) -> None:
+    """Print plain values as JSON, and nothing else on standard output."""
+    print(json.dumps(content, indent=1))
+
+
 def escaped(text: str) -> str:
     """Text whose brackets are no markup."""
     from rich.markup import escape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -12,6 +13,7 @@ from art_lfr.cli.options import (
     DataOption,
     EpsOption,
     EstimatorOption,
+    JsonOption,
     ModelOption,
     NormOption,
     SeedOption,
@@ -34,6 +36,7 @@ def flatness(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write one value per sample to this .csv or .json file."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the local flatness: the largest gradient norm of the loss in each ball.
 
@@ -49,7 +52,7 @@ def flatness(
     import pandas
     from rich.table import Table
 
-    from art_lfr.cli.inputs import judged, show, write_table
+    from art_lfr.cli.inputs import judged, show, show_json, write_table
     from art_lfr.evaluation.results import summary
     from art_lfr.files import check_output
     from art_lfr.measure import local_flatness
@@ -69,15 +72,20 @@ def flatness(
         batch_size=batch_size,
         seed=seed,
     )
-    table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
-    for title in ("samples", "mean", "median", "95th percentile"):
-        table.add_column(title, justify="right")
-    table.add_row(str(len(values)), *(f"{value:.4g}" for value in summary(values).values()))
-    show(table)
+    found = summary(values)
+    if as_json:
+        settings = {"data": images.name, "split": split, "eps": eps, "norm": norm}
+        show_json({**settings, "samples": len(values), **found})
+    else:
+        table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
+        for title in ("samples", "mean", "median", "95th percentile"):
+            table.add_column(title, justify="right")
+        table.add_row(str(len(values)), *(f"{value:.4g}" for value in found.values()))
+        show(table)
     if output is not None:
         columns = {"index": range(len(values)), "label": y, "flatness": values}
         write_table(pandas.DataFrame(columns), output)
-        show(f"Values: {output}")
+        typer.echo(f"Written: {output}", err=True)
 
 
 def check(
@@ -86,6 +94,7 @@ def check(
     data: DataOption = "digits",
     estimator: EstimatorOption = "finite-difference",
     batch_size: BatchSizeOption = 128,
+    as_json: JsonOption = False,
 ) -> None:
     """Name each layer and setting that does not go with LFR, and the mend.
 
@@ -99,7 +108,7 @@ def check(
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
     from art_lfr.check import check_model
-    from art_lfr.cli.inputs import escaped, load_data, load_model, outputs_for, show
+    from art_lfr.cli.inputs import escaped, load_data, load_model, outputs_for, show, show_json
 
     images = load_data(data)
     findings = check_model(
@@ -109,9 +118,11 @@ def check(
         batch_size=batch_size,
         bounds=images.bounds,
     )
-    if not findings:
+    if as_json:
+        show_json([asdict(finding) for finding in findings])
+    elif not findings:
         show("Nothing found: the model and the data go with LFR.")
-    for finding in findings:
+    for finding in () if as_json else findings:
         style = "red" if finding.severity == "error" else "yellow"
         show(f"[bold {style}]{finding.severity}[/] [bold]{escaped(finding.layer)}[/]")
         show(f"  {escaped(finding.problem)}\n  [dim]mend:[/] {escaped(finding.mend)}")

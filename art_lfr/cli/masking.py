@@ -12,6 +12,7 @@ from art_lfr.cli.options import (
     BatchSizeOption,
     DataOption,
     EpsOption,
+    JsonOption,
     ModelOption,
     NormOption,
     SeedOption,
@@ -39,6 +40,7 @@ def masking(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write the report to this .json or .md file."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Look for signs that gradients mislead the attacks, and accuracies lie.
 
@@ -70,9 +72,9 @@ def masking(
         batch_size=batch_size,
         seed=seed,
     )
-    typer.echo(str(found))
+    plain = json.dumps(found.to_dict(), indent=1) + "\n"
+    typer.echo(plain if as_json else str(found), nl=not as_json)
     if output is not None:
-        plain = json.dumps(found.to_dict(), indent=1) + "\n"
         write_atomically(output, plain if output.suffix == ".json" else found.to_markdown())
         typer.echo(f"Written: {output}", err=True)
     if found.masked:

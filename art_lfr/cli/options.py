@@ -45,6 +45,7 @@ EpsStepOption = Annotated[
     typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
 ]
 BatchSizeOption = Annotated[int, typer.Option(help="Samples in a batch.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 LamOption = Annotated[
     Optional[float],  # noqa: UP045

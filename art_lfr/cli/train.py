@@ -14,6 +14,7 @@ from art_lfr.cli.options import (
     EpsOption,
     EpsStepOption,
     EstimatorOption,
+    JsonOption,
     LamOption,
     ModelOption,
     NormOption,
@@ -90,6 +91,7 @@ def train(
     output: Annotated[
         Path, typer.Option(help="File for the trained weights (a state dict).")
     ] = Path("lfr-weights.pt"),
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network with LFR and write its weights.
 
@@ -109,7 +111,14 @@ def train(
     import torch
 
     from art_lfr.arguments import check_integer, check_number
-    from art_lfr.cli.inputs import load_data, load_model, make_classifier, outputs_for, show
+    from art_lfr.cli.inputs import (
+        load_data,
+        load_model,
+        make_classifier,
+        outputs_for,
+        show,
+        show_json,
+    )
     from art_lfr.files import check_output, write_atomically
     from art_lfr.options import check_fit_arguments
     from art_lfr.processes import Processes, launch
@@ -169,8 +178,11 @@ def train(
         return
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     write_atomically(output, lambda file: torch.save(state, file))
-    show(_record_table(trainer.history[-1]))
-    show(f"Weights: {output}")
+    if as_json:
+        show_json(trainer.history)
+    else:
+        show(_record_table(trainer.history[-1]))
+        show(f"Weights: {output}")
 
 
 def _record_table(record: dict[str, float]) -> Table:

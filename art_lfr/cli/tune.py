@@ -13,6 +13,7 @@ from art_lfr.cli.options import (
     DataOption,
     EpsOption,
     EstimatorOption,
+    JsonOption,
     ModelOption,
     NormOption,
     SeedOption,
@@ -67,6 +68,7 @@ def tune(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write the proposal and all trials to this .json file."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
@@ -143,7 +145,10 @@ def tune(
         penalty=penalty,
         warmup_epochs=warmup_epochs,
     )
-    typer.echo(str(found))
+    if as_json:
+        typer.echo(found.to_json(), nl=False)
+    else:
+        typer.echo(str(found))
     lengths = {"--lam": found.lam, "--radius": found.radius, "--eps-step": found.eps_step}
     others: dict[str, object] = {
         "--model": model,
@@ -161,7 +166,8 @@ def tune(
         "--seed": seed,
         **({} if weights is None else {"--weights": weights}),
     }
-    typer.echo(f"To train with it, on all training images:\n\n{_command('train', others)}")
+    line = f"To train with it, on all training images:\n\n{_command('train', others)}"
+    typer.echo(line, err=as_json)
     if output is not None:
         write_atomically(output, found.to_json())
         typer.echo(f"Written: {output}", err=True)
