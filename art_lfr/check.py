@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_lfr.arguments import as_tensor, check_choice, check_integer
 from art_lfr.findings import Finding, look_at_data
-from art_lfr.geometry import Bounds
+from art_lfr.geometry import Bounds, Box
 from art_lfr.modes import device_of
 from art_lfr.probing import Probe
 from art_lfr.settings import ESTIMATORS
@@ -57,6 +57,8 @@ def check_model(
     data = None if x is None else as_tensor("x", x).detach().cpu()
     if data is not None and (data.dim() < 2 or len(data) == 0):
         raise ValueError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
+    if data is not None and isinstance(model, nn.Module):
+        Box.from_bounds(bounds, data.double())  # raises where they are no bounds
     findings: list[Finding] = []
     callable_model: nn.Module | None
     if isinstance(model, nn.Module):

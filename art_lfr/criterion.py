@@ -49,6 +49,7 @@ class Criterion:
 
     def values(self, outputs: Tensor, y: Tensor) -> Tensor:
         """One loss value per sample, shape (N,)."""
+        self._check_labels(outputs, y)
         try:
             values: object = self._loss(outputs, y.long() if self._takes_indices(y) else y)
         except IndexError as error:
@@ -68,6 +69,19 @@ class Criterion:
                 "allowed: one value per sample"
             )
         return self._per_sample(values)
+
+    def _check_labels(self, outputs: Tensor, y: Tensor) -> None:
+        """Raise ValueError where torch's losses for classes would fail, or broadcast."""
+        if type(self._loss) not in (nn.CrossEntropyLoss, nn.NLLLoss) or outputs.dim() < 2:
+            return
+        indices = outputs.shape[:1] + outputs.shape[2:]
+        dense = type(self._loss) is nn.CrossEntropyLoss and y.is_floating_point()
+        if y.shape != (outputs.shape if dense else indices):
+            raise ValueError(
+                f"y has shape {tuple(y.shape)} and dtype {y.dtype}; allowed: integer labels of "
+                f"shape {tuple(indices)}, or with CrossEntropyLoss probabilities of shape "
+                f"{tuple(outputs.shape)}"
+            )
 
     def _per_sample(self, values: Tensor) -> Tensor:
         if values.dim() == 1:

@@ -101,7 +101,7 @@ def local_flatness(
         # Here, not above, so that a user without ART can measure his modules.
         from art_lfr.classifier import ClassifierAdapter
 
-        adapter = ClassifierAdapter(model)
+        adapter = ClassifierAdapter(model, "model")
         if loss is not None or bounds is not UNIT_BOUNDS:
             raise ValueError(
                 "loss and bounds are the classifier's own; allowed with a classifier: neither "

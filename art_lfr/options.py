@@ -67,6 +67,7 @@ class TrainingOptions:
         check_integer("seed", self.seed, low=0)
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
+        check_flag("verbose", self.verbose)
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
     def plain(self) -> dict[str, Any]:

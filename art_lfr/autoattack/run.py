@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.arguments import check_choice, check_flag, check_integer, check_number
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import Listener, Progress, run_suite
@@ -104,6 +104,7 @@ def run_autoattack(
     check_choice("version", version, VERSIONS)
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
+    check_flag("verbose", verbose)
     target = make_target(
         model, x, y, eps=float(eps), p=p, bounds=bounds, batch_size=batch_size, seed=seed
     )

@@ -55,8 +55,9 @@ def compare(
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
     if not chosen:
         raise ValueError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
-    if known is not None and not known.is_dir():
-        raise ValueError(f"--known is {str(known)!r}; allowed: a folder")
+    for name, folder in (("--known", known), ("--data-dir", data_dir)):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{name} is {str(folder)!r}; allowed: a folder")
     output.mkdir(parents=True, exist_ok=True)
     found: dict[str, object] = {}
     before = torch.get_num_threads()

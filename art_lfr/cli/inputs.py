@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from art_lfr.data import Array, ImageData
 
 
-def load_model(name: str, weights: Path | None, seed: int = 0, classes: int = 10) -> nn.Module:
+def load_model(
+    name: str, weights: Path | None, seed: int = 0, classes: int = 10, option: str = "--weights"
+) -> nn.Module:
     """A built-in network, or what `module.path:factory` returns, with weights where given.
 
     `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
     current directory can be imported from, as with `python -m`. Weights are a state dict written
-    by `torch.save`; files that hold code are refused.
+    by `torch.save`; files that hold code are refused, in an error that names `option`.
     """
     import torch
     from torch import nn
@@ -61,8 +63,10 @@ def load_model(name: str, weights: Path | None, seed: int = 0, classes: int = 10
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"--weights is {str(weights)!r}, which does not fit the model: {detail}"
+                f"{option} is {str(weights)!r}, which does not fit the model: {detail}"
             ) from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{option} is {str(weights)!r}: {error}") from error
     return model
 
 
@@ -116,13 +120,15 @@ def outputs_for(data: ImageData) -> int:
     return max(10, int(data.y_train.max()) + 1)
 
 
-def trained_model(name: str, weights: Path | None, data: ImageData) -> nn.Module:
+def trained_model(
+    name: str, weights: Path | None, data: ImageData, option: str = "--weights"
+) -> nn.Module:
     """`load_model`, with weights where the model is built in: it is untrained without."""
     from art_lfr.models import BUILT_IN
 
     if weights is None and name in BUILT_IN:
         raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")
-    return load_model(name, weights, classes=outputs_for(data))
+    return load_model(name, weights, classes=outputs_for(data), option=option)
 
 
 def judged(

@@ -68,7 +68,9 @@ def masking(
         eps=eps,
         norm=norm,
         bounds=loaded.bounds,
-        surrogate=None if surrogate is None else trained_model(model, surrogate, loaded),
+        surrogate=None
+        if surrogate is None
+        else trained_model(model, surrogate, loaded, "--surrogate"),
         batch_size=batch_size,
         seed=seed,
     )

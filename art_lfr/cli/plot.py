@@ -102,7 +102,8 @@ def plot(
     others = _comparisons(compare or [], first)
     network, loaded, x, y = judged(model, weights, data, split, images or IMAGES[kind])
     networks = {first: network}
-    networks.update({other: trained_model(model, path, loaded) for other, path in others.items()})
+    for other, path in others.items():
+        networks[other] = trained_model(model, path, loaded, "--compare")
 
     settings: dict[str, Any] = {"batch_size": batch_size}
     if kind != "gradients":

@@ -91,7 +91,7 @@ def resolve_attacks(
     given: list[tuple[str | None, object]]
     if isinstance(attacks, Mapping):
         given = [(str(name), value) for name, value in attacks.items()]
-    elif isinstance(attacks, Sequence) and not isinstance(attacks, str):
+    elif isinstance(attacks, Sequence) and not isinstance(attacks, str | bytes):
         given = [(None, value) for value in attacks]
     else:
         given = [(None, attacks)]

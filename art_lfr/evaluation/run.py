@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.arguments import check_choice, check_flag, check_integer, check_number, check_type
 from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
 from art_lfr.evaluation.metrics import METRICS, measure_metrics
 from art_lfr.evaluation.results import Array, Evaluation, Row
@@ -39,7 +39,7 @@ def evaluate(
     seed: int = 0,
     slow_images: int = 20,
     flatness_steps: int = 20,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     save_adversarial: str | Path | None = None,
     state_dir: str | Path | None = None,
     verbose: bool = False,
@@ -92,6 +92,9 @@ def evaluate(
     check_integer("seed", seed, low=0)
     check_integer("slow_images", slow_images, low=1)
     check_integer("flatness_steps", flatness_steps, low=0)
+    check_flag("verbose", verbose)
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
+    check_type("metrics", metrics, Sequence, "a name or a list of names")
     for metric in metrics:
         check_choice("metrics", metric, METRICS)
     if save_adversarial is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from art_lfr.arguments import check_integer
+from art_lfr.arguments import as_tensor, check_inputs, check_integer, check_labels
 from art_lfr.tuning.results import Array
 
 MOST = 1000
@@ -32,9 +32,11 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     Raises ValueError where no image is left to train on, and for held-out labels that show that
     the data is sorted by label.
     """
+    _check("x", x, "y", y)
     if isinstance(held_out, tuple | list):
         if len(held_out) != 2:
             raise TypeError(f"held_out has {len(held_out)} parts; allowed: (x, y), or a number")
+        _check("held_out", held_out[0], "held_out", held_out[1])
         data = Data(x, y, *held_out)
     else:
         count = usual_count(len(x)) if held_out is None else held_out
@@ -52,6 +54,15 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
             "is y sorted? Allowed: data in random order, with every held-out class trained on"
         )
     return data
+
+
+def _check(x_name: str, x: Array, y_name: str, y: Array) -> None:
+    """Raise unless these are samples and as many finite labels."""
+    samples, labels = as_tensor(x_name, x), as_tensor(y_name, y)
+    check_inputs(x_name, samples)
+    check_labels(y_name, labels, len(samples))
+    if not bool(labels.isfinite().all()):
+        raise ValueError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
 
 
 def largest_class(y: Array) -> float:

@@ -110,7 +110,8 @@ def tune(
         check_integer(name, value, low=1)
     check_integer("seed", seed, low=0)
     check_penalty("penalty", trainer.get("penalty", "lfr"))
-    if isinstance(attacks, str) or not attacks or not all(isinstance(a, str) for a in attacks):
+    listed = isinstance(attacks, Sequence) and not isinstance(attacks, str)
+    if not listed or not attacks or not all(isinstance(a, str) for a in attacks):
         raise TypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
     conditions = Conditions(
         make_classifier=make_classifier,
