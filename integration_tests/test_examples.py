@@ -1,7 +1,8 @@
-"""Each example runs as a user would run it."""
+"""Each example runs as a user would run it, and shows what it is there to show."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,29 +11,82 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# The others are run by integration_tests/robustbench/test_example.py.
+HERE = {
+    "art_pipeline": [],
+    "plain_pytorch": [],
+    "torchattacks_evaluation": ["torchattacks"],
+    "tabular": [],
+    "lightning_module": ["lightning"],
+    "huggingface_images": ["transformers"],
+}
 
 
 def run(name: str) -> str:
+    """What the example prints."""
+    for library in HERE[name]:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
     result = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=600
+        [sys.executable, str(EXAMPLES / f"{name}.py")], capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-@pytest.mark.slow
+def rates(table: str) -> dict[str, float]:
+    """Accuracy by attack, of a printed evaluation."""
+    return {
+        name.strip(): float(rate)
+        for name, rate in re.findall(r"^([\w -]+?) {2,}([\d.]+) {2,}", table, re.MULTILINE)
+    }
+
+
+def test_each_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*HERE, "robustbench_eval"}
+
+
 def test_art_pipeline():
     found = {
         name: float(rate)
-        for name, rate in re.findall(r"^([\w-]+): ([\d.]+) %", run("art_pipeline.py"), re.MULTILINE)
+        for name, rate in re.findall(r"^([\w-]+): ([\d.]+) %", run("art_pipeline"), re.MULTILINE)
     }
     assert found["clean"] > 93
     assert found["PGD-40"] > 70
 
 
-@pytest.mark.slow
 def test_plain_pytorch():
-    output = run("plain_pytorch.py")
-    flatness = re.search(r"mean local flatness of 450 test images: ([\d.]+)", output)
+    flatness = re.search(r"mean local flatness of 450 test images: ([\d.]+)", run("plain_pytorch"))
     assert flatness is not None
     assert float(flatness[1]) < 20  # that of the standard network is above 50
+
+
+def test_torchattacks_evaluation():
+    output = run("torchattacks_evaluation")
+    found = rates(output)
+    assert list(found)[:4] == ["clean", "PGD", "MI-FGSM", "least flat"]
+    assert found["worst case"] > 70
+    assert "No sign of gradient masking" in output
+
+
+def test_tabular():
+    standard, robust = map(rates, run("tabular").split("\nLFR\n"))
+    assert standard["worst case"] < 30
+    assert robust["worst case"] > 60
+    assert "HopSkipJump" in robust
+
+
+def test_lightning_module():
+    output = run("lightning_module")
+    accuracy, flatness = (
+        float(re.search(rf"{name}: ([\d.]+)", output)[1])
+        for name in ("accuracy", "mean local flatness")
+    )
+    assert accuracy > 93
+    assert flatness < 20
+
+
+def test_huggingface_images():
+    found = rates(run("huggingface_images"))
+    assert found["clean"] > 60
+    assert found["worst case"] > 40
