@@ -1,4 +1,4 @@
-"""A network trained with LFR under attacks of torchattacks, AutoAttack and LFR itself: one table."""
+"""A network trained with LFR under attacks of torchattacks, AutoAttack and LFR: one table."""
 
 import torch
 import torchattacks

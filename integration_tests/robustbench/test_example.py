@@ -13,7 +13,7 @@ import pytest
 import torch
 
 try:
-    import art_lfr.robustbench  # noqa: F401
+    import art_lfr.robustbench
 except ImportError as error:
     pytest.skip(f"RobustBench cannot be imported: {error}", allow_module_level=True)
 
@@ -86,19 +86,28 @@ def test_a_data_set_of_robustbench(example, files, short, data, monkeypatch, cap
     assert not Path("model_info").exists()
 
 
-def test_the_snippet_of_the_readme(short, net, data, monkeypatch, tmp_path, capsys):
-    """As it is written, but with a network and images of ours in place of what is downloaded."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = (
-        block
-        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-        if "robustbench" in block
-    )
+ROOT = Path(__file__).parents[2]
+SNIPPETS = {
+    f"{page.name} {count}": block
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for count, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    if "robustbench" in block
+}
+
+
+@pytest.mark.parametrize("place", SNIPPETS)
+def test_snippets_of_readme_and_docs(place, short, net, data, monkeypatch, tmp_path, capsys):
+    """As they are written, but with a network and images of ours in place of what is downloaded."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(robustbench.utils, "load_model", lambda *_, **__: net())
+    for module in (robustbench.utils, art_lfr.robustbench.zoo):
+        monkeypatch.setattr(module, "load_model", lambda *_, **__: net())
     loaders = robustbench.data._clean_dataset_loaders
     monkeypatch.setitem(
         loaders, BenchmarkDataset.cifar_10, lambda n, *_: (data[0][:n], data[1][:n])
     )
-    exec(compile(code, "README.md", "exec"), {})
-    assert "Adversarial accuracy" in capsys.readouterr().out
+    names = {"x": data[0].numpy(), "y": data[1].numpy()}
+    exec(compile(SNIPPETS[place], place, "exec"), names)
+    if "benchmark(" in SNIPPETS[place]:
+        assert "Adversarial accuracy" in capsys.readouterr().out
+    else:
+        assert len(names["trainer"].history) == 2
