@@ -78,6 +78,7 @@ def test_no_snippet_is_overlooked():
 def images(tmp_path, monkeypatch):
     """Digits; in the current directory there is mnist.npz, digits in MNIST's shape."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "networks").symlink_to(ROOT / "networks")
     data = digits()
     large = [
         np.repeat(np.repeat((255 * x[:, 0]).astype(np.uint8), 4, 1), 4, 2)[:, 2:30, 2:30]

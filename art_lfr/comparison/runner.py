@@ -192,7 +192,7 @@ def _result(
         "data": {"name": c.data, "digest": split.digest, "train": len(split.x_train)},
         "judged": {"part": c.part, "images": [split.first, split.first + len(split.x)]},
         "times": times,
-        **_figures(_judge(classifier, split, c)),
+        **_figures(judge(classifier, split, c)),
         "parameters": sum(p.numel() for p in classifier.model.parameters()),
         "versions": {
             "art_lfr": __version__,
@@ -208,7 +208,8 @@ def _result(
     return result
 
 
-def _judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:
+def judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:
+    """The attacks of a comparison on its images."""
     return evaluate(
         classifier,
         split.x,
@@ -247,7 +248,7 @@ def _judge_snapshots(
     found = []
     for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
         classifier.model.network.load_state_dict(load_safely(path))
-        rows = _judge(classifier, split, c).rows
+        rows = judge(classifier, split, c).rows
         found.append(
             {"epoch": int(path.stem[6:]), "accuracy": {row.name: row.accuracy for row in rows}}
         )

@@ -12,6 +12,7 @@ from art_lfr.models.normalise import CIFAR10_MEAN, CIFAR10_STD, Normalise
 from art_lfr.models.plain import digits_cnn, paper_cnn, small_cnn
 from art_lfr.models.preact_resnet import preact_resnet_18
 from art_lfr.models.resnet import narrow_resnet, resnet_20
+from art_lfr.models.shipped import load_network
 
 # The names that the command line takes for --model.
 BUILT_IN: dict[str, Factory] = {
@@ -31,6 +32,7 @@ __all__ = [
     "Factory",
     "Normalise",
     "digits_cnn",
+    "load_network",
     "narrow_resnet",
     "paper_cnn",
     "preact_resnet_18",

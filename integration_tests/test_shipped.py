@@ -1,0 +1,69 @@
+"""The networks of `networks/`: what the index says of them is so, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from art_lfr.models import load_network
+from art_lfr.models.shipped import entries
+
+ROOT = Path(__file__).parents[1]
+NETWORKS = ROOT / "networks"
+RESULTS = ROOT / "benchmarks" / "results" / "comparisons"
+
+
+@pytest.mark.parametrize("name", entries(NETWORKS))
+def test_the_index_says_what_the_tables_say(name):
+    entry = entries(NETWORKS)[name]
+    (run,) = (
+        run
+        for run in json.loads((RESULTS / f"{name}.json").read_text())
+        if (run["method"], run["seed"], run["split"]) == (entry["method"], 0, 0)
+    )
+    assert run["accuracy"] == entry["accuracy"]
+    assert run["settings"] == entry["settings"]
+    network = load_network(NETWORKS / entry["file"])
+    assert not network.training
+    shape = (2, 3, 32, 32) if "resnet" in entry["model"] else (2, 1, 8, 8)
+    assert network(torch.rand(shape)).shape == (2, entry["classes"])
+    assert sum(p.numel() for p in network.parameters()) == run["parameters"]
+
+
+def test_the_command_that_repeats_the_figures():
+    script = ROOT / "benchmarks" / "shipped.py"
+    result = subprocess.run(
+        [sys.executable, str(script), "check", "--only", "digits-0.1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "digits-0.1 worst case: " in result.stdout
+
+
+def test_what_is_no_shipped_network(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+        load_network(tmp_path / "absent.pt")
+    shutil.copy(NETWORKS / "digits-0.1.pt", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no index\.json"):
+        load_network(tmp_path / "digits-0.1.pt")
+    shutil.copy(NETWORKS / "index.json", tmp_path)
+    load_network(str(tmp_path / "digits-0.1.pt"))
+    shutil.copy(NETWORKS / "digits-0.2.pt", tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"does not have; allowed: one of digits-0\.1\.pt"):
+        load_network(tmp_path / "other.pt")
+    shutil.copy(NETWORKS / "digits-0.2.pt", tmp_path / "digits-0.1.pt")  # swapped
+    with pytest.raises(ValueError, match="check sum"):
+        load_network(tmp_path / "digits-0.1.pt")
+    index = tmp_path / "index.json"
+    index.write_text(index.read_text().replace('"classes": 10', '"classes": 11', 1))
+    with pytest.raises(ValueError, match="check sum"):
+        load_network(tmp_path / "digits-0.1.pt")
