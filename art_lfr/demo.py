@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from art.estimators.classification import PyTorchClassifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from art_lfr.arguments import check_integer
 from art_lfr.classifier import ClassifierAdapter
-from art_lfr.data import digits
+from art_lfr.data import ImageData, digits
 from art_lfr.demo_training import (
     BATCH_SIZE,
     EPOCHS,
@@ -31,10 +32,13 @@ from art_lfr.demo_training import (
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
-from art_lfr.plots.style import require_matplotlib
+from art_lfr.plots.style import has_matplotlib
 from art_lfr.plots.training import training_curves
 from art_lfr.processes import Processes
 from art_lfr.report import comparison, write_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SURFACES = 3
 GRADIENT_MAPS = 4
@@ -61,16 +65,15 @@ def run_demo(
 
     eps is 0.1 for pixels in [0, 1], norm inf. Both classifiers have the same network, first
     weights, optimizer and epochs; the 450 test images are looked at once, at the end. Prints
-    progress and the table on `console`. The global random state is left as found.
+    progress and the table on `console`. The global random state is left as found. Without
+    matplotlib the report has no figures.
 
-    Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written,
-    ImportError where matplotlib is missing.
+    Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
     check_integer("seed", seed, low=0)
     check_integer("epochs", epochs, low=1)
     Processes().check_alone("art-lfr demo")
-    # First, as these two should not fail after minutes of training.
-    require_matplotlib()
+    # First, as this should not fail after minutes of training.
     Path(output).mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     console = console or Console()
@@ -100,41 +103,17 @@ def run_demo(
             )
             tick()
     console.print(_table(evaluations))
-    modules = {name: ClassifierAdapter(c).module for name, c in classifiers.items()}
-    shown = _first_of_each_class(data.y_test)
-    x, y = data.x_test[shown], data.y_test[shown]
+    drawn = has_matplotlib()
+    if not drawn:
+        missing = 'The report has no figures; for those: pip install "art-lfr[plots]"'
+        console.print(missing, markup=False)
     report = write_report(
         output,
         title="Local flatness regularization on digits",
         summary=_summary(evaluations),
         evaluations=evaluations,
         histories=histories,
-        figures={
-            "training_curves": (
-                "Training curves. PGD-10 and flatness are measured on the validation images.",
-                training_curves(histories),
-            ),
-            "loss_surface": (
-                "Loss surface around test images. The first test image of each of the classes 0 to "
-                f"{SURFACES - 1}, along the model's own adversarial direction and a random one.",
-                surface_figure(
-                    {
-                        name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"])
-                        for name, module in modules.items()
-                    }
-                ),
-            ),
-            "input_gradients": (
-                "Input gradients. How each pixel changes the loss of the true class.",
-                gradients_figure(
-                    {
-                        name: gradient_maps(module, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS])
-                        for name, module in modules.items()
-                    },
-                    shown=GRADIENT_MAPS,
-                ),
-            ),
-        },
+        figures=_figures(classifiers, histories, data) if drawn else {},
         settings={
             **lfr_settings().plain(),
             "norm": "inf",
@@ -148,6 +127,40 @@ def run_demo(
     seconds = time.perf_counter() - began
     console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
     return Demo(evaluations, histories, report, seconds)
+
+
+def _figures(
+    classifiers: Mapping[str, PyTorchClassifier],
+    histories: dict[str, list[dict[str, float]]],
+    data: ImageData,
+) -> dict[str, tuple[str, Figure]]:
+    """The report's figures and their captions, by the names of their files."""
+    modules = {name: ClassifierAdapter(c).module for name, c in classifiers.items()}
+    shown = _first_of_each_class(data.y_test)
+    x, y = data.x_test[shown], data.y_test[shown]
+    surfaces = {
+        name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"])
+        for name, module in modules.items()
+    }
+    maps = {
+        name: gradient_maps(module, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS])
+        for name, module in modules.items()
+    }
+    return {
+        "training_curves": (
+            "Training curves. PGD-10 and flatness are measured on the validation images.",
+            training_curves(histories),
+        ),
+        "loss_surface": (
+            "Loss surface around test images. The first test image of each of the classes 0 to "
+            f"{SURFACES - 1}, along the model's own adversarial direction and a random one.",
+            surface_figure(surfaces),
+        ),
+        "input_gradients": (
+            "Input gradients. How each pixel changes the loss of the true class.",
+            gradients_figure(maps, shown=GRADIENT_MAPS),
+        ),
+    }
 
 
 def _first_of_each_class(y: Any) -> Sequence[int]:

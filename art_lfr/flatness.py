@@ -72,7 +72,7 @@ def find_least_flat_point(
     ("exact"), or else K + ceil(K / r) + 1 gradients.
     """
     exact, steps = settings.estimator == "exact", settings.steps
-    every = 1 if exact else settings.renew_every
+    every = 1 if exact else settings.resolved_renew_every
     point, h = start.detach(), settings.resolved_radius
     best: LeastFlatPoint | None = None
     with mode(model, training=False), frozen(model):

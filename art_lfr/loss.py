@@ -112,7 +112,7 @@ class LFRLoss:
         radius: float | None = None,
         bounds: Bounds = (0.0, 1.0),
         batch_norm: str = "train",
-        renew_every: int = 1,
+        renew_every: int | None = None,
         autocast: bool = False,
         loss: LossLike = None,
         penalty: str | Penalty = "lfr",
@@ -171,7 +171,7 @@ def lfr_loss(
     radius: float | None = None,
     bounds: Bounds = (0.0, 1.0),
     batch_norm: str = "train",
-    renew_every: int = 1,
+    renew_every: int | None = None,
     autocast: bool = False,
     loss: LossLike = None,
     penalty: str | Penalty = "lfr",
@@ -200,7 +200,7 @@ def lfr_loss(
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
             every so manieth step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
-            finite differences.
+            finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type. For LFR and networks of float32.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).

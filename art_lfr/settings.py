@@ -13,19 +13,21 @@ BATCH_NORM_MODES = ("eval", "train")
 
 
 @dataclass(frozen=True)
-class DefaultScale:
-    """Defaults of one norm as multiples of eps (a step's is a multiple of eps / steps)."""
+class NormDefaults:
+    """Defaults of one norm: lengths as multiples of eps (a step's, of eps / steps), and a count."""
 
     step_size: float
     lam: float
     radius: float
+    renew_every: int
 
 
-# Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment.
-DEFAULT_SCALES: dict[float, DefaultScale] = {
-    math.inf: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
-    2.0: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
-    1.0: DefaultScale(step_size=2.0, lam=0.5, radius=0.25),
+# Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment. In l-inf
+# renewing every second gradient costs nothing, in l2 that is open: docs/performance.md.
+DEFAULTS: dict[float, NormDefaults] = {
+    math.inf: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=2),
+    2.0: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=1),
+    1.0: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=1),
 }
 
 
@@ -33,7 +35,7 @@ DEFAULT_SCALES: dict[float, DefaultScale] = {
 class LFRSettings:
     """The objective l(x) + lam * max over the eps-ball of ||grad l||_q, and how it is estimated.
 
-    All lengths are in raw input units. `None` takes the default of the norm, which scales with
+    All lengths are in raw input units. `None` takes the default of the norm; lengths scale with
     eps. `radius` is the finite-difference radius h. The last two save time in the ascent, see
     `find_least_flat_point` and `art_lfr.penalties.flatness`.
 
@@ -48,7 +50,7 @@ class LFRSettings:
     estimator: str = "finite-difference"
     radius: float | None = None
     batch_norm: str = "train"
-    renew_every: int = 1
+    renew_every: int | None = None
     autocast: bool = False
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class LFRSettings:
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("radius", self.radius, low_allowed=False, optional=True)
         check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
-        check_integer("renew_every", self.renew_every, low=1)
+        check_integer("renew_every", self.renew_every, low=1, optional=True)
         check_flag("autocast", self.autocast)
         if self.eps == 0 and self.radius is None and self.estimator != "exact":
             raise ValueError(
@@ -78,19 +80,22 @@ class LFRSettings:
         """The length of an ascent step."""
         if self.step_size is not None:
             return float(self.step_size)
-        return DEFAULT_SCALES[self.p].step_size * self.eps / max(1, self.steps)
+        return DEFAULTS[self.p].step_size * self.eps / max(1, self.steps)
 
     @property
     def resolved_lam(self) -> float:
         """The weight of the penalty."""
-        return DEFAULT_SCALES[self.p].lam * self.eps if self.lam is None else float(self.lam)
+        return DEFAULTS[self.p].lam * self.eps if self.lam is None else float(self.lam)
 
     @property
     def resolved_radius(self) -> float:
         """The finite-difference radius h."""
-        return (
-            DEFAULT_SCALES[self.p].radius * self.eps if self.radius is None else float(self.radius)
-        )
+        return DEFAULTS[self.p].radius * self.eps if self.radius is None else float(self.radius)
+
+    @property
+    def resolved_renew_every(self) -> int:
+        """In every so manieth ascent step both gradients are taken."""
+        return DEFAULTS[self.p].renew_every if self.renew_every is None else int(self.renew_every)
 
     def warmed(self, epochs: float, warmup_epochs: float) -> LFRSettings:
         """The settings after so many epochs: eps, lam and the step rise together, linearly.
@@ -117,6 +122,6 @@ class LFRSettings:
             "estimator": self.estimator,
             "radius": self.resolved_radius,
             "batch_norm": self.batch_norm,
-            "renew_every": int(self.renew_every),
+            "renew_every": self.resolved_renew_every,
             "autocast": self.autocast,
         }

@@ -40,7 +40,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
         renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
             every so manieth step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
-            finite differences.
+            finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type. For LFR and networks of float32.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
@@ -83,7 +83,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         estimator: str = "finite-difference",
         radius: float | None = None,
         batch_norm: str = "train",
-        renew_every: int = 1,
+        renew_every: int | None = None,
         autocast: bool = False,
         warmup_epochs: float = 2.0,
         attack: Any = None,

@@ -92,6 +92,7 @@ def train(e: dict[str, Any], arrays: tuple[Any, ...]) -> tuple[PyTorchClassifier
         estimator=e.get("estimator", "finite-difference"),
         batch_norm=e.get("batch_norm", "eval"),
         warmup_epochs=e["warmup"],
+        renew_every=1,
         attack=pgd if adversarial else None,
         augment=random_flip if e.get("flip") else None,
         seed=e["seed"],

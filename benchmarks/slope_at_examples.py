@@ -50,7 +50,7 @@ def main(
     comparison = next(c for c in read_plan(plan) if c.name == name)
     found = {run.method: run for run in reversed(list(comparison.runs()))}
     eps, criterion = float(comparison.eps), Criterion()
-    settings = LFRSettings(eps=eps, norm=parse_norm(comparison.norm), steps=steps)
+    settings = LFRSettings(eps=eps, norm=parse_norm(comparison.norm), steps=steps, renew_every=1)
     for one in method:
         run = found[one]
         weights = runs / "trainings" / run.training_key / "weights.pt"

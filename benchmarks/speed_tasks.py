@@ -154,19 +154,19 @@ def makers_of(
 
     finite = LFRSettings(eps=EPS, steps=steps)
     exact = replace(finite, estimator="exact")
-    second, once = replace(finite, renew_every=2), replace(finite, renew_every=steps)
+    every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
-        "ascent, finite difference": partial(ascent, finite),
+        "ascent, two gradients a step": partial(ascent, every),
+        "ascent, renewing every second": partial(ascent, finite),
         "ascent, exact": partial(ascent, exact),
         "outer step, finite difference": partial(outer_step, finite),
         "outer step, exact": partial(outer_step, exact),
         "iteration, LFR": partial(iteration, finite),
-        "iteration, LFR, renewing every second": partial(iteration, second),
-        "iteration, LFR, renewing once": partial(iteration, once),
+        "iteration, LFR, two gradients a step": partial(iteration, every),
+        "iteration, LFR, one gradient a step": partial(iteration, once),
         "iteration, LFR, in bfloat16": partial(iteration, replace(finite, autocast=True)),
-        "iteration, LFR, both": partial(iteration, replace(second, autocast=True)),
         "iteration, LFR exact": partial(iteration, exact),
         "iteration, as published": partial(published, channels_last=False),
         "iteration, as published, channels last": published,

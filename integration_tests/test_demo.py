@@ -1,16 +1,20 @@
 """The demonstration, through the installed command."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from art_lfr.demo import run_demo
 
 ATTACKS = ["clean", "PGD-40", "APGD-T", "Square", "worst case"]
 
 
-def run_demo(folder, *options):
+def run_command(folder, *options):
     command = Path(sys.executable).with_name("art-lfr")
     result = subprocess.run(
         [command, "demo", "--output", str(folder), *options], capture_output=True, text=True
@@ -25,7 +29,7 @@ def run_demo(folder, *options):
 
 
 def test_short_demo_writes_its_report(tmp_path):
-    results = run_demo(tmp_path / "report", "--epochs", "1")
+    results = run_command(tmp_path / "report", "--epochs", "1")
     names = {path.name for path in (tmp_path / "report").iterdir()}
     figures = {"training_curves.png", "loss_surface.png", "input_gradients.png"}
     assert names == {"report.md", "results.json", *figures}
@@ -43,9 +47,18 @@ def test_short_demo_writes_its_report(tmp_path):
         assert [record["epoch"] for record in results["histories"][name]] == [1]
 
 
+def test_without_matplotlib_there_are_no_figures(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    shown = io.StringIO()
+    found = run_demo(tmp_path, epochs=1, console=Console(file=shown, width=80))
+    assert 'pip install "art-lfr[plots]"' in shown.getvalue()
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "results.json"}
+    assert set(found.evaluations) == {"standard", "LFR"}
+
+
 @pytest.mark.slow
 def test_full_demo_meets_its_targets(tmp_path):
-    evaluations = run_demo(tmp_path)["evaluations"]
+    evaluations = run_command(tmp_path)["evaluations"]
     accuracy = {
         name: {row["name"]: row["accuracy"] for row in evaluation["rows"]}
         for name, evaluation in evaluations.items()

@@ -54,17 +54,17 @@ def test_memory_of_one_iteration_is_seen():
     ("task", "least", "most"),
     [
         ("PGD step (one gradient)", 1.9, 2.0),
-        # Two gradients a step and one at its end, and nothing else.
-        ("ascent, finite difference", 41.0, 42.0),
+        # Two gradients a step and one at its end, and nothing else; 16 gradients.
+        ("ascent, two gradients a step", 41.0, 42.0),
+        ("ascent, renewing every second", 31.0, 32.0),
         ("ascent, exact", 50.0, 52.0),
         # Clean, upper and lower end, each with gradients in the weights.
         ("outer step, finite difference", 8.8, 9.0),
         ("outer step, exact", 8.8, 9.0),
-        # 10 steps, a gradient at the end of them, the outer step.
-        ("iteration, LFR", 50.0, 51.0),
-        # 15 gradients in 10 steps; 11.
-        ("iteration, LFR, renewing every second", 40.0, 41.0),
-        ("iteration, LFR, renewing once", 32.0, 33.0),
+        # 15, 20 and 11 gradients in 10 steps, one at the end of them, the outer step.
+        ("iteration, LFR", 40.0, 41.0),
+        ("iteration, LFR, two gradients a step", 50.0, 51.0),
+        ("iteration, LFR, one gradient a step", 32.0, 33.0),
         ("iteration, LFR exact", 60.0, 61.0),
         ("iteration, as published", 59.0, 60.0),
         ("iteration, as published, channels last", 59.0, 60.0),

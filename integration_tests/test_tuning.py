@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from art_lfr.penalties import LocalFlatness
-from art_lfr.settings import DEFAULT_SCALES, LFRSettings
+from art_lfr.settings import DEFAULTS, LFRSettings
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.training import TrainingError
 from art_lfr.tuning import Candidate, Trial, Tuning, candidates, tune
@@ -338,4 +338,4 @@ def test_bad_data_and_classifiers(data, make_classifier):
 def test_candidate_is_in_multiples():
     lengths = Candidate(lam=2.0, radius=0.5, step=4.0).lengths(0.3, 10)
     assert lengths == pytest.approx({"lam": 0.6, "radius": 0.15, "eps_step": 0.12})
-    assert set(DEFAULT_SCALES) == {np.inf, 2.0, 1.0}
+    assert set(DEFAULTS) == {np.inf, 2.0, 1.0}

@@ -38,7 +38,8 @@ def gradient_norm(model: nn.Module, x: Tensor, y: Tensor, p: float) -> Tensor:
 def ascend(
     model: nn.Module, x: Tensor, y: Tensor, *, start: Tensor | None = None, **keywords: Any
 ) -> LeastFlatPoint:
-    settings = LFRSettings(**keywords)
+    # Every point's gradient is taken; test_renewal.py is about taking fewer.
+    settings = LFRSettings(renew_every=1, **keywords)
     ball = Ball(settings.eps, settings.p, Box.from_bounds((0.0, 1.0), x))
     start = ball.start_point(x, torch.Generator().manual_seed(0)) if start is None else start
     return find_least_flat_point(
@@ -91,9 +92,10 @@ def test_estimators_steer_alike_as_the_radius_goes_to_zero(
     smooth: Network, batch: Batch, p: float
 ) -> None:
     model, (x, y) = smooth(), batch(8, 6)
-    exact = ascend(model, x, y, eps=0.05, norm=p, steps=4, estimator="exact")
+    ball: dict[str, Any] = {"eps": 0.05, "norm": p, "steps": 4}
+    exact = ascend(model, x, y, estimator="exact", **ball)
     errors = [
-        float((ascend(model, x, y, eps=0.05, norm=p, steps=4, radius=r).point - exact.point)
+        float((ascend(model, x, y, radius=r, **ball).point - exact.point)
               .abs().max())
         for r in (0.3, 1e-6)
     ]  # fmt: skip
@@ -137,7 +139,9 @@ def test_every_iterate_is_feasible(
     x = torch.where(torch.rand(shape) < 0.3, high.expand(shape), x)
     seen: list[Tensor] = []
     handle = network.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    settings = LFRSettings(eps=eps, norm=p, steps=3, step_size=step_size, estimator=estimator)
+    settings = LFRSettings(
+        eps=eps, norm=p, steps=3, step_size=step_size, estimator=estimator, renew_every=1
+    )
     box = Box.from_bounds((low, high), x)
     ball = Ball(eps, p, box)
     start = ball.random_point(x, torch.Generator().manual_seed(seed))

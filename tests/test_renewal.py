@@ -88,7 +88,7 @@ def test_it_finds_most_of_what_is_found(
 ) -> None:
     model, (x, y) = smooth(), batch(16, 6)
     at_x = ascend(model, x, y, norm=p, steps=0).flatness.mean()
-    best = ascend(model, x, y, norm=p).flatness.mean()
+    best = ascend(model, x, y, norm=p, renew_every=1).flatness.mean()
     found = ascend(model, x, y, norm=p, renew_every=every).flatness.mean()
     assert best > 1.05 * at_x
     assert found - at_x > part * (best - at_x)
@@ -121,6 +121,12 @@ def test_the_loss_takes_it(
     lfr_loss(model, x, y, eps=EPS, steps=10, renew_every=2)
     # The ascent; the clean pass; both ends of the difference.
     assert len(seen) == 10 + 5 + 1 + 3
+
+
+@pytest.mark.parametrize(("p", "every"), [(math.inf, 2), (2, 1), (1, 1)])
+def test_the_default_is_that_of_the_norm(p: float, every: int) -> None:
+    settings = LFRSettings(eps=EPS, norm=p)
+    assert settings.resolved_renew_every == settings.plain()["renew_every"] == every
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])

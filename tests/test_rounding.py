@@ -43,7 +43,8 @@ def outputs_alone(outputs: Tensor, y: Tensor) -> Tensor:
 def iterates(model: nn.Module, recorder: Any, dtype: torch.dtype, p: float) -> list[Tensor]:
     recorded = recorder(model)
     x = torch.rand(32, 5, dtype=dtype) * 0.6 + 0.2
-    settings = LFRSettings(eps=0.1, norm=p, steps=5)
+    # Both gradients in each step, so that every second input is an iterate.
+    settings = LFRSettings(eps=0.1, norm=p, steps=5, renew_every=1)
     find_least_flat_point(
         recorded,
         Criterion(outputs_alone),

@@ -67,8 +67,12 @@ def train(
         typer.Option(help="Take batches in parts of at most so many samples: less memory."),
     ] = None,
     renew_every: Annotated[
-        int, typer.Option(help="Renew the gradient at the point itself in every N-th ascent step.")
-    ] = 1,
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Renew the gradient at the point itself in every N-th ascent step "
+            "(in l-inf 2, else 1)."
+        ),
+    ] = None,
     autocast: Annotated[
         bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")
     ] = False,

@@ -16,6 +16,7 @@ from typing import Any
 from art_lfr.arguments import check_choice, check_integer, check_number
 from art_lfr.evaluation.presets import NAMES
 from art_lfr.geometry import parse_norm
+from art_lfr.settings import DEFAULTS
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.
@@ -56,6 +57,7 @@ class Comparison:
         attacks: Attacks of the worst case.
         masking_images: Images of the masking report; 0: none is made.
         snapshots: Weights are kept and judged after every so many epochs; None: after the last.
+        renew_every: Of LFR methods that do not say; None: the trainer's default.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Comparison:
     attacks: tuple[str, ...] = ATTACKS
     masking_images: int = 0
     snapshots: int | None = None
+    renew_every: int | None = None
 
     def __post_init__(self) -> None:
         check_number("eps", self.eps, low_allowed=False)
@@ -90,6 +93,7 @@ class Comparison:
         check_number("lr", self.lr, low_allowed=False)
         check_integer("masking_images", self.masking_images, low=0)
         check_integer("snapshots", self.snapshots, low=1, optional=True)
+        check_integer("renew_every", self.renew_every, low=1, optional=True)
         if len(self.images) != 2:
             raise ValueError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
         for attack in self.attacks:
@@ -129,10 +133,20 @@ class Comparison:
         for seed in self.seeds:
             for split in self.splits:
                 for method in self.methods:
-                    settings = {**common, **method}
+                    settings = {**common, **self._ascent(method), **method}
                     # Of a slow method, fewer seeds may do.
                     if seed in settings.pop("seeds", self.seeds):
                         yield Run(self, settings.pop("name"), seed, split, settings)
+
+    def _ascent(self, method: Mapping[str, Any]) -> dict[str, int]:
+        """How often LFR's ascent renews its gradient, where the method leaves it open.
+
+        1 goes without saying: it is what the first published runs, and their keys, had.
+        """
+        if method["kind"] != "lfr" or method.get("estimator") == "exact":
+            return {}
+        renew = self.renew_every or DEFAULTS[parse_norm(self.norm)].renew_every
+        return {} if renew == 1 else {"renew_every": renew}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 from art_lfr.comparison.tables import Results, to_latex, to_markdown
 from art_lfr.files import write_atomically
+from art_lfr.plots.style import has_matplotlib, save_figure
 
 
 def write_report(results: Results, directory: Path) -> None:
@@ -17,9 +17,8 @@ def write_report(results: Results, directory: Path) -> None:
     write_atomically(directory / f"{name}.json", f"[{lines}]\n")
     write_atomically(directory / f"{name}.md", to_markdown(results))
     write_atomically(directory / f"{name}.tex", to_latex(results))
-    if importlib.util.find_spec("matplotlib") is None:
+    if not has_matplotlib():
         return
     from art_lfr.comparison.drawing import time_figure
-    from art_lfr.plots.style import save_figure
 
     save_figure(time_figure(results), directory / f"{name}.png")

@@ -77,6 +77,7 @@ class LocalFlatnessAttack(HarmlessAttack):
             steps=self.steps,
             step_size=self.alpha,
             estimator=self.estimator,
+            renew_every=1,  # a search, not a training: nothing is saved on
             # At eps 0 nothing is steered, and the default radius would have no scale.
             radius=1.0 if self.eps == 0 and self.radius is None else self.radius,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from art_lfr.settings import DEFAULT_SCALES
+from art_lfr.settings import DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def candidates(p: float, estimator: str = "finite-difference") -> tuple[Candidat
 
     The exact estimator has no radius: of those that differ in nothing else the first one stays.
     """
-    default = DEFAULT_SCALES[p]
+    default = DEFAULTS[p]
     found: dict[tuple[float, ...], Candidate] = {}
     for lam, radius, step in AROUND:
         candidate = Candidate(

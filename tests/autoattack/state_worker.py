@@ -54,6 +54,16 @@ def forked(state: Path | None, output: Path) -> int:
     return child
 
 
+def wait_for_writes(state: Path, output: Path, count: int, until: float) -> None:
+    """Until the state has changed so often: progress, not time, which a busy machine stretches."""
+    last, seen = None, -1
+    while seen < count and not output.exists() and time.perf_counter() < until:
+        now = state.stat().st_mtime_ns if state.exists() else None
+        if now != last or seen < 0:
+            last, seen = now, seen + 1
+        time.sleep(0.0005)
+
+
 def same(found: Path, expected: Path) -> bool:
     one, other = (torch.load(path, weights_only=True) for path in (found, expected))
     tensors = ("adversarial", "labels", "robust")
@@ -76,8 +86,9 @@ def main(folder: Path, runs: int, seed: int) -> None:
     for number in range(runs):
         state, output = folder / f"{number}.state", folder / f"{number}.pt"
         for _ in range(3):
-            child = forked(state, output)
-            time.sleep(draw.uniform(0.05, 0.6) * duration)
+            child, began = forked(state, output), time.perf_counter()
+            wait_for_writes(state, output, draw.randint(1, 12), until=began + 20 * duration)
+            time.sleep(draw.uniform(0, 0.05) * duration)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             if output.exists():

@@ -1,0 +1,99 @@
+"""Mutation testing: mutmut changes the code in small ways, each of which a test must notice.
+
+    python benchmarks/mutation.py benchmarks/results/mutation
+
+Run in the root of the checkout, without uncommitted changes in what is mutated. mutmut keeps what
+it knows in `mutants/`: a stopped run goes on. Writes report.md: counts for each file, and every
+mutant that no test noticed, with the reason that `reasons.yaml` in the same folder gives for it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+import yaml
+
+from art_lfr.files import write_atomically
+
+# A mutant that makes a test hang, or the process crash, has been noticed.
+NOTICED = ("killed", "timeout", "segfault", "caught by type check")
+
+
+def main(folder: Path, children: int = 2, report_only: bool = False) -> None:
+    """Run what is left to run, and write the report."""
+    if not report_only:
+        subprocess.run([*_MUTMUT, "run", "--max-children", str(children)], check=True)
+    found = dict(_results())
+    if left := [name for name, status in found.items() if status == "not checked"]:
+        raise RuntimeError(f"{len(left)} mutants are not checked; run the command again")
+    given = folder / "reasons.yaml"
+    reasons: dict[str, str] = yaml.safe_load(given.read_text()) if given.is_file() else {}
+    write_atomically(folder / "report.md", _report(found, reasons))
+    typer.echo((folder / "report.md").read_text())
+
+
+_MUTMUT = (sys.executable, "-m", "mutmut")
+
+
+def _results() -> list[tuple[str, str]]:
+    """Name and status of every mutant."""
+    shown = subprocess.run(
+        [*_MUTMUT, "results", "--all", "true"], capture_output=True, text=True, check=True
+    )
+    lines = [line.strip().rpartition(": ") for line in shown.stdout.splitlines() if ": " in line]
+    return [(name, status) for name, _, status in lines if name.startswith("art_lfr.")]
+
+
+def _report(found: dict[str, str], reasons: dict[str, str]) -> str:
+    counts: dict[str, Counter[str]] = {}
+    for name, status in found.items():
+        for key in (f"{name.split('.')[1]}.py", "all"):
+            counts.setdefault(key, Counter())[status] += 1
+    rows = [
+        {
+            "file": file,
+            "mutants": count.total(),
+            "noticed": sum(count[status] for status in NOTICED),
+            "per cent": 100 * sum(count[status] for status in NOTICED) / count.total(),
+            **{status: n for status, n in count.items() if status not in NOTICED},
+        }
+        for file, count in sorted(counts.items(), key=lambda entry: entry[0] == "all")
+    ]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    table = pd.DataFrame(rows).fillna(0).to_markdown(index=False, floatfmt=".0f")
+    parts = [
+        "# Mutation testing",
+        f"Commit {commit}, mutmut {version('mutmut')}; made by `tox run -e mutation`.",
+        table,
+        "## Not noticed",
+    ]
+    for name in (name for name, status in found.items() if status not in NOTICED):
+        change = _change(name)
+        key = " | ".join(change)
+        parts.append(
+            f"`{name}`, {found[name]}: {reasons.get(key, 'no reason given')}\n\n"
+            "```diff\n" + "\n".join(change) + "\n```"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _change(name: str) -> list[str]:
+    """The lines that a mutant takes away and puts in."""
+    diff: Any = subprocess.run(
+        [*_MUTMUT, "show", name], capture_output=True, text=True, check=True
+    ).stdout
+    lines = [line for line in diff.splitlines() if line[:1] in "+-"]
+    return [f"{s[0]} {s[1:].strip()}" for s in lines if s[:3] not in ("+++", "---")]
+
+
+if __name__ == "__main__":
+    typer.run(main)
