@@ -11,6 +11,7 @@ project = "art-lfr"
 author = "the art-lfr developers"
 release = art_lfr.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["upstream/trainer.rst"]  # a part of a page of ART's
 html_theme = "furo"
 html_title = "art-lfr"
 myst_heading_anchors = 3  # pages can link to sections
