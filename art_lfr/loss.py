@@ -25,7 +25,7 @@ from art_lfr.arguments import (
 )
 from art_lfr.criterion import Criterion, LossLike, logits_of
 from art_lfr.geometry import Bounds, Box
-from art_lfr.modes import normalisation_layers
+from art_lfr.modes import differs_in_training
 from art_lfr.penalties import LossView, Penalty, penalty_for
 from art_lfr.randomness import RandomState, preserved_random_state
 from art_lfr.settings import LFRSettings
@@ -75,9 +75,10 @@ def objective_terms(
     if view.settings.resolved_lam == 0:
         return
     # The penalty's network can differ from the search's (eval mode): by random masks, by the
-    # statistics of the batch, or by running statistics that the clean forward has moved.
+    # statistics of the batch, by running statistics that the clean forward has moved, or by
+    # preprocessing that ART does for training alone.
     drawn = RandomState.capture(x.device).differs_from(before)
-    differs = drawn or any(m.training for m in normalisation_layers(model))
+    differs = drawn or differs_in_training(model)
     view = replace(view, masks=before, differs=differs)
     for weight, values in penalty.parts(view, x, y, found):
         yield Term(weight, criterion.mean(values, y))

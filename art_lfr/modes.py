@@ -85,6 +85,16 @@ def normalisation_layers(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
 
 
+def differs_in_training(model: nn.Module) -> bool:
+    """Whether a layer, as its mode is now, does something else than in eval mode, masks apart.
+
+    Normalisation layers do, and modules that say so by an attribute of this function's name.
+    """
+    layers = [*normalisation_layers(model)]
+    layers += [m for m in model.modules() if getattr(m, "differs_in_training", False)]
+    return any(layer.training for layer in layers)
+
+
 def device_of(model: nn.Module, fallback: Tensor) -> torch.device:
     """The device of the model's first parameter, or that of `fallback` where it has none."""
     parameter = next(model.parameters(), None)

@@ -14,11 +14,13 @@ from art.attacks.evasion import (
     SquareAttack,
 )
 from art.data_generators import PyTorchDataGenerator
+from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.defences.trainer import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from art_lfr import AdversarialTrainerLFRPyTorch
+from art_lfr import AdversarialTrainerLFRPyTorch, lfr_loss
+from art_lfr.classifier import ClassifierAdapter
 
 LFR = {"eps": 0.1, "max_iter": 3, "verbose": False}
 
@@ -132,6 +134,30 @@ def test_preprocessing_equals_normalisation_inside_the_model(make_classifier, da
         results.append({k.split(".", 1)[1]: v for k, v in weights(classifier).items()})
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+def test_preprocessing_in_training_alone_is_seen_by_the_penalty(make_classifier, data, norm):
+    """The search, in eval mode, runs without the defence; the slope must be that of training."""
+
+    class Mirrored(PreprocessorPyTorch):
+        params = ()
+
+        def forward(self, x, y=None):
+            return x.flip(-1), y
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    defence = Mirrored(apply_fit=True, apply_predict=False)
+    classifier = make_classifier(model=model, preprocessing_defences=defence)
+    x = torch.from_numpy(data.x[:20].astype(np.float64))
+    y = torch.from_numpy(data.y[:20])
+    module = ClassifierAdapter(classifier).module.train()
+    terms = lfr_loss(module, x, y, eps=1e-6, norm=norm, steps=0, radius=1e-4)
+    x.requires_grad_(True)
+    loss = nn.functional.cross_entropy(model(x.flip(-1)), y, reduction="sum")
+    slope = torch.autograd.grad(loss, x)[0].flatten(1)
+    expected = slope.norm(dim=1, p={np.inf: 1, 2: 2, 1: np.inf}[norm]).mean()
+    torch.testing.assert_close(terms.flatness.detach(), expected, rtol=1e-3, atol=0)
 
 
 def test_the_trained_classifier_survives_save_pickle_and_clone(

@@ -38,7 +38,7 @@ class LossView:
         masks: The random state at which the clean pass drew its masks; every pass below draws the
             same ones. None: each pass draws its own.
         differs: Whether the clean pass saw another network than a search in eval mode does: one
-            with random masks, or with statistics of the batch.
+            with random masks, with statistics of the batch, or with other preprocessing.
     """
 
     model: nn.Module
