@@ -6,39 +6,54 @@ And directories that one run has to itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
+
+Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 
 
-def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, content: Content) -> None:
     """Write text, bytes, or what a function writes, to a temporary file and rename it to `path`.
 
     The temporary file lies in the same directory, is synced to the disk before the rename, and is
     removed where writing fails.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, Content]) -> None:
+    """Write several files as `write_atomically` does, and rename none before all are written.
+
+    Where writing fails, all are as they were. A kill leaves the old ones or the new ones, but for
+    the moment in which they are renamed one after another, in this order.
+    """
+    partial = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:
-        with partial.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        for path, content in contents.items():
+            with partial[path].open("wb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, written in partial.items():
+            written.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        for written in partial.values():
+            written.unlink(missing_ok=True)
         raise
     if os.name == "nt":  # directories cannot be opened there
         return
-    # The rename itself must reach the disk too.
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    # The renames themselves must reach the disk too.
+    for parent in {path.parent for path in contents}:
+        directory = os.open(parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 @contextmanager

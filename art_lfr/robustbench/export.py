@@ -18,7 +18,7 @@ from torch import nn
 
 from art_lfr.arguments import check_choice, check_integer, check_number
 from art_lfr.classifier import ClassifierAdapter
-from art_lfr.files import write_atomically
+from art_lfr.files import write_together
 from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source
 from art_lfr.robustbench.model_info import per_cent
 from art_lfr.robustbench.request import request_text
@@ -80,7 +80,8 @@ def export(
         name: As in the zoo, e.g. "Xu2020Local": letters, digits, "_" and "-".
         dataset: "cifar10", "cifar100" or "imagenet".
         threat_model: "Linf", "L2", "corruptions" or "corruptions_3d".
-        directory: Made where missing; files of an earlier export of this name are replaced.
+        directory: Made where missing; files of an earlier export of this name are replaced, all
+            of them or, where it fails, none.
         title: Title of the paper.
         authors: Their names, with commas between.
         venue: E.g. "ICIP 2020" (ends with the year), "N/A", or "" for unpublished.
@@ -143,10 +144,15 @@ def export(
     for path in (entry.checkpoint, entry.model_info):
         path.parent.mkdir(parents=True, exist_ok=True)
     state = {"state_dict": model.safe_state()}
-    write_atomically(entry.checkpoint, lambda file: torch.save(state, file))
-    write_atomically(entry.model_info, json.dumps(information, indent=2))
-    write_atomically(entry.request, request_text(name, threat_model, information))
-    write_atomically(entry.entry, source)
+    # Together: weights beside the figures of an older export would be a false claim.
+    write_together(
+        {
+            entry.checkpoint: lambda file: torch.save(state, file),
+            entry.model_info: json.dumps(information, indent=2),
+            entry.request: request_text(name, threat_model, information),
+            entry.entry: source,
+        }
+    )
     return entry
 
 

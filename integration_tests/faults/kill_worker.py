@@ -1,5 +1,6 @@
 """Kill a job at random moments, start it again each time, compare with one that nobody disturbed.
 
+A job goes on from what it keeps, or exports files, which are then written again from the start.
 Run by test_kills.py in a process of its own: it forks each job after torch has been imported once,
 so that ten kills do not cost ten imports. Prints one line of JSON.
 """
@@ -9,14 +10,25 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from export_jobs import (
+    OLDER_SEED,
+    OLDER_TIME,
+    bytes_written,
+    check_sums,
+    export_entry,
+    export_examples,
+    export_weights,
+)
 from torch import nn
 
 from art_lfr.batches import TensorBatches
@@ -102,10 +114,22 @@ def progress_of_judging(directory: Path) -> int:
     return len(list(directory.glob("*.attack.pt")))
 
 
-# What each job does, how far it is, and what it may leave in its directory.
+class Job(NamedTuple):
+    """What it does, how far it is, and what it may leave in its directory."""
+
+    run: Callable[[Path, Path, int], None]
+    progress: Callable[[Path], int]
+    kept: tuple[str, ...]
+    exports: bool = False
+
+
+ENTRY = ("entry.py", "request.md", "One2026Flat.json", "One2026Flat.pt")
 JOBS = {
-    "train": (train, progress_of_training, "last.pt"),
-    "evaluate": (judge, progress_of_judging, "*.attack.pt"),
+    "train": Job(train, progress_of_training, ("last.pt",)),
+    "evaluate": Job(judge, progress_of_judging, ("*.attack.pt",)),
+    "weights": Job(export_weights, bytes_written, ("weights.pt",), exports=True),
+    "examples": Job(export_examples, bytes_written, ("examples.npz",), exports=True),
+    "entry": Job(export_entry, bytes_written, ENTRY, exports=True),
 }
 
 
@@ -129,42 +153,87 @@ def finish(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
+def put_older_export(source: Path, directory: Path) -> dict[str, str]:
+    """Copy an older export into the directory; its check sums."""
+    shutil.copytree(source, directory)
+    for path in directory.rglob("*"):
+        os.utime(path, (OLDER_TIME, OLDER_TIME))
+    return check_sums(directory)
+
+
+def wait_until_written(directory: Path, output: Path, target: float) -> None:
+    """Until an export has written so many bytes, or has ended."""
+    deadline = time.monotonic() + 120
+    while bytes_written(directory) < target and not output.exists():
+        assert time.monotonic() < deadline, "the export does not get on"
+
+
 def main(kind: str, folder: Path, kills: int, seed: int) -> None:
-    """Print how many kills hit a running job, and after how many it ended identically."""
-    job, progress, kept = JOBS[kind]
+    """Print how many kills hit a running job, and after how many it ended identically.
+
+    Positions are what `progress` of the job says; for an export tenths of the bytes, -1 before the
+    first. Of exports also how many kills left all new files ("replaced"), some new ones beside old
+    or missing ones ("mixed"), or one that is neither the old nor the new ("torn").
+    """
+    job = JOBS[kind]
     torch.set_num_threads(1)
     # What torch imports on first use is imported here, once, not in every child.
-    job(folder / "warm", folder / "warm.pt", 0)
+    job.run(folder / "warm", folder / "warm.pt", 0)
     began = time.perf_counter()
-    assert finish(forked(job, folder / "undisturbed", folder / "undisturbed.pt", 0))
+    assert finish(forked(job.run, folder / "undisturbed", folder / "undisturbed.pt", 0))
     duration = time.perf_counter() - began
     expected = torch.load(folder / "undisturbed.pt", weights_only=True)
+    new, whole = expected["history"], job.progress(folder / "undisturbed")
+    if job.exports:
+        assert finish(forked(job.run, folder / "older", folder / "older.pt", OLDER_SEED))
+        assert not set(check_sums(folder / "older").values()) & set(new.values())
     draw = random.Random(seed)
     hits, identical, positions, leftovers = 0, 0, [], 0
+    replaced, mixed, torn = 0, 0, 0
     while hits < kills:
         directory, output = folder / f"run{hits}", folder / f"run{hits}.pt"
-        child = forked(job, directory, output, 0)
-        time.sleep(draw.uniform(0.02, 0.95) * duration)
+        older = {}
+        if job.exports and hits % 2 == 1:
+            older = put_older_export(folder / "older", directory)
+        child = forked(job.run, directory, output, 0)
+        if not job.exports:
+            time.sleep(draw.uniform(0.02, 0.95) * duration)
+        elif hits % 3 == 0:
+            time.sleep(draw.uniform(0.02, 0.3) * duration)
+        else:  # while it writes, which is a small part of its time
+            wait_until_written(directory, output, draw.uniform(1, whole))
+            time.sleep(draw.choice([0, 0, draw.uniform(0, 0.02)]))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if output.exists():  # it had ended before: no kill
-            for path in (*directory.iterdir(), output):
-                path.unlink()
+            shutil.rmtree(directory)
+            output.unlink()
             continue
-        positions.append(progress(directory))
+        done = job.progress(directory)
+        if job.exports:
+            positions.append(10 * done // whole if done else -1)
+            found = check_sums(directory)
+            are_new = [found.get(name) == new[name] for name in new]
+            replaced += all(are_new)
+            mixed += any(are_new) and not all(are_new)
+            torn += any(found.get(name) not in (older.get(name), new[name]) for name in new)
+        else:
+            positions.append(done)
         # The process that goes on starts from another seed, which the files must replace; killed
-        # before its first checkpoint, a training has only its seed.
-        assert finish(forked(job, directory, output, 1 if positions[-1] >= 0 else 0))
+        # before its first checkpoint, a training has only its seed, as an export always has.
+        goes_on = not job.exports and done >= 0
+        assert finish(forked(job.run, directory, output, 1 if goes_on else 0))
         found = torch.load(output, weights_only=True)
         same = all(torch.equal(v, found["weights"][k]) for k, v in expected["weights"].items())
         identical += same and found["history"] == expected["history"]
-        leftovers += len(set(directory.iterdir()) - set(directory.glob(kept)))
+        kept = {path for pattern in job.kept for path in directory.rglob(pattern)}
+        leftovers += sum(path.is_file() and path not in kept for path in directory.rglob("*"))
+        shutil.rmtree(directory)
         hits += 1
-    print(
-        json.dumps(
-            {"kills": hits, "identical": identical, "positions": positions, "leftovers": leftovers}
-        )
-    )
+    counts = {"kills": hits, "identical": identical, "positions": positions, "leftovers": leftovers}
+    if job.exports:
+        counts |= {"replaced": replaced, "mixed": mixed, "torn": torn}
+    print(json.dumps(counts))
 
 
 if __name__ == "__main__":
