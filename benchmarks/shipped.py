@@ -31,6 +31,7 @@ ROWS = {
     "digits-0.1": ("digits.yaml", "LFR, lam 0.5"),
     "digits-0.2": ("digits.yaml", "LFR"),
     "digits-l2": ("digits.yaml", "LFR"),
+    "mnist": ("mnist.yaml", "LFR"),
     "cifar10": ("cifar10.yaml", "LFR"),
 }
 # In points: attacks may differ by an image where another machine rounds otherwise.
@@ -49,11 +50,16 @@ def runs() -> Iterator[tuple[str, str, Run]]:
 
 
 @app.command()
-def collect(directory: Path) -> None:
+def collect(
+    directory: Path,
+    only: Annotated[str, typer.Option(help="Networks whose name contains this.")] = "",
+) -> None:
     """Copy weights from the output folder of the comparisons, and write the index."""
     NETWORKS.mkdir(exist_ok=True)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = entries(NETWORKS) if only else {}
     for name, plan, run in runs():
+        if only not in name:
+            continue
         target = NETWORKS / f"{name}.pt"
         shutil.copyfile(directory / "trainings" / run.training_key / WEIGHTS, target)
         found[name] = {
