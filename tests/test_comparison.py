@@ -63,6 +63,27 @@ def test_a_method_may_have_fewer_seeds(tmp_path: Path) -> None:
     assert {run.key for run in runs} < {run.key for run in every.runs()}
 
 
+@pytest.mark.parametrize(
+    ("norm", "of_all", "own", "expected"),
+    [
+        ("inf", None, {}, 2),  # the trainer's default
+        (2, None, {}, None),
+        ("inf", 1, {}, None),  # as in the runs that were made before there was a choice
+        (2, 3, {}, 3),
+        ("inf", 3, {"renew_every": 5}, 5),
+        ("inf", None, {"estimator": "exact"}, None),
+    ],
+)
+def test_how_often_the_ascent_renews_its_gradient(
+    tmp_path: Path, norm: Any, of_all: int | None, own: dict[str, Any], expected: int | None
+) -> None:
+    methods = [{"name": "LFR", "kind": "lfr", **own}, {"name": "AT", "kind": "pgd"}]
+    plan = comparison(tmp_path, norm=norm, renew_every=of_all, methods=methods)
+    lfr, other = list(plan.runs())[:2]
+    assert lfr.settings.get("renew_every") == expected
+    assert "renew_every" not in other.settings
+
+
 def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) -> None:
     first = next(iter(comparison(tmp_path).runs()))
     judged = next(iter(comparison(tmp_path, images=[0, 10]).runs()))
