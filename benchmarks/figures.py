@@ -2,7 +2,7 @@
 
     python benchmarks/figures.py benchmarks/comparisons/mnist.yaml mnist --data-dir DATA \
         --runs RUNS --output benchmarks/results/figures \
-        --method standard --method "AT, lr 0.05" --method "LFR exact" --method "LFR held"
+        --method standard --method "AT, lr 0.05" --method "LFR exact" --method LFR
 
 Draws flatness against vulnerability, loss surfaces, input gradients and accuracy against eps with
 `art-lfr plot`, for the weights of the first seed and split, and writes the numbers beside them.

@@ -22,5 +22,5 @@ python "$here/results_page.py"
 if [ -n "$all" ]; then
     python "$here/figures.py" "$here/comparisons/mnist.yaml" mnist --data-dir "$data" \
         --runs "$runs" --output "$here/results/figures" \
-        --method standard --method "AT, lr 0.05" --method "LFR exact" --method "LFR held"
+        --method standard --method "AT, lr 0.05" --method "LFR exact" --method LFR
 fi
