@@ -24,12 +24,13 @@ from art_lfr.files import write_atomically
 
 # A mutant that makes a test hang, or the process crash, has been noticed.
 NOTICED = ("killed", "timeout", "segfault", "caught by type check")
+MUTMUT = (sys.executable, "-m", "mutmut")
 
 
-def main(folder: Path, children: int = 2, report_only: bool = False) -> None:
+def main(folder: Path, children: int = 2) -> None:
     """Run what is left to run, and write the report."""
-    if not report_only:
-        subprocess.run([*_MUTMUT, "run", "--max-children", str(children)], check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*MUTMUT, "run", "--max-children", str(children)], check=True)
     found = dict(_results())
     if left := [name for name, status in found.items() if status == "not checked"]:
         raise RuntimeError(f"{len(left)} mutants are not checked; run the command again")
@@ -39,13 +40,10 @@ def main(folder: Path, children: int = 2, report_only: bool = False) -> None:
     typer.echo((folder / "report.md").read_text())
 
 
-_MUTMUT = (sys.executable, "-m", "mutmut")
-
-
 def _results() -> list[tuple[str, str]]:
     """Name and status of every mutant."""
     shown = subprocess.run(
-        [*_MUTMUT, "results", "--all", "true"], capture_output=True, text=True, check=True
+        [*MUTMUT, "results", "--all", "true"], capture_output=True, text=True, check=True
     )
     lines = [line.strip().rpartition(": ") for line in shown.stdout.splitlines() if ": " in line]
     return [(name, status) for name, _, status in lines if name.startswith("art_lfr.")]
@@ -89,7 +87,7 @@ def _report(found: dict[str, str], reasons: dict[str, str]) -> str:
 def _change(name: str) -> list[str]:
     """The lines that a mutant takes away and puts in."""
     diff: Any = subprocess.run(
-        [*_MUTMUT, "show", name], capture_output=True, text=True, check=True
+        [*MUTMUT, "show", name], capture_output=True, text=True, check=True
     ).stdout
     lines = [line for line in diff.splitlines() if line[:1] in "+-"]
     return [f"{s[0]} {s[1:].strip()}" for s in lines if s[:3] not in ("+++", "---")]
