@@ -10,12 +10,13 @@ import pytest
 import torch
 import yaml
 from art.attacks.evasion import ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison import training
+from art_lfr.comparison import runner, training
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, Run, read_plan
@@ -264,6 +265,37 @@ def test_mirrored_images_are_all_seen_by_every_kind(tmp_path: Path) -> None:
             assert steps == 2 * 2, kind
     finally:
         hook.remove()
+
+
+def test_snapshots_are_judged_once_and_leave_the_last_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    reported: list[str] = []
+
+    def first_weight(classifier: PyTorchClassifier) -> str:
+        return str(next(iter(classifier.model.parameters())).sum().item())
+
+    def judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Any:
+        judged.append(first_weight(classifier))
+        return actual_judge(classifier, split, c)
+
+    def masking(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict[str, Any]:
+        reported.append(first_weight(classifier))
+        return {}
+
+    actual_judge = runner.judge
+    monkeypatch.setattr(runner, "judge", judge)
+    monkeypatch.setattr(runner, "_masking", masking)
+    changes = {"epochs": 3, "snapshots": 1, "masking_images": 4}
+    comparison = plan(tmp_path, methods=[METHODS["pgd"]], **changes)
+    run_all(comparison, tmp_path, factory=make, tell=str)
+    found = runner.read_result(next(comparison.runs()), tmp_path)
+    assert [s["epoch"] for s in found["snapshots"]] == [1, 2, 3]
+    assert found["snapshots"][2]["accuracy"] == found["accuracy"]
+    # The final weights and those of epochs 1 and 2: three judgements of different weights.
+    assert len(judged) == len(set(judged)) == 3
+    assert reported == judged[:1]
 
 
 def test_command_writes_tables_and_snapshots(

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
+from art_lfr.averaging import copied_state, put_state
 from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import make_classifier, penalty_of
@@ -204,7 +205,7 @@ def _result(
     if (stopped := home / STOPPED).exists():
         result["stopped"] = stopped.read_text().strip()
     if c.snapshots is not None:
-        result["snapshots"] = _judge_snapshots(classifier, split, c, home)
+        result["snapshots"] = _judge_snapshots(classifier, split, c, home, result)
     return result
 
 
@@ -242,16 +243,28 @@ def _masking(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict
 
 
 def _judge_snapshots(
-    classifier: PyTorchClassifier, split: Split, c: Comparison, home: Path
+    classifier: PyTorchClassifier, split: Split, c: Comparison, home: Path, result: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The accuracies of the weights kept along the way."""
-    found = []
-    for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
-        classifier.model.network.load_state_dict(load_safely(path))
-        rows = judge(classifier, split, c).rows
-        found.append(
-            {"epoch": int(path.stem[6:]), "accuracy": {row.name: row.accuracy for row in rows}}
-        )
+    """The accuracies of the weights kept along the way; of the last ones `result` has them.
+
+    The classifier has its weights back afterwards: the masking report comes next.
+    """
+    network, found = classifier.model.network, []
+    final = copied_state(network)
+    # Weights that a stopped training gives back are not those after its last epoch.
+    finished = result["times"][-1]["epoch"] if "stopped" not in result else None
+    try:
+        for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
+            epoch = int(path.stem[6:])
+            if epoch == finished:
+                accuracy = result["accuracy"]
+            else:
+                network.load_state_dict(load_safely(path))
+                rows = judge(classifier, split, c).rows
+                accuracy = {row.name: row.accuracy for row in rows}
+            found.append({"epoch": epoch, "accuracy": accuracy})
+    finally:
+        put_state(network, final)
     return found
 
 
