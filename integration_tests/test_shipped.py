@@ -18,7 +18,12 @@ from art_lfr.models.shipped import entries
 ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "networks"
 RESULTS = ROOT / "benchmarks" / "results" / "comparisons"
-SHAPES = {"digits-cnn": (1, 8, 8), "small-cnn": (1, 28, 28), "narrow-resnet": (3, 32, 32)}
+SHAPES = {
+    "digits-cnn": (1, 8, 8),
+    "small-cnn": (1, 28, 28),
+    "paper-cnn": (1, 28, 28),
+    "narrow-resnet": (3, 32, 32),
+}
 
 
 @pytest.mark.parametrize("name", entries(NETWORKS))
