@@ -290,12 +290,18 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
     changes = {"epochs": 3, "snapshots": 1, "masking_images": 4}
     comparison = plan(tmp_path, methods=[METHODS["pgd"]], **changes)
     run_all(comparison, tmp_path, factory=make, tell=str)
-    found = runner.read_result(next(comparison.runs()), tmp_path)
+    [run] = comparison.runs()
+    found = runner.read_result(run, tmp_path)
     assert [s["epoch"] for s in found["snapshots"]] == [1, 2, 3]
     assert found["snapshots"][2]["accuracy"] == found["accuracy"]
     # The final weights and those of epochs 1 and 2: three judgements of different weights.
     assert len(judged) == len(set(judged)) == 3
     assert reported == judged[:1]
+    # The weights that a stopped training gives back may be others than its last epoch's.
+    (tmp_path / "trainings" / run.training_key / training.STOPPED).write_text("it diverged\n")
+    runner.result_path(run, tmp_path).unlink()
+    run_all(comparison, tmp_path, factory=make, tell=str)
+    assert judged[3:] == [judged[0], judged[1], judged[2], judged[0]]
 
 
 def test_command_writes_tables_and_snapshots(

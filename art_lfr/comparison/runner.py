@@ -253,18 +253,13 @@ def _judge_snapshots(
     final = copied_state(network)
     # Weights that a stopped training gives back are not those after its last epoch.
     finished = result["times"][-1]["epoch"] if "stopped" not in result else None
-    try:
-        for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
-            epoch = int(path.stem[6:])
-            if epoch == finished:
-                accuracy = result["accuracy"]
-            else:
-                network.load_state_dict(load_safely(path))
-                rows = judge(classifier, split, c).rows
-                accuracy = {row.name: row.accuracy for row in rows}
-            found.append({"epoch": epoch, "accuracy": accuracy})
-    finally:
-        put_state(network, final)
+    for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
+        epoch, accuracy = int(path.stem[6:]), result["accuracy"]
+        if epoch != finished:
+            network.load_state_dict(load_safely(path))
+            accuracy = {row.name: row.accuracy for row in judge(classifier, split, c).rows}
+        found.append({"epoch": epoch, "accuracy": accuracy})
+    put_state(network, final)
     return found
 
 
