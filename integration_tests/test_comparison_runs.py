@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison import runner, training
+from art_lfr.comparison import judging, runner, training
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, Run, read_plan
@@ -143,7 +143,7 @@ def test_another_judgement_trains_nothing_anew(
     assert [run["method"] for run in Results.read(renamed, tmp_path).runs] == ["plain"]
 
     # The masking report is added to the first result, whose attacks are not run again.
-    monkeypatch.setattr("art_lfr.comparison.runner.evaluate", no_training)
+    monkeypatch.setattr("art_lfr.comparison.judging.evaluate", no_training)
     masked = plan(tmp_path, methods=methods, masking_images=30)
     run_all(masked, tmp_path, factory=make, tell=str)
     (result,) = Results.read(masked, tmp_path).runs
@@ -284,9 +284,10 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
         reported.append(first_weight(classifier))
         return {}
 
-    actual_judge = runner.judge
-    monkeypatch.setattr(runner, "judge", judge)
-    monkeypatch.setattr(runner, "_masking", masking)
+    actual_judge = judging.judge
+    for module in (judging, runner):
+        monkeypatch.setattr(module, "judge", judge)
+    monkeypatch.setattr(runner, "verdicts", masking)
     changes = {"epochs": 3, "snapshots": 1, "masking_images": 4}
     comparison = plan(tmp_path, methods=[METHODS["pgd"]], **changes)
     run_all(comparison, tmp_path, factory=make, tell=str)

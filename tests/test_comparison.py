@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from art_lfr.comparison.intervals import Difference, paired_difference
+from art_lfr.comparison.judging import pack, unpack
 from art_lfr.comparison.plan import Comparison, read_plan
-from art_lfr.comparison.runner import pack, unpack
 from art_lfr.comparison.tables import Results, table, to_latex, to_markdown
 
 PLAN: dict[str, Any] = {

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from art_lfr.comparison.intervals import Difference, paired_difference
+from art_lfr.comparison.judging import unpack
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.runner import read_result, result_path, unpack
+from art_lfr.comparison.runner import read_result, result_path
 
 # A baseline is within the time of a method where it takes at most so much of it.
 TIME_TOLERANCE = 1.05
