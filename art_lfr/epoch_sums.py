@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,16 +21,14 @@ class EpochSums:
         self._about, self._bar = about, bar
         self._sums = dict.fromkeys(NAMES, 0.0)
         self._samples = 0
-        self._labels: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._batches: list[tuple[Tensor, Tensor]] = []
 
     def add(self, result: StepResult, samples: int) -> None:
         """A batch of so many samples has been trained on."""
         for name, value in result.means.items():
             self._sums[name] += value * samples
         self._samples += samples
-        self._labels.append(result.predicted)
-        self._targets.append(result.targets)
+        self._batches.append((result.predicted, result.targets))
         self._bar.set_description(self._about, refresh=False)
         means = self.means
         self._bar.set_postfix({name: f"{means[name]:.3g}" for name in SHOWN}, refresh=False)
@@ -42,7 +39,6 @@ class EpochSums:
         """The mean of each over the samples so far."""
         return {name: value / self._samples for name, value in self._sums.items()}
 
-    def late(self) -> tuple[Tensor, Tensor]:
-        """Predicted labels and targets of the second half: the first may still be learning."""
-        labels, targets = torch.cat(self._labels), torch.cat(self._targets)
-        return labels[len(labels) // 2 :], targets[len(targets) // 2 :]
+    def late(self) -> list[tuple[Tensor, Tensor]]:
+        """Predicted labels and targets of the later half of the batches: the first may learn."""
+        return self._batches[len(self._batches) // 2 :]

@@ -1,4 +1,4 @@
-"""What is measured after an epoch: clean and robust accuracy, flatness, collapse."""
+"""What is measured after an epoch: clean and robust accuracy, flatness."""
 
 from __future__ import annotations
 
@@ -143,9 +143,3 @@ def monitors_for(
         Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
         for prefix, (x, y) in found
     ]
-
-
-def is_constant(labels: Tensor, targets: Tensor) -> bool:
-    """Whether one class is predicted for all of at least ten samples that have several."""
-    several = bool((targets != targets[0]).any())
-    return len(labels) >= 10 and several and bool((labels == labels[0]).all())

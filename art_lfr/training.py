@@ -19,10 +19,11 @@ from tqdm import tqdm
 from art_lfr.augmentation import augmented
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.batches import Batches, fingerprint
+from art_lfr.collapse import collapse
 from art_lfr.epoch_sums import EpochSums
 from art_lfr.files import held
 from art_lfr.modes import mode
-from art_lfr.monitoring import Monitor, is_constant, monitors_for
+from art_lfr.monitoring import Monitor, monitors_for
 from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.run_state import RunState
@@ -231,7 +232,7 @@ class TrainingLoop:
                 sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
             raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
-        self._warn_of_collapse(*sums.late(), "training")
+        self._warn_of_collapse(sums.late(), "training")
         return {
             "epoch": epoch + 1,
             **sums.means,
@@ -268,20 +269,19 @@ class TrainingLoop:
                     self.settings,
                 )
                 record.update(metrics)
-                self._warn_of_collapse(labels, monitor.y, monitor.prefix)
+                self._warn_of_collapse([(labels, monitor.y)], monitor.prefix)
         return record
 
-    def _warn_of_collapse(self, labels: Tensor, targets: Tensor, prefix: str) -> None:
+    def _warn_of_collapse(self, batches: list[tuple[Tensor, Tensor]], prefix: str) -> None:
         """Warn once in a run's life when one class is predicted for everything."""
-        if not self.objective.processes.main:
-            return
         warm = self.state.epoch + 1 >= self.options.warmup_epochs
-        if self.state.collapse_reported or not (warm and is_constant(labels, targets)):
+        if not (warm and self.objective.processes.main) or self.state.collapse_reported:
+            return
+        if (found := collapse(batches, prefix)) is None:
             return
         self.state.collapse_reported = True
         warnings.warn(
-            f"collapse: after epoch {self.state.epoch + 1} the network predicts class "
-            f"{int(labels[0])} for all {len(labels)} {prefix} samples. Lower lam (now "
+            f"collapse: after epoch {self.state.epoch + 1} the network {found}. Lower lam (now "
             f"{self.settings.resolved_lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,

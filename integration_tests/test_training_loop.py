@@ -246,6 +246,24 @@ def test_a_collapse_is_reported_with_what_to_change(make_classifier, data):
         train(classifier, data, settings={"lam": 30.0, "max_grad_norm": 1.0}, nb_epochs=6)
 
 
+class Constant(nn.Module):
+    """Logits that do not depend on the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x):
+        return self.bias + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def test_a_constant_network_that_wanders_from_class_to_class_is_reported(make_classifier, data):
+    classifier = make_classifier(model=Constant(), lr=20.0)
+    with pytest.warns(RuntimeWarning, match="one class for all samples of a batch, in each"):
+        trainer = train(classifier, data, samples=640, nb_epochs=1)
+    assert trainer.history[0]["train_accuracy"] < 0.2
+
+
 def test_augmentations_are_applied_before_the_ascent_and_reproducible(make_classifier, data):
     x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
     for augment in (random_flip, RandomCrop(2), Compose(RandomCrop(2), random_flip)):
