@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from art_lfr.cli.app import main
-from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import judging, runner, training
 from art_lfr.comparison.data import Split, load_split
-from art_lfr.comparison.methods import lfr_trainer, make_classifier
-from art_lfr.comparison.plan import KINDS, Comparison, Run, read_plan
+from art_lfr.comparison.plan import KINDS, Comparison
 from art_lfr.comparison.runner import run_all, run_one
 from art_lfr.comparison.tables import Results, table
-from art_lfr.settings import LFRSettings
 
-PLAN: dict[str, Any] = {
-    "name": "tiny",
-    "data": "digits",
-    "model": "digits-cnn",
-    "eps": 0.1,
-    "epochs": 2,
-    "batch_size": 32,
-    "train": 64,
-    "validation": 30,
-    "part": "validation",
-    "attacks": ["PGD-40"],
-    "methods": [{"name": kind, "kind": kind} for kind in sorted(KINDS)],
-}
-METHODS = {m["name"]: m for m in PLAN["methods"]}
+METHODS: dict[str, dict[str, Any]] = {kind: {"name": kind, "kind": kind} for kind in sorted(KINDS)}
 for _name in ("pgd", "trades", "awp", "lfr"):
     METHODS[_name]["steps"] = 2
 METHODS["trades"]["warmup"] = 2.5  # epochs: a killed run goes on within the warm-up
-
-
-def make(name: str, seed: int, classes: int) -> nn.Module:
-    return load_model(name, None, seed, classes)
-
-
-def plan(tmp_path: Path, **changes: Any) -> Comparison:
-    path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump({**PLAN, **changes}))
-    return read_plan(path)[0]
+Plan = Callable[..., Comparison]
+Factory = Callable[[str, int, int], nn.Module]
 
 
 def results(directory: Path) -> dict[str, Any]:
@@ -65,17 +39,12 @@ def trained(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def train(run: Run, split: Split, directory: Path) -> None:
-    def network() -> nn.Module:
-        return make("digits-cnn", 0, 10)
-
-    training.train(run, network, split.x_train, split.y_train, 10, directory)
-
-
-def test_every_kind_trains_and_is_judged_once(tmp_path: Path) -> None:
-    comparison = plan(tmp_path)
+def test_every_kind_trains_and_is_judged_once(
+    tmp_path: Path, tiny_plan: Plan, make_network: Factory
+) -> None:
+    comparison = tiny_plan(methods=list(METHODS.values()))
     lines: list[str] = []
-    run_all(comparison, tmp_path, factory=make, tell=lines.append)
+    run_all(comparison, tmp_path, factory=make_network, tell=lines.append)
     found = results(tmp_path)
     assert set(found) == set(KINDS)
     for run in found.values():
@@ -88,19 +57,24 @@ def test_every_kind_trains_and_is_judged_once(tmp_path: Path) -> None:
     ends = [torch.cat([v.flatten() for v in w.values()]) for w in trained(tmp_path).values()]
     assert len(ends) == len(KINDS)
     assert all(not torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
-    run_all(comparison, tmp_path, factory=make, tell=lines.append)
+    run_all(comparison, tmp_path, factory=make_network, tell=lines.append)
     assert lines[-1] == f"tiny: {len(KINDS)} of {len(KINDS)} runs are done"
 
 
 @pytest.mark.parametrize("kind", ["pgd", "trades", "awp", "standard", "lfr"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_killed_training_goes_on_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, flip: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    flip: bool,
+    tiny_plan: Plan,
+    make_network: Factory,
 ) -> None:
-    comparison = plan(tmp_path, methods=[METHODS[kind]], flip=flip, epochs=3)
+    comparison = tiny_plan(methods=[METHODS[kind]], flip=flip, epochs=3)
     run = next(iter(comparison.runs()))
     split = load_split(comparison, 0)
-    run_one(run, split, tmp_path / "whole", make)
+    run_one(run, split, tmp_path / "whole", make_network)
 
     ticks = 0
     tick = training.Times.tick
@@ -115,47 +89,49 @@ def test_killed_training_goes_on_to_the_same_weights(
     with monkeypatch.context() as patched:
         patched.setattr(training.Times, "tick", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_one(run, split, tmp_path / "killed", make)
+            run_one(run, split, tmp_path / "killed", make_network)
     assert not (tmp_path / "killed/trainings" / run.training_key / "weights.pt").exists()
-    result = run_one(run, split, tmp_path / "killed", make)
+    result = run_one(run, split, tmp_path / "killed", make_network)
     assert [t["epoch"] for t in result["times"]] == [1, 2, 3]
     whole, resumed = (trained(tmp_path / name)[run.training_key] for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_another_judgement_trains_nothing_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_plan: Plan, make_network: Factory
 ) -> None:
     methods = [METHODS["standard"]]
-    run_all(plan(tmp_path, methods=methods), tmp_path, factory=make, tell=str)
+    run_all(tiny_plan(methods=methods), tmp_path, factory=make_network, tell=str)
 
     def no_training(*_: object) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("art_lfr.comparison.runner.train", no_training)
-    run_all(plan(tmp_path, methods=methods, images=[0, 20]), tmp_path, factory=make, tell=str)
+    run_all(tiny_plan(methods=methods, images=[0, 20]), tmp_path, factory=make_network, tell=str)
     found = [json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")]
     assert sorted(run["judged"]["images"][1] for run in found) == [20, 30]
 
     # A method that the plan calls by another name is not trained again either.
-    renamed = plan(tmp_path, methods=[{**methods[0], "name": "plain"}])
-    run_all(renamed, tmp_path, factory=make, tell=str)
+    renamed = tiny_plan(methods=[{**methods[0], "name": "plain"}])
+    run_all(renamed, tmp_path, factory=make_network, tell=str)
     assert [run["method"] for run in Results.read(renamed, tmp_path).runs] == ["plain"]
 
     # The masking report is added to the first result, whose attacks are not run again.
     monkeypatch.setattr("art_lfr.comparison.judging.evaluate", no_training)
-    masked = plan(tmp_path, methods=methods, masking_images=30)
-    run_all(masked, tmp_path, factory=make, tell=str)
+    masked = tiny_plan(methods=methods, masking_images=30)
+    run_all(masked, tmp_path, factory=make_network, tell=str)
     (result,) = Results.read(masked, tmp_path).runs
     assert "clean" in result["accuracy"]
     assert result["masking"]
 
 
-def test_a_training_that_diverges_is_a_result_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_a_result_and_the_others_go_on(
+    tmp_path: Path, tiny_plan: Plan, make_network: Factory
+) -> None:
     methods = [{**METHODS["lfr"], "name": "far", "lr": 1e12}, METHODS["standard"]]
     told: list[str] = []
-    comparison = plan(tmp_path, methods=methods)
-    run_all(comparison, tmp_path, factory=make, tell=told.append)
+    comparison = tiny_plan(methods=methods)
+    run_all(comparison, tmp_path, factory=make_network, tell=told.append)
     assert "training stopped: the" in told[1]
     assert "stopped" not in told[2]
     found = results(tmp_path)
@@ -166,109 +142,8 @@ def test_a_training_that_diverges_is_a_result_and_the_others_go_on(tmp_path: Pat
     assert list(rows["epochs"]) == [2, 2]
 
 
-def test_the_learning_rate_is_the_same_for_all(tmp_path: Path) -> None:
-    seen: dict[str, list[float]] = {}
-    current = ""
-
-    def record(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        seen.setdefault(current, []).append(optimizer.param_groups[0]["lr"])
-
-    hook = register_optimizer_step_pre_hook(record)
-    try:
-        for current in ("pgd", "trades", "lfr"):
-            run_all(plan(tmp_path, methods=[METHODS[current]]), tmp_path, factory=make, tell=str)
-    finally:
-        hook.remove()
-    assert len(set(seen["pgd"])) == 4  # two batches in each of two epochs
-    assert seen["pgd"] == pytest.approx(seen["trades"])
-    assert seen["pgd"] == pytest.approx(seen["lfr"])
-
-
-@pytest.mark.parametrize("kind", ["pgd", "trades", "awp"])
-def test_warmup_raises_the_radius_as_that_of_lfr(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    seen: list[tuple[float, float]] = []
-    generate = ProjectedGradientDescent.generate
-
-    def record(self: ProjectedGradientDescent, *args: Any, **keywords: Any) -> Any:
-        seen.append((self._attack.eps, self._attack.eps_step))
-        return generate(self, *args, **keywords)
-
-    monkeypatch.setattr(ProjectedGradientDescent, "generate", record)
-    method = {**METHODS[kind], "eps": 2.0, "warmup": 1.5}
-    comparison = plan(tmp_path, methods=[method])
-    train(next(iter(comparison.runs())), load_split(comparison, 0), tmp_path)
-    full = LFRSettings(eps=0.2)  # two batches an epoch
-    expected = [full.warmed(epochs, 1.5).eps for epochs in (0.5, 1.0, 1.5, 2.0)]
-    assert [eps for eps, _ in seen] == pytest.approx(expected)
-    # Steps of 2.5 eps / 2, shorter while eps is smaller.
-    assert [step for _, step in seen] == pytest.approx([1.25 * eps for eps in expected])
-
-
-@pytest.mark.parametrize(
-    ("penalty", "unit"),
-    [("lfr", 0.1), ("lfr-held", 0.1), ("input-gradient", 0.1), ("cure", 1.0), ("llr", 1.0)],
-)
-def test_weights_of_gradient_norms_are_multiples_of_eps(
-    tmp_path: Path, penalty: str, unit: float
-) -> None:
-    method = {"name": "x", "kind": "lfr", "penalty": penalty, "lam": 0.5, "radius": 0.25}
-    run = next(iter(plan(tmp_path, methods=[method]).runs()))
-    split = load_split(run.comparison, 0)
-    classifier = make_classifier(make("digits-cnn", 0, 10), run, split.x_train, 10)
-    settings = lfr_trainer(run, classifier)._loop.settings
-    assert settings.resolved_lam == pytest.approx(0.5 * unit)
-    assert settings.resolved_radius == pytest.approx(0.025)
-
-
-def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "mine_at_hand.py").write_text(
-        "from art_lfr.penalties import LocalFlatness\nMINE = LocalFlatness(minus_weight=0.25)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    method = {**METHODS["lfr"], "penalty": "mine_at_hand:MINE"}
-    run_all(plan(tmp_path, methods=[method]), tmp_path, factory=make, tell=str)
-    assert results(tmp_path)["lfr"]["settings"]["penalty"] == "mine_at_hand:MINE"
-    # Refused before the method that comes first is trained.
-    for name, found in (
-        ("mine_at_hand:YOURS", "penalty of 'lfr' is 'mine_at_hand:YOURS': module"),
-        ("mine_at_hand:LocalFlatness", "a ABCMeta; allowed: an art_lfr.penalties.Penalty"),
-        ("lfr-hold", "did you mean 'lfr-held'"),
-    ):
-        bad = plan(tmp_path, methods=[METHODS["standard"], {**method, "penalty": name}])
-        with pytest.raises((ValueError, TypeError), match=found):
-            run_all(bad, tmp_path / "bad", factory=make, tell=str)
-        assert not (tmp_path / "bad").exists()
-
-
-def test_mirrored_images_are_all_seen_by_every_kind(tmp_path: Path) -> None:
-    steps = 0
-
-    def count(*_: object) -> None:
-        nonlocal steps
-        steps += 1
-
-    hook = register_optimizer_step_pre_hook(count)
-    try:
-        for kind in ("standard", "pgd", "trades", "lfr"):
-            steps = 0
-            # 50 images in batches of 32: the second batch has 18
-            run_all(
-                plan(tmp_path, methods=[METHODS[kind]], flip=True, train=50),
-                tmp_path,
-                factory=make,
-                tell=str,
-            )
-            assert steps == 2 * 2, kind
-    finally:
-        hook.remove()
-
-
 def test_snapshots_are_judged_once_and_leave_the_last_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_plan: Plan, make_network: Factory
 ) -> None:
     judged: list[str] = []
     reported: list[str] = []
@@ -289,8 +164,8 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
         monkeypatch.setattr(module, "judge", judge)
     monkeypatch.setattr(runner, "verdicts", masking)
     changes = {"epochs": 3, "snapshots": 1, "masking_images": 4}
-    comparison = plan(tmp_path, methods=[METHODS["pgd"]], **changes)
-    run_all(comparison, tmp_path, factory=make, tell=str)
+    comparison = tiny_plan(methods=[METHODS["pgd"]], **changes)
+    run_all(comparison, tmp_path, factory=make_network, tell=str)
     [run] = comparison.runs()
     found = runner.read_result(run, tmp_path)
     assert [s["epoch"] for s in found["snapshots"]] == [1, 2, 3]
@@ -301,16 +176,16 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
     # The weights that a stopped training gives back may be others than its last epoch's.
     (tmp_path / "trainings" / run.training_key / training.STOPPED).write_text("it diverged\n")
     runner.result_path(run, tmp_path).unlink()
-    run_all(comparison, tmp_path, factory=make, tell=str)
+    run_all(comparison, tmp_path, factory=make_network, tell=str)
     assert judged[3:] == [judged[0], judged[1], judged[2], judged[0]]
 
 
 def test_command_writes_tables_and_snapshots(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_plan: Plan
 ) -> None:
     path = tmp_path / "plan.yaml"
     methods = [METHODS["pgd"], METHODS["lfr"]]
-    path.write_text(yaml.safe_dump({**PLAN, "methods": methods, "snapshots": 1}))
+    tiny_plan(methods=methods, snapshots=1)
     output = tmp_path / "out"
     assert main(["compare", str(path), "--output", str(output)]) == 0
     printed = capsys.readouterr()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from filelock import FileLock
 from torch import nn
 
@@ -15,44 +16,31 @@ from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import runner
 from art_lfr.comparison.known import take_known
-from art_lfr.comparison.plan import Comparison, read_plan
+from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.report import write_report
 from art_lfr.comparison.tables import Results
 from art_lfr.records import read_record, write_record
 
-PLAN: dict[str, Any] = {
-    "name": "tiny",
-    "data": "digits",
-    "model": "digits-cnn",
-    "eps": 0.1,
-    "epochs": 1,
-    "train": 64,
-    "validation": 30,
-    "part": "validation",
-    "attacks": ["PGD-40"],
-    "seeds": [0, 1],
-    "methods": [{"name": "plain", "kind": "standard"}],
-}
+Plan = Callable[..., Comparison]
 
 
-def make(name: str, seed: int, classes: int) -> nn.Module:
-    return load_model(name, None, seed, classes)
-
-
-def plan(tmp_path: Path, **changes: Any) -> Comparison:
-    path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump({**PLAN, **changes}))
-    return read_plan(path)[0]
+@pytest.fixture
+def plan(tiny_plan: Plan) -> Plan:
+    """Maker of a comparison with two runs."""
+    return partial(tiny_plan, epochs=1, seeds=[0, 1])
 
 
 def run_all(comparison: Comparison, directory: Path) -> list[str]:
+    def network(name: str, seed: int, classes: int) -> nn.Module:
+        return load_model(name, None, seed, classes)
+
     lines: list[str] = []
-    runner.run_all(comparison, directory, factory=make, tell=lines.append)
+    runner.run_all(comparison, directory, factory=network, tell=lines.append)
     return lines
 
 
-def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
-    comparison = plan(tmp_path)
+def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path, plan: Plan) -> None:
+    comparison = plan()
     first = next(iter(comparison.runs()))
     home = tmp_path / "trainings" / first.training_key
     home.mkdir(parents=True)
@@ -65,17 +53,19 @@ def test_a_run_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
 
 
 def test_a_run_finished_meanwhile_is_not_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:
-    comparison = plan(tmp_path, seeds=[0])
+    comparison = plan(seeds=[0])
     answers = iter([False, True])
     monkeypatch.setattr(runner, "_is_done", lambda *_: next(answers))
     assert len(run_all(comparison, tmp_path)) == 1
     assert not list(tmp_path.glob("trainings/*/weights.pt"))
 
 
-def test_known_results_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison, known = plan(tmp_path, masking_images=30), tmp_path / "known"
+def test_known_results_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    comparison, known = plan(masking_images=30), tmp_path / "known"
     run_all(comparison, tmp_path / "first")
     known.mkdir()
     results = Results.read(comparison, tmp_path / "first")
@@ -95,16 +85,18 @@ def test_known_results_are_not_repeated(tmp_path: Path, monkeypatch: pytest.Monk
     "changes", [{"attacks": ["APGD-CE"]}, {"epochs": 2}, {"masking_images": 20}, {"images": [0, 9]}]
 )
 def test_known_results_of_other_settings_do_not_count(
-    tmp_path: Path, changes: dict[str, Any]
+    tmp_path: Path, changes: dict[str, Any], plan: Plan
 ) -> None:
-    comparison = plan(tmp_path, seeds=[0])
+    comparison = plan(seeds=[0])
     run_all(comparison, tmp_path)
     write_report(Results.read(comparison, tmp_path), tmp_path)
-    assert take_known(plan(tmp_path, **changes), tmp_path, tmp_path / "second") == 0
+    assert take_known(plan(**changes), tmp_path, tmp_path / "second") == 0
 
 
-def test_command_takes_known_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    comparison, path = plan(tmp_path, seeds=[0]), str(tmp_path / "plan.yaml")
+def test_command_takes_known_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: Plan
+) -> None:
+    comparison, path = plan(seeds=[0]), str(tmp_path / "plan.yaml")
     run_all(comparison, tmp_path)
     write_report(Results.read(comparison, tmp_path), tmp_path)
     command = ["compare", path, "--output", str(tmp_path / "second"), "--known"]
@@ -118,11 +110,11 @@ def test_command_takes_known_results(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "known file" in capsys.readouterr().err
 
 
-def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    run_all(plan(tmp_path, seeds=[0]), tmp_path)
+def test_other_data_under_the_same_name_is_refused(tmp_path: Path, plan: Plan) -> None:
+    run_all(plan(seeds=[0]), tmp_path)
     (path,) = (tmp_path / "tiny").glob("*.json")
     result = read_record(path)
     result["data"]["digest"] = "another"
     write_record(path, result)
     with pytest.raises(ValueError, match="the finished run 'plain', seed 0, has another"):
-        run_all(plan(tmp_path), tmp_path)
+        run_all(plan(), tmp_path)

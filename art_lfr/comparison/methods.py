@@ -1,7 +1,7 @@
 """How each kind of method trains: LFR by this package, the others by ART's own trainers.
 
-All get the same optimizer, the same learning rate at each optimizer step, and the same epochs; but
-ART's FBF trainer has a learning rate of its own built in.
+Network, optimizer and learning rate are those of `classifiers.py` for all of them; but ART's FBF
+trainer has a learning rate of its own built in.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from art.defences.trainer import (
 )
 from art.estimators.classification import PyTorchClassifier
 from art.utils import to_categorical
-from torch import Tensor, nn
+from torch import nn
 
 from art_lfr.arguments import check_choice
 from art_lfr.augmentation import random_flip
+from art_lfr.comparison.classifiers import wrapped
 from art_lfr.comparison.plan import Run
-from art_lfr.criterion import logits_of
 from art_lfr.data import Array
 from art_lfr.geometry import parse_norm
 from art_lfr.named_object import named_object
 from art_lfr.penalties import PENALTIES, LocalFlatness, Penalty
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
-MOMENTUM = 0.9
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10
 # (number of the first epoch, how many) -> trains them
@@ -64,58 +63,6 @@ class Warmup:
         self._attack.set_params(eps=part * self._eps, eps_step=part * self._step)
 
 
-class WholeNetwork(nn.Module):
-    """A network as one step: of an `nn.Sequential`, ART's TRADES takes the first layer's output."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's logits."""
-        return logits_of(self.network(x))
-
-
-def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
-    """ART's classifier around a network, with the optimizer of the run."""
-    s = run.settings
-    return _wrapped(
-        model, x, classes, lr=s["lr"], momentum=MOMENTUM, weight_decay=s["weight_decay"]
-    )
-
-
-def _wrapped(
-    model: nn.Module,
-    x: Array,
-    classes: int,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> PyTorchClassifier:
-    # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
-    network: Any = WholeNetwork(model)  # torch's own types have no memory_format before 2.14
-    network.to(memory_format=torch.channels_last)
-    return PyTorchClassifier(
-        network,
-        nn.CrossEntropyLoss(),
-        x.shape[1:],
-        classes,
-        optimizer=torch.optim.SGD(
-            network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-        ),
-        clip_values=(0.0, 1.0),
-    )
-
-
-def one_cycle(run: Run, optimizer: torch.optim.Optimizer, images: int) -> Any:
-    """The learning rate over the whole run: one cycle, a step for each optimizer step."""
-    batches = math.ceil(images / run.settings["batch_size"])
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=run.settings["lr"], total_steps=run.settings["epochs"] * batches + 1
-    )
-
-
 def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLFRPyTorch:
     """This package's trainer."""
     s, eps = run.settings, float(run.comparison.eps)
@@ -138,6 +85,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         warmup_epochs=s.get("warmup", 2.0),
         penalty=penalty,
         weight_perturbation=s.get("weight_perturbation"),
+        max_grad_norm=s.get("max_grad_norm"),
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
         augment=random_flip if s["flip"] else None,
@@ -183,7 +131,7 @@ def art_epochs(
         trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=s.get("beta", 6.0))
     elif kind == "awp":
         # As its authors: a step of 0.01 without momentum, of which only the direction counts.
-        proxy = _wrapped(make(), x, classifier.nb_classes, lr=0.01)
+        proxy = wrapped(make(), x, classifier.nb_classes, lr=0.01)
         trainer = AdversarialTrainerAWPPyTorch(
             classifier,
             proxy,

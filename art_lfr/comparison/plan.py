@@ -20,7 +20,17 @@ from art_lfr.settings import DEFAULTS
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.
-_COMMON = {"name", "kind", "epochs", "batch_size", "lr", "weight_decay", "flip", "model", "seeds"}
+_COMMON = {
+    "name",
+    "kind",
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "flip",
+    "model",
+    "seeds",
+} | {"max_grad_norm"}
 _BALL = {"eps", "steps", "step", "warmup"}
 KINDS: dict[str, set[str]] = {
     "standard": set(),
@@ -117,6 +127,8 @@ class Comparison:
                     f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
                     f"{sorted(_COMMON | KINDS[method['kind']])}"
                 )
+            clip = method.get("max_grad_norm")
+            check_number("max_grad_norm", clip, low_allowed=False, optional=True)
             own = method.get("seeds", self.seeds)
             if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
                 raise ValueError(

@@ -15,9 +15,10 @@ from torch import nn
 
 from art_lfr import __version__
 from art_lfr.checkpoint import load_safely
+from art_lfr.comparison.classifiers import make_classifier
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.judging import figures, judge, judge_snapshots, verdicts
-from art_lfr.comparison.methods import make_classifier, penalty_of
+from art_lfr.comparison.methods import penalty_of
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.machine import describe_machine

@@ -15,13 +15,8 @@ from torch import nn
 
 from art_lfr.averaging import copied_state, put_state, tensors_of
 from art_lfr.checkpoint import load_run, load_safely, to_plain
-from art_lfr.comparison.methods import (
-    Warmup,
-    art_epochs,
-    lfr_trainer,
-    make_classifier,
-    one_cycle,
-)
+from art_lfr.comparison.classifiers import clip_gradients, make_classifier, one_cycle
+from art_lfr.comparison.methods import Warmup, art_epochs, lfr_trainer
 from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
 from art_lfr.files import write_atomically
@@ -142,6 +137,7 @@ def _train_art(
     schedule = Schedule(one_cycle(run, optimizer, len(x)), "batch")
     # ART's trainers step a scheduler once an epoch, if at all.
     optimizer.register_step_post_hook(lambda *_: schedule.after_batch())
+    clip_gradients(run, optimizer)
     seed_global_generators(run.seed)
     train_epochs, attack = art_epochs(run, classifier, make, x, y)
     done, last = 0, int(run.settings["epochs"])

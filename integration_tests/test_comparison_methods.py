@@ -1,0 +1,169 @@
+"""What all methods of a comparison share: learning rate, clipping, warm-up, units, mirroring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from art_lfr.cli.inputs import load_model
+from art_lfr.comparison import training
+from art_lfr.comparison.classifiers import make_classifier
+from art_lfr.comparison.data import Split, load_split
+from art_lfr.comparison.methods import lfr_trainer
+from art_lfr.comparison.plan import KINDS, Comparison, Run
+from art_lfr.comparison.runner import run_all
+from art_lfr.comparison.tables import Results
+from art_lfr.settings import LFRSettings
+from art_lfr.step import parameters_of
+
+Plan = Callable[..., Comparison]
+Factory = Callable[[str, int, int], nn.Module]
+
+
+def method(kind: str, **settings: Any) -> dict[str, Any]:
+    """A quick method of this kind."""
+    steps = {} if kind in ("standard", "fbf") else {"steps": 2}
+    return {"name": kind, "kind": kind, **steps, **settings}
+
+
+def train(run: Run, split: Split, directory: Path) -> None:
+    def network() -> nn.Module:
+        return load_model("digits-cnn", None, 0, 10)
+
+    training.train(run, network, split.x_train, split.y_train, 10, directory)
+
+
+def test_the_learning_rate_is_the_same_for_all(
+    tmp_path: Path, tiny_plan: Plan, make_network: Factory
+) -> None:
+    seen: dict[str, list[float]] = {}
+    current = ""
+
+    def record(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        seen.setdefault(current, []).append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        for current in ("pgd", "trades", "lfr"):
+            run_all(tiny_plan(methods=[method(current)]), tmp_path, factory=make_network, tell=str)
+    finally:
+        hook.remove()
+    assert len(set(seen["pgd"])) == 4  # two batches in each of two epochs
+    assert seen["pgd"] == pytest.approx(seen["trades"])
+    assert seen["pgd"] == pytest.approx(seen["lfr"])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_gradient_is_clipped_for_every_kind(tmp_path: Path, kind: str, tiny_plan: Plan) -> None:
+    norms: list[float] = []
+
+    def record(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if optimizer.param_groups[0]["momentum"]:  # not the optimizer that AWP moves its copy with
+            gradients = [p.grad for p in parameters_of(optimizer) if p.grad is not None]
+            norms.append(float(nn.utils.get_total_norm(gradients)))
+
+    hook = register_optimizer_step_post_hook(record)
+    try:
+        for limit in (None, 0.01):
+            comparison = tiny_plan(methods=[method(kind, max_grad_norm=limit)])
+            train(next(iter(comparison.runs())), load_split(comparison, 0), tmp_path / f"{limit}")
+    finally:
+        hook.remove()
+    free, clipped = norms[:4], norms[4:]  # two batches in each of two epochs
+    assert min(free) > 0.1
+    assert clipped == pytest.approx(4 * [0.01], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["pgd", "trades", "awp"])
+def test_warmup_raises_the_radius_as_that_of_lfr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, tiny_plan: Plan
+) -> None:
+    seen: list[tuple[float, float]] = []
+    generate = ProjectedGradientDescent.generate
+
+    def record(self: ProjectedGradientDescent, *args: Any, **keywords: Any) -> Any:
+        seen.append((self._attack.eps, self._attack.eps_step))
+        return generate(self, *args, **keywords)
+
+    monkeypatch.setattr(ProjectedGradientDescent, "generate", record)
+    comparison = tiny_plan(methods=[method(kind, eps=2.0, warmup=1.5)])
+    train(next(iter(comparison.runs())), load_split(comparison, 0), tmp_path)
+    full = LFRSettings(eps=0.2)  # two batches an epoch
+    expected = [full.warmed(epochs, 1.5).eps for epochs in (0.5, 1.0, 1.5, 2.0)]
+    assert [eps for eps, _ in seen] == pytest.approx(expected)
+    # Steps of 2.5 eps / 2, shorter while eps is smaller.
+    assert [step for _, step in seen] == pytest.approx([1.25 * eps for eps in expected])
+
+
+@pytest.mark.parametrize(
+    ("penalty", "unit"),
+    [("lfr", 0.1), ("lfr-held", 0.1), ("input-gradient", 0.1), ("cure", 1.0), ("llr", 1.0)],
+)
+def test_weights_of_gradient_norms_are_multiples_of_eps(
+    tmp_path: Path, penalty: str, unit: float, tiny_plan: Plan
+) -> None:
+    methods = [method("lfr", penalty=penalty, lam=0.5, radius=0.25)]
+    run = next(iter(tiny_plan(methods=methods).runs()))
+    split = load_split(run.comparison, 0)
+    classifier = make_classifier(load_model("digits-cnn", None, 0, 10), run, split.x_train, 10)
+    settings = lfr_trainer(run, classifier)._loop.settings
+    assert settings.resolved_lam == pytest.approx(0.5 * unit)
+    assert settings.resolved_radius == pytest.approx(0.025)
+
+
+def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_plan: Plan, make_network: Factory
+) -> None:
+    (tmp_path / "mine_at_hand.py").write_text(
+        "from art_lfr.penalties import LocalFlatness\nMINE = LocalFlatness(minus_weight=0.25)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    comparison = tiny_plan(methods=[method("lfr", penalty="mine_at_hand:MINE")])
+    run_all(comparison, tmp_path, factory=make_network, tell=str)
+    (result,) = Results.read(comparison, tmp_path).runs
+    assert result["settings"]["penalty"] == "mine_at_hand:MINE"
+    # Refused before the method that comes first is trained.
+    for name, found in (
+        ("mine_at_hand:YOURS", "penalty of 'lfr' is 'mine_at_hand:YOURS': module"),
+        ("mine_at_hand:LocalFlatness", "a ABCMeta; allowed: an art_lfr.penalties.Penalty"),
+        ("lfr-hold", "did you mean 'lfr-held'"),
+    ):
+        bad = tiny_plan(methods=[method("standard"), method("lfr", penalty=name)])
+        with pytest.raises((ValueError, TypeError), match=found):
+            run_all(bad, tmp_path / "bad", factory=make_network, tell=str)
+        assert not (tmp_path / "bad").exists()
+
+
+def test_mirrored_images_are_all_seen_by_every_kind(
+    tmp_path: Path, tiny_plan: Plan, make_network: Factory
+) -> None:
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = register_optimizer_step_pre_hook(count)
+    try:
+        for kind in ("standard", "pgd", "trades", "lfr"):
+            steps = 0
+            # 50 images in batches of 32: the second batch has 18
+            run_all(
+                tiny_plan(methods=[method(kind)], flip=True, train=50),
+                tmp_path,
+                factory=make_network,
+                tell=str,
+            )
+            assert steps == 2 * 2, kind
+    finally:
+        hook.remove()
