@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -250,6 +252,13 @@ def test_defaults_scale_with_eps(norm: float) -> None:
     assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).plain()["radius"] == 3.0
     with pytest.raises(ValueError, match="radius is None with eps 0; allowed: a number > 0"):
         LFRSettings(eps=0, norm=norm)
+
+
+def test_loss_and_settings_have_the_same_defaults() -> None:
+    assert LFRLoss(eps=0.1).settings == LFRSettings(eps=0.1)
+    own = {f.name: f.default for f in fields(LFRSettings) if f.name not in ("eps", "norm")}
+    taken = inspect.signature(lfr_loss).parameters
+    assert {name: taken[name].default for name in own} == own
 
 
 def test_numpy_inputs_take_the_type_of_the_model() -> None:

@@ -186,6 +186,12 @@ def test_blocked_coordinates() -> None:
     assert blocked.tolist() == [[True, False, False, True, False]]
 
 
+def test_box_goes_to_a_device_as_a_whole() -> None:
+    box = Box.from_bounds((0.0, 1.0), torch.empty(1, 1)).to(torch.device("meta"))
+    assert box.low.is_meta
+    assert box.high.is_meta
+
+
 def test_no_bounds_is_no_box() -> None:
     x = 1e9 * torch.randn(3, 4)
     box = Box.from_bounds(None, x).to(torch.device("cpu"))

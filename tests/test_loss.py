@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from art_lfr.criterion import Criterion
 from art_lfr.flatness import find_least_flat_point
 from art_lfr.geometry import Ball, Box
-from art_lfr.loss import LFRLoss, lfr_loss
+from art_lfr.loss import LFRLoss, lfr_loss, objective_terms
 from art_lfr.measure import local_flatness
+from art_lfr.penalties import LocalFlatness, LossView
 from art_lfr.settings import LFRSettings
 
 NORMS = (math.inf, 2.0, 1.0)
@@ -178,6 +179,30 @@ def test_all_passes_see_the_masks_of_the_clean_one(
     assert all(torch.equal(mask, masks.masks[0]) for mask in masks.masks)
     loss(model, x, y)
     assert not torch.equal(masks.masks[-1], masks.masks[0])
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.2])
+def test_terms_are_the_clean_loss_and_the_parts_of_the_penalty(
+    smooth: Network, batch: Batch, recorder: Any, lam: float
+) -> None:
+    (x, y), model = batch(4, 6), recorder(smooth())
+    x_clean, settings = x + 0.5, LFRSettings(eps=0.1, lam=lam)
+    view = LossView(model, Criterion(), Box.from_bounds((0.0, 1.0), x), settings)
+    found = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0))
+    model.inputs.clear()
+    clean, *parts = objective_terms(view, LocalFlatness(), x, y, found, x_clean=x_clean)
+    torch.testing.assert_close(model.inputs[0], x_clean)
+    assert clean.weight == 1.0
+    torch.testing.assert_close(clean.value, F.cross_entropy(model(x_clean), y))
+    torch.testing.assert_close(clean.outputs, model(x_clean))
+    assert len(parts) == (2 if lam else 0)
+    assert all(part.outputs is None for part in parts)
+    if lam:
+        # The slope between the ends of the step, over its length 2 h.
+        assert [part.weight * 2 * settings.resolved_radius for part in parts] == [1.0, -1.0]
+        ends = model.inputs[1:3]
+        losses = [F.cross_entropy(model(end), y) for end in ends]
+        torch.testing.assert_close([part.value for part in parts], losses)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
