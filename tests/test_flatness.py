@@ -185,6 +185,16 @@ def test_more_restarts_never_find_less(smooth: Network, batch: Batch) -> None:
     assert (values[2] > values[0]).any()
 
 
+def test_a_measurement_repeats_from_its_seed_alone(smooth: Network, batch: Batch) -> None:
+    model, (x, y) = smooth(), batch(12, 6)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(local_flatness(model, x, y, eps=0.1, steps=0, seed=0))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], local_flatness(model, x, y, eps=0.1, steps=0, seed=1))
+
+
 @pytest.mark.parametrize("p", [2.0, 1.0])
 def test_the_edge_of_the_box_does_not_swallow_the_step(p: float) -> None:
     """Nearly all of u points out of the box: the whole step goes along what is left."""

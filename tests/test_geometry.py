@@ -121,6 +121,14 @@ def test_l1_projection_against_brute_force(eps: float) -> None:
     torch.testing.assert_close(ours, best, rtol=0, atol=0.1 * eps)
 
 
+@pytest.mark.parametrize("length", [1e1, 1e3, 1e4])
+def test_l1_projection_of_long_vectors_stays_in_a_small_ball(length: float) -> None:
+    # In float32 the threshold alone would leave up to 17 % more than eps.
+    v = length * torch.randn(20, 100)
+    mass = project_ball(v, 0.01, 1.0).double().abs().sum(dim=1)
+    assert (mass <= 0.01 * (1 + 1e-6)).all()
+
+
 @given(shapes, norms, st.floats(1e-4, 10.0), st.integers(0, 2**31), st.booleans())
 def test_points_lie_in_ball_and_box(
     shape: tuple[int, ...], p: float, eps: float, seed: int, per_feature: bool
