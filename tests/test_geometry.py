@@ -147,14 +147,18 @@ def test_points_lie_in_ball_and_box(
     torch.testing.assert_close(ball.project(start, x), start, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (0.0, 255.0), (-math.inf, 3.0)])
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0), (-1.0, 1.0), (2.0, 255.0), (-math.inf, 3.0)])
 def test_start_noise_is_a_fraction_of_the_box(bounds: tuple[float, float] | None) -> None:
-    box = Box.from_bounds(bounds, torch.empty(1, 1))
-    width = 1.0 if bounds is None else bounds[1]
-    x = torch.full((2000, 1), width / 2 if width < math.inf else 0.0)
-    noise = Ball(0.2 * width, math.inf, box).start_point(x, torch.Generator().manual_seed(0)) - x
-    expected = 0.001 * width if bounds and math.isfinite(bounds[0]) else 0.01 * 0.2 * width
-    assert float(noise.std()) == pytest.approx(expected, rel=0.1)
+    low, high = bounds or (-math.inf, math.inf)
+    width = high - low
+    bounded = math.isfinite(width)
+    eps = 0.2 * width if bounded else 0.2
+    middle = (low + high) / 2 if bounded else 0.0
+    x = torch.full((1_000_000, 1), middle, dtype=torch.float64)
+    ball = Ball(eps, math.inf, Box.from_bounds(bounds, x))
+    noise = ball.start_point(x, torch.Generator().manual_seed(0)) - x
+    expected = 0.001 * width if bounded else 0.01 * eps
+    assert float(noise.std()) == pytest.approx(expected, rel=0.003)
 
 
 def test_start_noise_is_no_larger_than_eps() -> None:
@@ -169,12 +173,34 @@ def test_start_noise_is_no_larger_than_eps() -> None:
 
 @pytest.mark.parametrize("p", NORMS)
 def test_random_points_fill_the_ball_evenly(p: float) -> None:
-    x = torch.zeros(20_000, 2, dtype=torch.float64)
+    x = torch.zeros(20_000, 3, dtype=torch.float64)
     points = Ball(1.0, p, Box.from_bounds(None, x)).random_point(x, torch.Generator())
-    # In two dimensions a ball of half the radius holds a quarter of the points.
-    assert float((sample_norm(points, p) <= 0.5).double().mean()) == pytest.approx(0.25, abs=0.01)
+    # In three dimensions a ball of half the radius holds an eighth of the points.
+    assert float((sample_norm(points, p) <= 0.5).double().mean()) == pytest.approx(1 / 8, abs=0.01)
     assert float(points.mean()) == pytest.approx(0.0, abs=0.02)
     assert float((points[:, 0] * points[:, 1] > 0).double().mean()) == pytest.approx(0.5, abs=0.02)
+    # Of the cube, the ball and the octahedron, the share between the planes x = -0.1 and 0.1.
+    share = {math.inf: 0.1, 2.0: 0.1495, 1.0: 0.271}[p]
+    assert float((points[:, 0].abs() <= 0.1).double().mean()) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_points_repeat_from_their_generator_alone(p: float) -> None:
+    x = torch.full((5, 4), 0.5)
+    ball = Ball(0.25, p, Box.from_bounds((0.0, 1.0), x))
+    for draw in (ball.random_point, ball.start_point):
+        found = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(draw(x, torch.Generator().manual_seed(0)))
+        assert torch.equal(*found)
+        assert not torch.equal(found[0], draw(x, torch.Generator().manual_seed(1)))
+
+
+def test_a_uniform_number_of_zero_makes_no_infinite_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("art_lfr.geometry.uniform_like", lambda x, _: torch.zeros_like(x))
+    x = torch.full((5, 4), 0.5)
+    assert bool(Ball(0.25, 1.0, Box.from_bounds(None, x)).random_point(x, None).isfinite().all())
 
 
 @pytest.mark.parametrize("p", NORMS)
