@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from art_lfr.criterion import Criterion
 from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
 from art_lfr.geometry import Ball, Box, dual_norm, sample_norm
+from art_lfr.gradients import second_derivative
 from art_lfr.measure import local_flatness
 from art_lfr.settings import LFRSettings
 
@@ -183,6 +184,22 @@ def test_more_restarts_never_find_less(smooth: Network, batch: Batch) -> None:
     assert (values[1] >= values[0]).all()
     assert (values[2] >= values[1]).all()
     assert (values[2] > values[0]).any()
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_k_steps_take_k_products_with_the_hessian(
+    smooth: Network, batch: Batch, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    taken = []
+
+    def counted(*arguments: Any) -> Tensor:
+        taken.append(arguments)
+        return second_derivative(*arguments)
+
+    monkeypatch.setattr("art_lfr.flatness.second_derivative", counted)
+    model, (x, y) = smooth(), batch(4, 6)
+    local_flatness(model, x, y, eps=0.1, steps=steps, estimator="exact")
+    assert len(taken) == steps
 
 
 def test_a_measurement_repeats_from_its_seed_alone(smooth: Network, batch: Batch) -> None:
