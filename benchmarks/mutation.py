@@ -3,7 +3,8 @@
     python benchmarks/mutation.py benchmarks/results/mutation
 
 Run in the root of the checkout, without uncommitted changes in what is mutated. mutmut keeps what
-it knows in `mutants/`: a stopped run goes on. Writes report.md: counts for each file, and every
+it knows in `mutants/`: a stopped run goes on; after new tests, `--again` tries those mutants once
+more that no test had noticed. Writes report.md: counts for each file, and every
 mutant that no test noticed, with the reason that `reasons.yaml` in the same folder gives for it.
 """
 
@@ -27,10 +28,11 @@ NOTICED = ("killed", "timeout", "segfault", "caught by type check")
 MUTMUT = (sys.executable, "-m", "mutmut")
 
 
-def main(folder: Path, children: int = 2) -> None:
+def main(folder: Path, children: int = 2, again: bool = False) -> None:
     """Run what is left to run, and write the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*MUTMUT, "run", "--max-children", str(children)], check=True)
+    names = [name for name, status in _results() if status not in NOTICED] if again else []
+    subprocess.run([*MUTMUT, "run", "--max-children", str(children), *names], check=True)
     found = dict(_results())
     if left := [name for name, status in found.items() if status == "not checked"]:
         raise RuntimeError(f"{len(left)} mutants are not checked; run the command again")
