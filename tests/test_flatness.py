@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from art_lfr.criterion import Criterion
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
+from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
 from art_lfr.geometry import Ball, Box, dual_norm, sample_norm
 from art_lfr.gradients import second_derivative
 from art_lfr.measure import local_flatness
@@ -200,6 +200,25 @@ def test_k_steps_take_k_products_with_the_hessian(
     model, (x, y) = smooth(), batch(4, 6)
     local_flatness(model, x, y, eps=0.1, steps=steps, estimator="exact")
     assert len(taken) == steps
+
+
+def test_a_measurement_is_one_ascent_in_batches_of_256(
+    smooth: Network, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def noted(
+        model: nn.Module, criterion: Criterion, x: Tensor, *rest: Any, **keywords: Any
+    ) -> Any:
+        sizes.append(len(x))
+        return find_least_flat_point(model, criterion, x, *rest, **keywords)
+
+    monkeypatch.setattr("art_lfr.flatness.find_least_flat_point", noted)
+    x, y = batch(257, 6)
+    box, settings = Box.from_bounds((0.0, 1.0), x), LFRSettings(eps=0.1, steps=0)
+    generator = torch.Generator().manual_seed(0)
+    flatness_values(smooth(), Criterion(), x, y, box=box, settings=settings, generator=generator)
+    assert sizes == [256, 1]
 
 
 def test_a_measurement_repeats_from_its_seed_alone(smooth: Network, batch: Batch) -> None:
