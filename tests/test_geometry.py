@@ -221,6 +221,11 @@ def test_blocked_coordinates() -> None:
     assert blocked.tolist() == [[True, False, False, False, True, False, False]]
 
 
+@pytest.mark.parametrize("bounds", [(0.0, math.inf), (-math.inf, 0.0), (-3.0, 0.0), (0.0, 3.0)])
+def test_the_edge_belongs_to_the_box(bounds: tuple[float, float]) -> None:
+    assert Box.from_bounds(bounds, torch.empty(1, 1)).contains(torch.zeros(2, 1))
+
+
 def test_no_bounds_is_no_box() -> None:
     x = 1e9 * torch.randn(3, 4)
     box = Box.from_bounds(None, x).to(torch.device("cpu"))
