@@ -221,6 +221,12 @@ def test_blocked_coordinates() -> None:
     assert blocked.tolist() == [[True, False, False, False, True, False, False]]
 
 
+def test_box_goes_to_a_device_as_a_whole() -> None:
+    box = Box.from_bounds((0.0, 1.0), torch.empty(1, 1)).to(torch.device("meta"))
+    assert box.low.is_meta
+    assert box.high.is_meta
+
+
 @pytest.mark.parametrize("bounds", [(0.0, math.inf), (-math.inf, 0.0), (-3.0, 0.0), (0.0, 3.0)])
 def test_the_edge_belongs_to_the_box(bounds: tuple[float, float]) -> None:
     assert Box.from_bounds(bounds, torch.empty(1, 1)).contains(torch.zeros(2, 1))
