@@ -128,7 +128,6 @@ class TrainingLoop:
                 RandomState.from_plain(self.state.random, device).restore()
             self.state.random = RandomState.capture(device).to_plain()
             self._good = copied_state(self.network)
-            self._save(schedule)
             bar = stack.enter_context(
                 tqdm(
                     total=nb_epochs * len(batches),
@@ -137,6 +136,7 @@ class TrainingLoop:
                     unit="batch",
                 )
             )
+            self._save(schedule)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
                 if not processes.main:  # other masks than those of the main process
                     seed_global_generators(self._seed_of(processes.rank))
