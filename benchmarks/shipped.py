@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "networks"
 PLANS = ROOT / "benchmarks" / "comparisons"
 # The row of LFR as the package does it by default, in each published table, as far as it is run;
-# of mnist-paper-cnn that with the gradient clipped, as without it K = 10 ends in a constant network.
+# of mnist-paper-cnn that with the gradient clipped: K = 10 without it ends in a constant network.
 ROWS = {
     "digits-0.1": ("digits.yaml", "LFR, lam 0.5"),
     "digits-0.2": ("digits.yaml", "LFR"),
