@@ -21,16 +21,9 @@ from art_lfr.settings import DEFAULTS
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.
 _COMMON = {
-    "name",
-    "kind",
-    "epochs",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "flip",
-    "model",
-    "seeds",
-} | {"max_grad_norm"}
+    *("name", "kind", "model", "seeds", "epochs", "batch_size", "flip"),
+    *("lr", "weight_decay", "max_grad_norm"),
+}
 _BALL = {"eps", "steps", "step", "warmup"}
 KINDS: dict[str, set[str]] = {
     "standard": set(),
