@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from export_jobs import (
     export_weights,
 )
 from torch import nn
+from tqdm import tqdm
 
 from art_lfr.batches import TensorBatches
 from art_lfr.criterion import Criterion
@@ -139,6 +141,8 @@ def forked(job: Callable[..., None], *arguments: object) -> int:
     if child == 0:
         status = 1
         try:
+            # All share tqdm's own lock; a child that is killed with it would keep it for ever.
+            tqdm.set_lock(threading.RLock())
             job(*arguments)
             status = 0
         except BaseException:

@@ -22,6 +22,7 @@ def kill(kind: str, folder: Path, kills: int) -> dict[str, Any]:
         [sys.executable, str(WORKER), kind, str(folder), str(kills), "0"],
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
