@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_workflow(path):
 
 def test_there_are_two():
     assert [path.name for path in WORKFLOWS] == ["release.yml", "tests.yml"]
+
+
+def test_each_extra_has_an_environment_and_a_job():
+    extras = set(metadata("art-lfr").get_all("Provides-Extra")) - {"all"}
+    ours = {f"extra-{extra}" for extra in extras}
+    assert ours == {name for name in environments() if name.startswith("extra-")}
+    jobs = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert ours == set(re.findall(r"extra-\w+", jobs))
 
 
 def test_the_version_is_said_once_more_in_two_places():
