@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -49,6 +48,7 @@ def test_piped(tmp_path, environment):
 
 
 def test_on_a_terminal(tmp_path, environment):
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     ours, theirs = pty.openpty()
     with (tmp_path / "errors.txt").open("w+") as errors:
         process = subprocess.Popen(
