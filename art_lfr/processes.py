@@ -6,6 +6,7 @@ knows the back end. Each takes its rows of every batch; gradients are added up.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -68,6 +69,8 @@ class Processes:
             )
         if state.device.type != "cpu":  # which it numbers, as if there were several
             self.device = state.device
+        atexit.unregister(_end_threads)  # once, however many trainers there are
+        atexit.register(_end_threads)
 
     @property
     def main(self) -> bool:
@@ -139,6 +142,17 @@ class Processes:
             if isinstance(item, Exception):
                 raise item
             yield item
+
+
+def _end_threads() -> None:
+    """End gloo's threads while the interpreter still runs.
+
+    One that lets go of a tensor later needs an interpreter that has gone, and aborts the process:
+    status 134 after all has been done. Not with NCCL, which would wait for processes that failed.
+    """
+    group = torch.distributed
+    if group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
 
 
 def launcher(size: int) -> list[str]:

@@ -102,6 +102,22 @@ def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
     assert "a process that is not the main one fails" in failed.stderr
 
 
+def test_their_threads_end_before_the_interpreter(tmp_path: Path) -> None:
+    # Otherwise a third of such short runs end with status 134: "terminate called".
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, torch\n"
+        "atexit.register(lambda: print('group:', torch.distributed.is_initialized()))\n"
+        "from art_lfr.processes import Processes\n"
+        "Processes().wait(), Processes().wait()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, *launcher(2), str(script)], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("group: False") == 2
+
+
 def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
     failed = launch(2, tmp_path / "x", 1, "fit", "--different")
     assert failed.returncode != 0
