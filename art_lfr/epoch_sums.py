@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from art_lfr.step import StepResult
 
-NAMES = ("loss", "clean_loss", "flatness", "train_accuracy")
-# The clean loss has no room in the bar.
+NAMES = ("loss", "clean_loss", "flatness", "train_accuracy", "gradient_norm")
+# The others have no room in the bar.
 SHOWN = ("loss", "flatness", "train_accuracy")
 
 

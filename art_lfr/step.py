@@ -31,7 +31,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class StepResult(NamedTuple):
-    """A batch's mean loss, clean loss, flatness and accuracy.
+    """A batch's mean loss, clean loss, flatness and accuracy, and its gradient's norm unclipped.
 
     And the predicted labels and the targets of the rows that this process had.
     """
@@ -115,6 +115,7 @@ class Objective:
                 "clean_loss": clean,
                 "flatness": flatness,
                 "train_accuracy": float(self.processes.add_up([correct])[0]) / len(x),
+                "gradient_norm": norm,
             },
             self.criterion.predicted(outputs),
             targets,

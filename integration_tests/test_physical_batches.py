@@ -44,7 +44,7 @@ def test_parts_give_the_step_of_the_whole_batch(
     whole, history = trained(None)
     parts, history_of_parts = trained(PARTED)
     assert all(torch.allclose(whole[k], parts[k], atol=1e-9, rtol=0) for k in whole)
-    for name in ("loss", "clean_loss", "flatness", "train_accuracy"):
+    for name in ("loss", "clean_loss", "flatness", "train_accuracy", "gradient_norm"):
         assert history[-1][name] == pytest.approx(history_of_parts[-1][name], abs=1e-9)
 
 

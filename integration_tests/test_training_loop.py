@@ -94,15 +94,23 @@ def test_warm_up_raises_eps_lam_and_step_together(make_classifier, data):
 
 
 def test_gradients_are_clipped_to_the_norm(make_classifier, data, weights):
-    """With plain SGD at rate 1 the weights move by no more than the norm."""
-    classifier = make_classifier()
-    classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1.0)
-    before = weights(classifier)
-    train(classifier, data, settings={"max_grad_norm": 1e-3}, samples=64, nb_epochs=1)
-    moved = [p - before[name] for name, p in classifier.model.named_parameters()]
-    assert float(sum(m.square().sum() for m in moved).sqrt().detach()) == pytest.approx(
-        1e-3, rel=1e-3
-    )
+    """With plain SGD at rate 1 the weights move by the norm; the history has it unclipped."""
+
+    def trained(limit):
+        classifier = make_classifier()
+        classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1.0)
+        before = weights(classifier)
+        trainer = train(
+            classifier, data, settings={"max_grad_norm": limit}, samples=64, nb_epochs=1
+        )
+        moved = [p.detach() - before[name] for name, p in classifier.model.named_parameters()]
+        return float(torch.cat([m.flatten() for m in moved]).norm()), trainer.history[0]
+
+    moved, record = trained(None)
+    assert moved == pytest.approx(record["gradient_norm"], rel=1e-3)
+    moved, clipped = trained(1e-3)
+    assert moved == pytest.approx(1e-3, rel=1e-3)
+    assert clipped["gradient_norm"] == pytest.approx(record["gradient_norm"])
 
 
 def test_frozen_parameters_and_groups(make_classifier, data, weights):
