@@ -60,7 +60,7 @@ def sample_norm(v: Tensor, p: float) -> Tensor:
     if v.dtype in (torch.float16, torch.bfloat16):
         v = v.float()
     flat = v.flatten(1)
-    # torch.linalg.vector_norm takes ten times as long for these two on a CPU.
+    # torch.linalg.vector_norm takes several times as long for these two on a CPU.
     if p == math.inf:
         return flat.abs().amax(dim=1)
     if p == 1.0:
