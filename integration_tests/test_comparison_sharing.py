@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison import runner
+from art_lfr.comparison import known, report, runner
 from art_lfr.comparison.known import take_known
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.report import write_report
@@ -108,6 +108,29 @@ def test_command_takes_known_results(
         (tmp_path / "tiny.json").write_text(content)
         assert main([*command, str(tmp_path)]) == 2
         assert "known file" in capsys.readouterr().err
+
+
+def test_command_lets_no_other_process_write_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    # Two at once used to take each other's temporary file away.
+    path, written = tmp_path / "plan.yaml", list[str]()
+    run_all(plan(seeds=[0]), tmp_path)
+
+    def alone(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*arguments: Any) -> Any:
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / "trainings" / "lock").acquire(blocking=False)
+            written.append(name)
+            return write(*arguments)
+
+        return checked
+
+    monkeypatch.setattr(known, "take_known", alone("known", known.take_known))
+    monkeypatch.setattr(report, "write_report", alone("report", report.write_report))
+    command = ["compare", str(path), "--output", str(tmp_path), "--known", str(tmp_path)]
+    assert main(command) == 0
+    assert written == ["known", "report"]
 
 
 def test_other_data_under_the_same_name_is_refused(tmp_path: Path, plan: Plan) -> None:

@@ -42,6 +42,7 @@ def compare(
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
     import torch
+    from filelock import FileLock
 
     from art_lfr.arguments import check_integer
     from art_lfr.cli.inputs import load_model, show_json
@@ -58,14 +59,20 @@ def compare(
     for name, folder in (("--known", known), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{name} is {str(folder)!r}; allowed: a folder")
-    output.mkdir(parents=True, exist_ok=True)
+    shared = output / "trainings"
+    shared.mkdir(parents=True, exist_ok=True)
+    # Two processes on one folder write the same files here, under the same temporary names.
+    lock = FileLock(shared / "lock")
     found: dict[str, object] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for comparison in chosen:
-            if known is not None and (taken := take_known(comparison, known, output)):
-                typer.echo(f"{comparison.name}: {taken} runs taken from {known}", err=True)
+            if known is not None:
+                with lock:
+                    taken = take_known(comparison, known, output)
+                if taken:
+                    typer.echo(f"{comparison.name}: {taken} runs taken from {known}", err=True)
             if not tables:
                 run_all(
                     comparison,
@@ -75,9 +82,11 @@ def compare(
                     only=only,
                     tell=lambda line: typer.echo(line, err=True),
                 )
-            results = Results.read(comparison, output)
+            with lock:
+                results = Results.read(comparison, output)
+                if results.runs:
+                    write_report(results, output)
             if results.runs:
-                write_report(results, output)
                 if as_json:
                     found[comparison.name] = table(results).to_dict(orient="records")
                 else:
