@@ -14,7 +14,7 @@ from torch import nn
 
 from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison import known, report, runner
+from art_lfr.comparison import runner
 from art_lfr.comparison.known import take_known
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.report import write_report
@@ -126,8 +126,8 @@ def test_command_lets_no_other_process_write_the_same_files(
 
         return checked
 
-    monkeypatch.setattr(known, "take_known", alone("known", known.take_known))
-    monkeypatch.setattr(report, "write_report", alone("report", report.write_report))
+    monkeypatch.setattr("art_lfr.comparison.known.take_known", alone("known", take_known))
+    monkeypatch.setattr("art_lfr.comparison.report.write_report", alone("report", write_report))
     command = ["compare", str(path), "--output", str(tmp_path), "--known", str(tmp_path)]
     assert main(command) == 0
     assert written == ["known", "report"]

@@ -61,7 +61,8 @@ def compare(
             raise ValueError(f"{name} is {str(folder)!r}; allowed: a folder")
     shared = output / "trainings"
     shared.mkdir(parents=True, exist_ok=True)
-    # Two processes on one folder write the same files here, under the same temporary names.
+    # Known runs and tables are the same files, under the same temporary names, for every process
+    # that shares the folder.
     lock = FileLock(shared / "lock")
     found: dict[str, object] = {}
     before = torch.get_num_threads()
@@ -86,13 +87,12 @@ def compare(
                 results = Results.read(comparison, output)
                 if results.runs:
                     write_report(results, output)
-            if results.runs:
-                if as_json:
-                    found[comparison.name] = table(results).to_dict(orient="records")
-                else:
-                    typer.echo(to_markdown(results))
-            else:
+            if not results.runs:
                 typer.echo(f"{comparison.name}: no finished run", err=True)
+            elif as_json:
+                found[comparison.name] = table(results).to_dict(orient="records")
+            else:
+                typer.echo(to_markdown(results))
     finally:
         torch.set_num_threads(before)
     if as_json:
