@@ -73,3 +73,9 @@ def test_memory_of_one_iteration_is_seen():
 )
 def test_work_in_forward_passes(passes, task, least, most):
     assert least < passes[task] <= most
+
+
+@pytest.mark.parametrize("task", ["iteration, LFR exact", "iteration, as published"])
+def test_a_vision_transformer_is_differentiated_twice(speed, task):
+    pytest.importorskip("timm", reason="timm, which robustbench brings, is not installed")
+    speed.makers_of("vit-tiny", batch=1, steps=1)[task]()()
