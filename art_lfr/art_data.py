@@ -12,7 +12,7 @@ from art.data_generators import DataGenerator
 from torch import Tensor
 
 from art_lfr.arguments import check_number
-from art_lfr.batches import joined_singles
+from art_lfr.batches import Batch, joined_singles
 from art_lfr.classifier import ClassifierAdapter
 from art_lfr.randomness import PartGenerator
 
@@ -23,7 +23,7 @@ class GeneratorBatches:
     The generator alone decides the order; a resumed run is identical only if it is.
     """
 
-    streamed = True
+    samples: int | None = None
 
     def __init__(self, generator: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(generator, DataGenerator):
@@ -45,14 +45,14 @@ class GeneratorBatches:
         """Batches in an epoch."""
         return self._count
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """As many batches as cover the generator's size once."""
         return joined_singles(self._batch() for _ in range(self._count))
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> Batch:
         given_x, given_y = self._generator.get_batch()
         x, y = self._adapter.tensors(given_x, given_y, " of a batch")
-        return x.to(self._adapter.device), y.to(self._adapter.device)
+        return Batch(x.to(self._adapter.device), y.to(self._adapter.device))
 
     def sample(self, count: int, seed: int) -> None:
         """None: a generator cannot be read without moving it on."""

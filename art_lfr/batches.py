@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 
-class Batches(Protocol):
-    """One epoch after another of (inputs, targets) on the training device.
+class Batch(NamedTuple):
+    """Inputs and targets, and where they stand in the data, (N,), if that is known."""
 
-    `streamed` says that they come from elsewhere, one by one: of several processes only the main
-    one reads them. Others each process draws for itself, all the same.
+    x: Tensor
+    y: Tensor
+    rows: Tensor | None = None
+
+
+class Batches(Protocol):
+    """One epoch after another of batches on the training device.
+
+    `samples` is how many there are, where each process holds all of them and draws the same
+    batches, with their rows. None: they come from elsewhere, one by one; of several processes only
+    the main one reads them, and no rows are known.
     """
 
     batch_size: int
-    streamed: bool
+    samples: int | None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         ...
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """The batches of the next epoch; `generator` draws their order."""
         ...
 
@@ -43,11 +52,10 @@ class TensorBatches:
     A last batch of one sample joins the batch before it: BatchNorm has no statistics of one.
     """
 
-    streamed = False
-
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
         self.x, self.y = x.to(device), y.to(device)
         self.batch_size = batch_size
+        self.samples: int | None = len(x)
         full, rest = divmod(len(x), batch_size)
         self._sizes = [batch_size] * full + ([rest] if rest else [])
         if rest == 1 and full:
@@ -57,11 +65,11 @@ class TensorBatches:
         """Batches in an epoch."""
         return len(self._sizes)
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """All samples once, in an order drawn from `generator`."""
         order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        for indices in torch.split(order, self._sizes):
-            yield self.x[indices], self.y[indices]
+        for rows in torch.split(order, self._sizes):
+            yield Batch(self.x[rows], self.y[rows], rows)
 
     def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """The same `count` samples (or all) for the same seed."""
@@ -74,16 +82,14 @@ class TensorBatches:
         return fingerprint(self.x, self.y)
 
 
-def joined_singles(
-    batches: Iterable[tuple[Tensor, Tensor]],
-) -> Iterator[tuple[Tensor, Tensor]]:
+def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Batches as they come; one of a single sample joins the one before it, as above."""
-    held: tuple[Tensor, Tensor] | None = None
+    held: Batch | None = None
     for new in batches:
         if held is None:
             held = new
-        elif len(new[0]) == 1 and len(held[0]) > 1:
-            held = torch.cat([held[0], new[0]]), torch.cat([held[1], new[1]])
+        elif len(new.x) == 1 and len(held.x) > 1:
+            held = Batch(torch.cat([held.x, new.x]), torch.cat([held.y, new.y]))
         else:
             yield held
             held = new

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from art_lfr.batches import joined_singles
+from art_lfr.batches import Batch, joined_singles
 from art_lfr.classifier import ClassifierAdapter
 
 
@@ -19,7 +18,7 @@ class LoaderBatches:
     The loader alone decides the order. Memory holds two batches, and those its workers have ready.
     """
 
-    streamed = True
+    samples: int | None = None
 
     def __init__(self, loader: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(loader, DataLoader):
@@ -45,7 +44,7 @@ class LoaderBatches:
         """Batches in an epoch."""
         return self._count
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """The loader's batches once; ValueError where it has none left."""
         empty = True
         for batch in joined_singles(map(self._batch, self._loader)):
@@ -54,14 +53,14 @@ class LoaderBatches:
         if empty:
             raise ValueError("train_loader gave no batch in this epoch; allowed: at least one")
 
-    def _batch(self, batch: object) -> tuple[Tensor, Tensor]:
+    def _batch(self, batch: object) -> Batch:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise TypeError(
                 f"train_loader gives a {type(batch).__name__}; allowed: pairs (x, y), which the "
                 "loader's collate_fn can make of anything else"
             )
         x, y = self._adapter.tensors(batch[0], batch[1], " of a batch")
-        return x.to(self._adapter.device), y.to(self._adapter.device)
+        return Batch(x.to(self._adapter.device), y.to(self._adapter.device))
 
     def sample(self, count: int, seed: int) -> None:
         """None: reading from the loader would start another epoch of it."""

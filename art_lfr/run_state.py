@@ -16,10 +16,11 @@ from art_lfr.files import write_atomically
 from art_lfr.options import TrainingOptions
 from art_lfr.scheduling import Schedule
 from art_lfr.selection import BestWeights, is_comparable
+from art_lfr.warm_start import EndPoints
 
 
 class RunState:
-    """A run's position, history, random states, averaged and best weights.
+    """A run's position, history, random states, averaged and best weights, ends of ascents.
 
     It lives as long as its trainer: each call of `fit` is a part of the run. `epoch` counts the
     epochs of the run, `first_epoch` and `last_epoch` bound those of the present call.
@@ -33,6 +34,7 @@ class RunState:
         self.history: list[dict[str, float]] = []
         self.average: WeightAverage | None = None
         self.best: BestWeights | None = None
+        self.ends = EndPoints()
         self.stopped = False
         self.collapse_reported = False
         self._path: Path | None = None
@@ -86,13 +88,14 @@ class RunState:
         """Continue from memory; from the raw weights, if the user kept what he was given."""
         self.first_epoch, self.stopped = self.epoch, False
         if self._identity and self._identity != identity:
-            self.best = None  # of other data: not comparable
+            self.best, self.ends = None, EndPoints()  # of other data: not comparable
         if self._raw is None or self._handed is None:
             return
         if same_state(network, self._handed):
             put_state(network, self._raw)
         else:  # the user has put other weights in: average and best start anew
             self.average = self.best = None
+            self.ends = EndPoints()
 
     def end_epoch(
         self, record: dict[str, float], network: nn.Module, options: TrainingOptions
@@ -143,6 +146,7 @@ class RunState:
             if self.average is None
             else [self.average.decay, self.average.steps, self.average.state],
             "best": None if self.best is None else self.best.to_plain(),
+            "ends": self.ends.points,
             "random": self.random,
             "generator": self.generator.get_state(),
         }
@@ -164,6 +168,7 @@ class RunState:
         self.stopped = content["stopped"]
         self.collapse_reported = content["collapse_reported"]
         self.history[:] = content["history"]
+        self.ends.points = content["ends"]
         self.random = content["random"]
         self.generator.set_state(content["generator"])
         self.best = None if content["best"] is None else BestWeights(**content["best"])

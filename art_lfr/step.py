@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.criterion import Criterion
-from art_lfr.geometry import Box
+from art_lfr.geometry import Box, per_sample
 from art_lfr.loss import objective_terms, search
 from art_lfr.modes import protected_buffers
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
@@ -33,12 +33,15 @@ class NonFiniteError(ArithmeticError):
 class StepResult(NamedTuple):
     """A batch's mean loss, clean loss, flatness and accuracy, and its gradient's norm unclipped.
 
-    And the predicted labels and the targets of the rows that this process had.
+    And the predicted labels and the targets of the rows that this process had; and where the
+    penalty's search has ended, the shape of the batch, for all rows of all processes (NaN where it
+    has not, None unless starts were given).
     """
 
     means: dict[str, float]
     predicted: Tensor
     targets: Tensor
+    ends: Tensor | None
 
 
 class _BatchPart(NamedTuple):
@@ -50,6 +53,7 @@ class _BatchPart(NamedTuple):
     found: Any
     x_clean: Tensor | None
     share: float
+    rows: slice
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,17 @@ class Objective:
         max_grad_norm: float | None,
         weight_perturbation: float | None = None,
         max_physical_batch_size: int | None = None,
+        starts: Tensor | None = None,
     ) -> StepResult:
         """Back-propagate the terms one after another, so that one graph is alive; then step.
 
         A batch larger than `max_physical_batch_size` is taken in parts, whose gradients add up.
+        `starts`, the shape of x: where the penalty's search may start, NaN where it has no point.
         Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
         finite.
         """
-        parts = list(self._parts(x, y, settings, generator, max_physical_batch_size or len(x)))
+        largest = max_physical_batch_size or len(x)
+        parts = list(self._parts(x, y, settings, generator, largest, starts))
         passes = partial(self._back_propagate, parts, optimizer)
         with ExitStack() as stack:
             if weight_perturbation is not None:
@@ -119,6 +126,7 @@ class Objective:
             },
             self.criterion.predicted(outputs),
             targets,
+            None if starts is None else self._ends(parts, x),
         )
 
     def _parts(
@@ -128,6 +136,7 @@ class Objective:
         settings: LFRSettings,
         generator: torch.Generator,
         largest: int,
+        starts: Tensor | None,
     ) -> Iterator[_BatchPart]:
         """This process's parts of the batch, with what the penalty's search found for each.
 
@@ -151,11 +160,27 @@ class Objective:
             if count > 1:
                 draws = PartGenerator.of(generator, rows, len(x), drawn)
             attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
-            view = LossView(self.model, self.criterion, self.bounds_for(own_x), settings)
+            view = LossView(
+                self.model,
+                self.criterion,
+                self.bounds_for(own_x),
+                settings,
+                start=None if starts is None else starts[rows],
+            )
             found = search(view, self.penalty, own_x, own_y, draws)
-            yield _BatchPart(view, own_x, own_y, found, attacked, shares[index])
+            yield _BatchPart(view, own_x, own_y, found, attacked, shares[index], rows)
         # One may have drawn nothing, or, in a penalty of the user's own, something else.
         generator.set_state(self.processes.from_main(draws.get_state()))
+
+    def _ends(self, parts: list[_BatchPart], x: Tensor) -> Tensor:
+        """Where the searches of all processes have ended, the shape of x; NaN where none has."""
+        ends, known = torch.zeros_like(x), x.new_zeros(len(x))
+        for part in parts:
+            end = None if part.found is None else self.penalty.end(part.found)
+            if end is not None:
+                ends[part.rows], known[part.rows] = end, 1.0
+        ends, known = self.processes.add_up([ends, known])
+        return ends.masked_fill(per_sample(known == 0, ends), math.nan)
 
     def _shares(self, y: Tensor, count: int) -> list[float]:
         """What each part weighs in the mean over the batch, as the loss weighs its samples."""

@@ -43,6 +43,9 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type. For LFR and networks of float32.
+        warm_start: Start the ascent where that of the epoch before ended for the same sample; one
+            or two steps of 0.4 eps will then do (docs/performance.md). For LFR and `fit`, without
+            `augment`; takes as much memory as the training data, in checkpoints too.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         attack: An ART `EvasionAttack`, or a list of which one is drawn for each batch: the clean
             term is taken on its examples; the ball stays centred on the unattacked x.
@@ -86,6 +89,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         batch_norm: str = "train",
         renew_every: int | None = None,
         autocast: bool = False,
+        warm_start: bool = False,
         warmup_epochs: float = 2.0,
         attack: Any = None,
         ratio: float = 1.0,
@@ -120,6 +124,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             autocast=autocast,
         )
         options = TrainingOptions(
+            warm_start=warm_start,
             warmup_epochs=warmup_epochs,
             augment=augment,
             max_grad_norm=max_grad_norm,

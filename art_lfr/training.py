@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from art_lfr.augmentation import augmented
 from art_lfr.averaging import copied_state, put_state, tensors_of
-from art_lfr.batches import Batches, fingerprint
+from art_lfr.batches import Batch, Batches, fingerprint
 from art_lfr.collapse import collapse
 from art_lfr.epoch_sums import EpochSums
 from art_lfr.files import held
@@ -90,7 +90,7 @@ class TrainingLoop:
         """
         schedule = schedule or Schedule(None, "epoch")
         monitors = monitors_for(batches, validation, self.options)
-        self._check(schedule, monitors, checkpoint_dir)
+        self._check(batches, schedule, monitors, checkpoint_dir)
         identity = {
             "settings": self.settings.plain(),
             "options": self.options.plain(),
@@ -178,13 +178,22 @@ class TrainingLoop:
         return (self.options.seed + 1_000_003 * rank + 7919 * self.state.epoch) % 2**63
 
     def _check(
-        self, schedule: Schedule, monitors: list[Monitor], checkpoint_dir: Path | None
+        self,
+        batches: Batches,
+        schedule: Schedule,
+        monitors: list[Monitor],
+        checkpoint_dir: Path | None,
     ) -> None:
         """Refuse what cannot work before anything changes."""
         if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
             raise ValueError(
                 "classifier has no trainable parameter in its optimizer; allowed: at least one "
                 "parameter with requires_grad"
+            )
+        if self.options.warm_start and batches.samples is None:
+            raise ValueError(
+                "warm_start is True with batches in which a sample is not known again; allowed: "
+                "`fit`, with all data in memory"
             )
         check_metrics(self.options.best_metric, tuple(monitor.prefix for monitor in monitors))
         schedule.check_drives(self.optimizer)
@@ -200,27 +209,31 @@ class TrainingLoop:
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         given = batches.epoch(self.state.generator)
-        if batches.streamed and self.objective.processes.size > 1:
-            sent = self.objective.processes.main_reads((x.cpu(), y.cpu()) for x, y in given)
-            given = ((x.to(device), y.to(device)) for x, y in sent)
+        if batches.samples is None and self.objective.processes.size > 1:
+            sent = self.objective.processes.main_reads((b.x.cpu(), b.y.cpu()) for b in given)
+            given = (Batch(x.to(device), y.to(device)) for x, y in sent)
         with mode(self.objective.model, training=True):
-            for index, (x, y) in enumerate(given):
+            for index, batch in enumerate(given):
+                x, starts = batch.x, None
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
                 )
                 if options.augment is not None:
                     box = self.objective.bounds_for(x)
                     x = augmented(options.augment, x, self.state.generator, box)
+                if options.warm_start:
+                    starts = self.state.ends.of(batch, batches.samples)
                 try:
                     result = self.objective.step(
                         x,
-                        y,
+                        batch.y,
                         optimizer=self.optimizer,
                         settings=settings,
                         generator=self.state.generator,
                         max_grad_norm=options.max_grad_norm,
                         weight_perturbation=options.weight_perturbation,
                         max_physical_batch_size=options.max_physical_batch_size,
+                        starts=starts,
                     )
                 except NonFiniteError as error:
                     raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None
@@ -228,6 +241,8 @@ class TrainingLoop:
                     self.state.average.update(self.network)
                 # These weights gave a finite loss: they are good ones to fall back on.
                 self._good = candidate
+                if result.ends is not None:
+                    self.state.ends.keep(batch, result.ends)
                 schedule.after_batch()
                 sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):

@@ -170,7 +170,7 @@ def _epochs_within(
     objective.model.train()
     times = []
     began = time.perf_counter()
-    for x, y in islice(batches.epoch(generator), 6):
+    for x, y, _ in islice(batches.epoch(generator), 6):
         objective.step(
             x if job.augment is None else job.augment(x, generator),
             y,

@@ -6,12 +6,11 @@ They are no options of the package: each differs from `LocalFlatness` in one thi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from art_lfr.criterion import logits_of
 from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
@@ -128,39 +127,6 @@ class Updating(LocalFlatness):
             yield Part(sign / (2 * h), view.criterion.values(logits_of(view.model(end)), y))
 
 
-@dataclass(frozen=True)
-class WarmStarted(LocalFlatness):
-    """LFR whose ascent starts where it ended for the same image in the epoch before.
-
-    For data without augmentation: images are known by their bytes.
-    """
-
-    ends: WeakKeyDictionary[nn.Module, dict[bytes, Tensor]] = field(
-        default_factory=WeakKeyDictionary, repr=False, compare=False
-    )
-
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
-        """The least flat point from there, or from beside x in the first epoch."""
-        names = [row.numpy().tobytes() for row in x]
-        start = view.ball.start_point(x, generator)
-        ends = self.ends.setdefault(view.model, {})
-        known = [ends.get(name, row) for name, row in zip(names, start, strict=True)]
-        found = find_least_flat_point(
-            view.model,
-            view.criterion,
-            x,
-            y,
-            ball=view.ball,
-            settings=view.settings,
-            start=view.ball.project(torch.stack(known), x),  # the ball grows in the warm-up
-        )
-        ends.update(zip(names, found.point, strict=True))
-        return Found(found.point, found.gradient)
-
-
-WARM_STARTED = WarmStarted()
 UPDATING = Updating()
 EXACT_INNER = Variant(inner="exact", outer="finite-difference")
 EXACT_OUTER = Variant(inner="finite-difference", outer="exact")

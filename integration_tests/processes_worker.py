@@ -1,7 +1,7 @@
 """One of the processes of test_processes.py: trains as its arguments say, and writes the weights.
 
 processes_worker.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
-    [--perturb] [--more] [--different] [--fail] [--nan RANK] [--count N]
+    [--perturb] [--warm] [--more] [--different] [--fail] [--nan RANK] [--count N]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ parser.add_argument("--directory", type=Path)
 parser.add_argument("--norm-layers", action="store_true")
 parser.add_argument("--largest", type=int)
 parser.add_argument("--perturb", action="store_true")
+parser.add_argument("--warm", action="store_true")
 parser.add_argument("--fail", action="store_true")
 parser.add_argument("--nan", type=int)
 parser.add_argument("--fail-late", type=int)
@@ -90,6 +91,7 @@ trainer = AdversarialTrainerLFRPyTorch(
     verbose=False,
     max_physical_batch_size=given.largest,
     weight_perturbation=0.01 if given.perturb else None,
+    warm_start=given.warm,
     **more,
 )
 keywords = {

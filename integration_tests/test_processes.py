@@ -54,11 +54,11 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, source: str) 
         assert values == pytest.approx([values[0]] * 3, abs=1e-9), name
 
 
-def test_parts_perturbed_weights_and_a_last_batch_smaller_than_the_processes(
+def test_parts_perturbed_weights_warm_starts_and_a_last_batch_smaller_than_the_processes(
     tmp_path: Path,
 ) -> None:
     # 66 samples on three processes: of a last batch of two, one has none.
-    arguments = (2, "fit", "--count", 66, "--largest", 16, "--perturb")
+    arguments = (3, "fit", "--count", 66, "--largest", 16, "--perturb", "--warm")
     (one,) = trained(1, tmp_path, *arguments)
     found = trained(3, tmp_path, *arguments)
     assert max(farthest(one, other) for other in found) < 1e-5

@@ -76,6 +76,14 @@ def train(
     autocast: Annotated[
         bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")
     ] = False,
+    warm_start: Annotated[
+        bool,
+        typer.Option(
+            "--warm-start",
+            help="Start the ascent where that of the epoch before ended for the same image, with "
+            "--max-iter 1 or 2.",
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
@@ -152,6 +160,7 @@ def train(
         max_physical_batch_size=max_physical_batch_size,
         renew_every=renew_every,
         autocast=autocast,
+        warm_start=warm_start,
         warmup_epochs=warmup_epochs,
         seed=seed,
     )

@@ -82,6 +82,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         batch_norm=s.get("batch_norm", "train"),
         renew_every=s.get("renew_every", 1),
         autocast=s.get("autocast", False),
+        warm_start=s.get("warm_start", False),
         warmup_epochs=s.get("warmup", 2.0),
         penalty=penalty,
         weight_perturbation=s.get("weight_perturbation"),

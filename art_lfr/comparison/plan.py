@@ -33,7 +33,7 @@ KINDS: dict[str, set[str]] = {
     "awp": _BALL | {"gamma"},
     "lfr": _BALL
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
-    | {"attack_steps", "autocast", "renew_every"},
+    | {"attack_steps", "autocast", "renew_every", "warm_start"},
 }
 
 

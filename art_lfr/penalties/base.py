@@ -39,6 +39,7 @@ class LossView:
             same ones. None: each pass draws its own.
         differs: Whether the clean pass saw another network than a search in eval mode does: one
             with random masks, with statistics of the batch, or with other preprocessing.
+        start: Where a search may start, the shape of the batch; NaN where it has no such point.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class LossView:
     settings: LFRSettings
     masks: RandomState | None = None
     differs: bool = False
+    start: Tensor | None = None
 
     @property
     def ball(self) -> Ball:
@@ -97,6 +99,13 @@ class Penalty(ABC):
         """What `parts` needs that is constant in the weights: points of the ball, noise.
 
         Called before the clean pass; random draws come from `generator` alone.
+        """
+        return None
+
+    def end(self, found: Any) -> Tensor | None:
+        """The points (N, ...) of what `search` found, where that of the next epoch may start.
+
+        None: this penalty's search starts where it does.
         """
         return None
 

@@ -55,6 +55,9 @@ class LocalFlatness(Penalty):
         """The least flat point of the ball, in eval mode."""
         settings, narrow = view.settings, view.settings.autocast
         start = view.ball.start_point(x, generator)
+        if view.start is not None:
+            before = view.ball.project(view.start, x)
+            start = torch.where(before.isnan(), start, before)
         context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
@@ -63,6 +66,11 @@ class LocalFlatness(Penalty):
                 view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
             )
         return Found(found.point, None if narrow else found.gradient)
+
+    def end(self, found: Any) -> Tensor | None:
+        """The least flat point."""
+        point: Tensor = found.point
+        return point
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
@@ -102,6 +110,10 @@ class InputGradient(LocalFlatness):
     ) -> Found:
         """x itself."""
         return Found(x, None)
+
+    def end(self, found: Any) -> Tensor | None:
+        """None: there is no ascent."""
+        return None
 
 
 def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:

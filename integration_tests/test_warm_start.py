@@ -1,0 +1,136 @@
+"""Ascents that start where those of the epoch before ended."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from art.data_generators import PyTorchDataGenerator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from art_lfr import AdversarialTrainerLFRPyTorch
+from art_lfr.augmentation import random_flip
+from art_lfr.penalties import flatness
+
+LFR = {"eps": 0.1, "max_iter": 1, "eps_step": 0.04, "warmup_epochs": 2.0, "verbose": False}
+
+
+@pytest.fixture
+def ascents(monkeypatch):
+    """The (start, end) of each image in every ascent, by the image's bytes."""
+    seen: dict[bytes, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    search = flatness.find_least_flat_point
+
+    def record(model, criterion, x, y, **keywords):
+        found = search(model, criterion, x, y, **keywords)
+        for image, start, end in zip(x, keywords["start"], found.point, strict=True):
+            seen.setdefault(image.numpy().tobytes(), []).append((start, end))
+        return found
+
+    monkeypatch.setattr(flatness, "find_least_flat_point", record)
+    return seen
+
+
+def trainer_of(classifier, **settings):
+    return AdversarialTrainerLFRPyTorch(classifier, **{**LFR, "warm_start": True, **settings})
+
+
+def test_each_ascent_starts_where_the_last_one_of_its_image_ended(make_classifier, data, ascents):
+    trainer = trainer_of(make_classifier())
+    trainer.fit(data.x[:100], data.y[:100], batch_size=32, nb_epochs=3)
+    assert len(ascents) == 100
+    for first, second, third in ascents.values():
+        assert torch.equal(second[0], first[1])
+        assert torch.equal(third[0], second[1])
+    moved = [float((end - start).abs().max()) for start, end in (a[1] for a in ascents.values())]
+    assert max(moved) > 0.01  # the ascent goes on from there
+
+
+def test_without_it_each_starts_beside_its_image(make_classifier, data, ascents):
+    trainer = trainer_of(make_classifier(), warm_start=False)
+    trainer.fit(data.x[:100], data.y[:100], batch_size=32, nb_epochs=2)
+    for image, calls in ascents.items():
+        x = torch.from_numpy(np.frombuffer(image, dtype=np.float32).copy()).view(1, 8, 8)
+        assert all(float((start - x).abs().max()) < 0.01 for start, _ in calls)
+
+
+def test_few_steps_reach_as_far_as_many(make_classifier, data):
+    """The point of it: the flatness that one step finds in a trained network's later epochs."""
+
+    def found(**settings):
+        classifier = make_classifier(lr=1e-4)  # weights that hardly move: one landscape
+        trainer = trainer_of(classifier, warmup_epochs=0.0, **settings)
+        trainer.fit(data.x[:128], data.y[:128], batch_size=64, nb_epochs=8)
+        return trainer.history[-1]["flatness"]
+
+    cold, warm, long = found(warm_start=False), found(), found(warm_start=False, max_iter=8)
+    assert warm > cold + 0.5 * (long - cold) > cold
+
+
+def test_a_resumed_run_goes_on_from_the_same_points(make_classifier, data, weights, same, tmp_path):
+    def run(directory, epochs, seed=0):
+        classifier = make_classifier(seed)
+        trainer_of(classifier).fit(
+            data.x[:100],
+            data.y[:100],
+            batch_size=32,
+            nb_epochs=epochs,
+            checkpoint_dir=directory,
+            resume=True,
+        )
+        return weights(classifier)
+
+    whole = run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    assert same(whole, run(tmp_path / "parts", 4, seed=7))
+
+
+def test_parts_of_a_batch_have_their_own_points(make_classifier, data, weights):
+    def run(largest):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+        classifier = make_classifier(model=model.double())
+        trainer = trainer_of(classifier, max_physical_batch_size=largest)
+        trainer.fit(data.x[:100], data.y[:100], batch_size=50, nb_epochs=3)
+        return weights(classifier)
+
+    whole, parts = run(None), run(15)
+    assert all(torch.allclose(whole[k], parts[k], atol=1e-9, rtol=0) for k in whole)
+
+
+def test_other_data_start_anew(make_classifier, data, ascents):
+    trainer = trainer_of(make_classifier())
+    trainer.fit(data.x[:64], data.y[:64], batch_size=32, nb_epochs=1)
+    trainer.fit(data.x[100:200], data.y[100:200], batch_size=32, nb_epochs=1)
+    for image, ((start, _),) in ascents.items():
+        x = torch.from_numpy(np.frombuffer(image, dtype=np.float32).copy()).view(1, 8, 8)
+        assert float((start - x).abs().max()) < 0.01
+
+
+def test_images_without_a_point_do_without(make_classifier, data):
+    """With lam 0 there is no ascent, and ignored labels take no part."""
+    trainer = trainer_of(make_classifier(), lam=0.0)
+    trainer.fit(data.x[:64], data.y[:64], nb_epochs=2)
+    ignoring = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
+    trainer = trainer_of(ignoring, max_physical_batch_size=4)
+    trainer.fit(data.x[:64], np.sort(data.y[:64]), batch_size=64, nb_epochs=2)
+    assert math.isfinite(trainer.history[-1]["loss"])
+
+
+def test_what_does_not_go_with_it_is_refused(make_classifier, data, weights, same):
+    classifier = make_classifier()
+    before = weights(classifier)
+    with pytest.raises(ValueError, match="warm_start is True with an augment"):
+        trainer_of(classifier, augment=random_flip)
+    with pytest.raises(TypeError, match="warm_start is 1"):
+        trainer_of(classifier, warm_start=1)
+    loader = DataLoader(TensorDataset(torch.tensor(data.x), torch.tensor(data.y)), batch_size=64)
+    trainer = trainer_of(classifier)
+    with pytest.raises(ValueError, match="warm_start is True with batches"):
+        trainer.fit_loader(loader)
+    with pytest.raises(ValueError, match="warm_start is True with batches"):
+        trainer.fit_generator(PyTorchDataGenerator(loader, len(data.x), 64))
+    assert same(before, weights(classifier))
