@@ -107,13 +107,14 @@ def test_train_then_measure(folder, capsys):
     assert not list(folder.glob(".*partial"))
 
 
-def test_the_penalty_is_an_option(folder):
-    arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "1", "--batch-size", "16"]
+@pytest.mark.parametrize("option", [["--penalty", "lfr-held"], ["--warm-start"], ["--autocast"]])
+def test_options_reach_the_trainer(folder, option):
+    arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "2", "--batch-size", "16"]
     assert main(arguments) == 0
     plain = torch.load("lfr-weights.pt", weights_only=True)
-    assert main([*arguments, "--penalty", "lfr-held"]) == 0
-    held = torch.load("lfr-weights.pt", weights_only=True)
-    assert any(not torch.equal(plain[name], held[name]) for name in plain)
+    assert main([*arguments, *option]) == 0
+    other = torch.load("lfr-weights.pt", weights_only=True)
+    assert any(not torch.equal(plain[name], other[name]) for name in plain)
 
 
 def test_check(folder, capsys):

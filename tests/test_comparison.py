@@ -110,6 +110,10 @@ def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) 
         ({"methods": [{"name": "a", "kind": "pgd"}] * 2}, "each name once"),
         ({"methods": [{"name": "a", "kind": "pgd", "max_grad_norm": 0}]}, "max_grad_norm is 0"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": [7]}]}, "seeds \\[7\\]"),
+        (
+            {"methods": [{"name": "a", "kind": "lfr", "warm_start": True}], "flip": True},
+            "warm_start with flip",
+        ),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": 1}]}, "seeds 1"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": []}]}, "seeds \\[\\]"),
     ],

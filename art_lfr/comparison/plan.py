@@ -122,6 +122,11 @@ class Comparison:
                 )
             clip = method.get("max_grad_norm")
             check_number("max_grad_norm", clip, low_allowed=False, optional=True)
+            if method.get("warm_start") and method.get("flip", self.flip):
+                raise ValueError(
+                    f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: one "
+                    "of the two"
+                )
             own = method.get("seeds", self.seeds)
             if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
                 raise ValueError(

@@ -160,7 +160,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
         | {"max_iter": "count", "eps_step": "length", "warmup_epochs": "length"}
         | {"ratio": "length", "max_grad_norm": "length", "weight_perturbation": "length"}
         | {"max_physical_batch_size": "count", "ema_decay": "length", "patience": "count"}
-        | {"monitor_samples": "count", "verbose": "flag", "nb_epochs": "count", "resume": "flag"},
+        | {
+            "monitor_samples": "count",
+            "verbose": "flag",
+            "warm_start": "flag",
+            "nb_epochs": "count",
+            "resume": "flag",
+        },
     ),
     "evaluate": (
         art_lfr.evaluate,
