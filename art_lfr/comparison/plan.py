@@ -124,8 +124,8 @@ class Comparison:
             check_number("max_grad_norm", clip, low_allowed=False, optional=True)
             if method.get("warm_start") and method.get("flip", self.flip):
                 raise ValueError(
-                    f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: one "
-                    "of the two"
+                    f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
+                    "one of the two"
                 )
             own = method.get("seeds", self.seeds)
             if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
