@@ -30,16 +30,26 @@ def schedulers(optimizer):
     }
 
 
-@pytest.mark.parametrize("name", ["none", "multistep", "plateau", "lambda", "sequential"])
+@pytest.mark.parametrize(
+    ("name", "warm_start"),
+    [
+        ("none", False),
+        ("none", True),
+        ("multistep", False),
+        ("plateau", False),
+        ("lambda", False),
+        ("sequential", False),
+    ],
+)
 def test_a_new_trainer_resumes_with_any_scheduler(
-    make_classifier, data, weights, same, tmp_path, name
+    make_classifier, data, weights, same, tmp_path, name, warm_start
 ):
     """Four epochs at once equal two, and two more by a new trainer from the checkpoint."""
 
     def run(directory, epochs, seed):
         classifier = make_classifier(seed)
         scheduler = schedulers(classifier.optimizer)[name]
-        trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
+        trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR, warm_start=warm_start)
         trainer.fit(
             data.x[:200],
             data.y[:200],

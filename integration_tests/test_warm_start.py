@@ -71,24 +71,6 @@ def test_few_steps_reach_as_far_as_many(make_classifier, data):
     assert warm > cold + 0.5 * (long - cold) > cold
 
 
-def test_a_resumed_run_goes_on_from_the_same_points(make_classifier, data, weights, same, tmp_path):
-    def run(directory, epochs, seed=0):
-        classifier = make_classifier(seed)
-        trainer_of(classifier).fit(
-            data.x[:100],
-            data.y[:100],
-            batch_size=32,
-            nb_epochs=epochs,
-            checkpoint_dir=directory,
-            resume=True,
-        )
-        return weights(classifier)
-
-    whole = run(tmp_path / "whole", 4)
-    run(tmp_path / "parts", 2)
-    assert same(whole, run(tmp_path / "parts", 4, seed=7))
-
-
 def test_parts_of_a_batch_have_their_own_points(make_classifier, data, weights):
     def run(largest):
         torch.manual_seed(0)
