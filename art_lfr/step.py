@@ -136,7 +136,7 @@ class Objective:
         settings: LFRSettings,
         generator: torch.Generator,
         largest: int,
-        starts: Tensor | None,
+        starts: Tensor | None = None,
     ) -> Iterator[_BatchPart]:
         """This process's parts of the batch, with what the penalty's search found for each.
 
