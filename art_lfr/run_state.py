@@ -88,14 +88,14 @@ class RunState:
         """Continue from memory; from the raw weights, if the user kept what he was given."""
         self.first_epoch, self.stopped = self.epoch, False
         if self._identity and self._identity != identity:
-            self.best, self.ends = None, EndPoints()  # of other data: not comparable
+            self.best = None  # of other data: not comparable
+            self.ends = EndPoints()
         if self._raw is None or self._handed is None:
             return
         if same_state(network, self._handed):
             put_state(network, self._raw)
         else:  # the user has put other weights in: average and best start anew
             self.average = self.best = None
-            self.ends = EndPoints()
 
     def end_epoch(
         self, record: dict[str, float], network: nn.Module, options: TrainingOptions

@@ -117,6 +117,21 @@ def test_held_lower_end_counts_in_the_value_and_pulls_by_its_part(
     )
 
 
+@pytest.mark.parametrize("p", [math.inf, 2.0])
+def test_local_flatness_starts_in_the_ball_where_it_is_told_to(problem: Problem, p: float) -> None:
+    network, x, y = problem
+    box = Box.from_bounds((0.0, 1.0), x)
+    ball = Ball(EPS, p, box)
+    settings = LFRSettings(eps=EPS, norm=p, steps=0)
+    start = x + torch.linspace(0.0, 1.0, 6).double().view(1, 2, 3)
+    start[0] = math.nan  # no such point
+    view = LossView(network, Criterion(), box, settings, start=start)
+    found = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    assert torch.equal(found[1:], ball.project(start, x)[1:])
+    beside = ball.start_point(x, torch.Generator().manual_seed(0))
+    assert torch.equal(found[0], beside[0])
+
+
 @pytest.mark.parametrize("part", [-0.1, 1.1])
 def test_minus_weight_is_a_part(part: float) -> None:
     with pytest.raises(ValueError, match=f"minus_weight is {part}"):

@@ -80,8 +80,8 @@ def train(
         bool,
         typer.Option(
             "--warm-start",
-            help="Start the ascent where that of the epoch before ended for the same image, with "
-            "--max-iter 1 or 2.",
+            help="Start the ascent where that of the epoch before ended for the same image; for "
+            "--max-iter 1 or 2 and an --eps-step of 0.4 eps.",
         ),
     ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,

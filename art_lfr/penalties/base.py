@@ -105,7 +105,7 @@ class Penalty(ABC):
     def end(self, found: Any) -> Tensor | None:
         """The points (N, ...) of what `search` found, where that of the next epoch may start.
 
-        None: this penalty's search starts where it does.
+        None: a search of this penalty takes no start.
         """
         return None
 

@@ -111,10 +111,6 @@ class InputGradient(LocalFlatness):
         """x itself."""
         return Found(x, None)
 
-    def end(self, found: Any) -> Tensor | None:
-        """None: there is no ascent."""
-        return None
-
 
 def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:
     """h; for p = inf at least the rounding of the largest input.
