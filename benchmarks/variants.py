@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Variant(LocalFlatness):
         random_start: The ascent starts at a random point of the ball.
         ascend: "flatness", or "loss": x' is the example of PGD, as in adversarial training.
     """
+
+    ascends: ClassVar[bool] = False
 
     inner: str | None = None
     outer: str | None = None

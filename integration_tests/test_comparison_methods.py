@@ -133,12 +133,15 @@ def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
     (result,) = Results.read(comparison, tmp_path).runs
     assert result["settings"]["penalty"] == "mine_at_hand:MINE"
     # Refused before the method that comes first is trained.
-    for name, found in (
-        ("mine_at_hand:YOURS", "penalty of 'lfr' is 'mine_at_hand:YOURS': module"),
-        ("mine_at_hand:LocalFlatness", "a ABCMeta; allowed: an art_lfr.penalties.Penalty"),
-        ("lfr-hold", "did you mean 'lfr-held'"),
+    for settings, found in (
+        ({"penalty": "mine_at_hand:YOURS"}, "penalty of 'lfr' is 'mine_at_hand:YOURS': module"),
+        ({"penalty": "mine_at_hand:LocalFlatness"}, "a ABCMeta; allowed: an art_lfr.penalties.Pen"),
+        ({"penalty": "lfr-hold"}, "did you mean 'lfr-held'"),
+        ({"penalty": "cure"}, "lam is None with penalty 'cure'"),
+        ({"penalty": "cure", "lam": 1, "autocast": True}, "autocast is True with penalty 'cure'"),
+        ({"penalty": "llr", "lam": 1, "warm_start": True}, "warm_start is True with penalty 'llr'"),
     ):
-        bad = tiny_plan(methods=[method("standard"), method("lfr", penalty=name)])
+        bad = tiny_plan(methods=[method("standard"), method("lfr", **settings)])
         with pytest.raises((ValueError, TypeError), match=found):
             run_all(bad, tmp_path / "bad", factory=make_network, tell=str)
         assert not (tmp_path / "bad").exists()

@@ -115,6 +115,8 @@ def test_what_does_not_go_with_it_is_refused(make_classifier, data, weights, sam
     before = weights(classifier)
     with pytest.raises(ValueError, match="warm_start is True with an augment"):
         trainer_of(classifier, augment=random_flip)
+    with pytest.raises(ValueError, match="warm_start is True with penalty 'llr'"):
+        trainer_of(classifier, penalty="llr", lam=1.0)
     with pytest.raises(TypeError, match="warm_start is 1"):
         trainer_of(classifier, warm_start=1)
     loader = DataLoader(TensorDataset(torch.tensor(data.x), torch.tensor(data.y)), batch_size=64)

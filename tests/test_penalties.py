@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from art_lfr import lfr_loss
+from art_lfr import LFRLoss, lfr_loss
 from art_lfr.criterion import Criterion
 from art_lfr.geometry import Ball, Box
 from art_lfr.penalties import (
@@ -245,3 +245,20 @@ def test_names_and_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="mu is -1"):
         LocalLinearity(mu=-1)
     assert penalty_for("input-gradient", None) == InputGradient()
+
+
+@pytest.mark.parametrize("option", ["autocast", "warm_start"])
+def test_an_option_of_the_ascent_needs_a_penalty_that_has_it(option: str) -> None:
+    for name, penalty in PENALTIES.items():
+        if name.startswith("lfr"):
+            assert penalty_for(name, 1.0, **{option: True}) is penalty
+        else:
+            with pytest.raises(ValueError, match=f"{option} is True with penalty '{name}'"):
+                penalty_for(name, 1.0, **{option: True})
+    with pytest.raises(ValueError, match=f"{option} is True with penalty .*SquaredLogits"):
+        penalty_for(SquaredLogits(), 1.0, **{option: True})
+
+
+def test_the_loss_refuses_bfloat16_for_a_penalty_without_an_ascent() -> None:
+    with pytest.raises(ValueError, match="autocast is True with penalty 'cure'"):
+        LFRLoss(eps=EPS, lam=1.0, penalty="cure", autocast=True)

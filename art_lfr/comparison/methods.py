@@ -24,14 +24,13 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import to_categorical
 from torch import nn
 
-from art_lfr.arguments import check_choice
 from art_lfr.augmentation import random_flip
 from art_lfr.comparison.classifiers import wrapped
 from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
 from art_lfr.geometry import parse_norm
 from art_lfr.named_object import named_object
-from art_lfr.penalties import PENALTIES, LocalFlatness, Penalty
+from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
 # Steps of the attack or ascent, where a method does not say.
@@ -98,12 +97,21 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
 def penalty_of(run: Run) -> Penalty:
     """A built-in penalty, or the one that `module:attribute` names.
 
-    Raises ValueError or TypeError where there is none of that name.
+    Raises ValueError or TypeError where there is none of that name, or not with these settings.
     """
-    name = run.settings.get("penalty", "lfr")
-    if ":" not in str(name):
-        check_choice("penalty", name, tuple(PENALTIES))
-        return PENALTIES[name]
+    s = run.settings
+    name = s.get("penalty", "lfr")
+    if ":" in str(name):
+        name = _named_penalty(run, name)
+    return penalty_for(
+        name,
+        s.get("lam"),
+        autocast=s.get("autocast", False),
+        warm_start=s.get("warm_start", False),
+    )
+
+
+def _named_penalty(run: Run, name: str) -> Penalty:
     try:
         found = named_object(name)
     except ValueError as error:

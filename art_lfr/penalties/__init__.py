@@ -18,11 +18,18 @@ PENALTIES: dict[str, Penalty] = {
 }
 
 
-def penalty_for(penalty: str | Penalty, lam: float | None) -> Penalty:
+def penalty_for(
+    penalty: str | Penalty,
+    lam: float | None,
+    *,
+    autocast: bool = False,
+    warm_start: bool = False,
+) -> Penalty:
     """The penalty of a name, or the object itself.
 
-    Raises ValueError for an unknown name, and for lam None where the default, a multiple of eps,
-    has not the unit of the penalty; TypeError for anything else.
+    Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
+    not the unit of the penalty, and for an option of LFR's ascent with a penalty that has none;
+    TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
         found = penalty
@@ -39,6 +46,12 @@ def penalty_for(penalty: str | Penalty, lam: float | None) -> Penalty:
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
         )
+    for name, value in {"autocast": autocast, "warm_start": warm_start}.items():
+        if value and not found.ascends:
+            raise ValueError(
+                f"{name} is True with penalty {penalty!r}; allowed: False, because it is an option "
+                "of LFR's ascent, which this penalty has not"
+            )
     return found
 
 

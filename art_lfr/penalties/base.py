@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,13 @@ class Penalty(ABC):
     """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
 
     A subclass gives `parts`, and `search` where it has to look for a point or draw noise first.
+
+    Attributes:
+        ascends: Whether `search` heeds `settings.autocast` and `view.start`, and `end` says where
+            it has ended. Training refuses `autocast` and `warm_start` where it does not.
     """
+
+    ascends: ClassVar[bool] = False
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
@@ -103,10 +109,7 @@ class Penalty(ABC):
         return None
 
     def end(self, found: Any) -> Tensor | None:
-        """The points (N, ...) of what `search` found, where that of the next epoch may start.
-
-        None: a search of this penalty takes no start.
-        """
+        """The points (N, ...) of what `search` found, where that of the next epoch may start."""
         return None
 
     @abstractmethod

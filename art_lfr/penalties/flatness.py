@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class LocalFlatness(Penalty):
             held: the value is the same, but training only lowers l(x' + h s) and never raises
             l(x' - h s), which is unbounded above. docs/what-the-gain-is.md has the experiment.
     """
+
+    ascends: ClassVar[bool] = True
 
     minus_weight: float = 1.0
 
@@ -104,6 +106,8 @@ class InputGradient(LocalFlatness):
     Source: Drucker & LeCun 1992 (double back-propagation); Ross & Doshi-Velez, AAAI 2018. The
     finite difference is that of Finlay & Oberman, arXiv 1905.11468. LFR with an empty ball.
     """
+
+    ascends: ClassVar[bool] = False
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
