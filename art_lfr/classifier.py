@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.criterion import Criterion
-from art_lfr.geometry import Bounds, Box
+from art_lfr.fingerprint import described, public
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, Box
 from art_lfr.modes import dtype_of, mode
 from art_lfr.step import parameters_of
 
@@ -42,6 +43,14 @@ class ClassifierModule(nn.Module):
         """Whether a preprocessing defence is for training alone, or not for it."""
         defences = self._classifier[0].preprocessing_operations
         return any(defence.apply_fit != defence.apply_predict for defence in defences)
+
+    def extra_repr(self) -> str:
+        """The preprocessing, which is in no state dict."""
+        found = [
+            {"class": type(o), **public(o), "fit": o.apply_fit, "predict": o.apply_predict}
+            for o in self._classifier[0].preprocessing_operations
+        ]
+        return f"preprocessing={described(found)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
@@ -117,6 +126,26 @@ class ClassifierAdapter:
             for value in map(np.asarray, self.classifier.clip_values)
         )
         return low, high
+
+    def check_bounds(self, bounds: Bounds, like: Tensor) -> None:
+        """Raise ValueError for `bounds` that were given and are not the classifier's own."""
+        if bounds is UNIT_BOUNDS:
+            return
+        given, own = Box.from_bounds(bounds, like), self.box(like)
+        if not bool((given.low == own.low).all() and (given.high == own.high).all()):
+            raise ValueError(
+                f"bounds is {bounds!r} beside the {self.name}'s clip_values "
+                f"{self.classifier.clip_values!r}; allowed with a classifier: none (set its "
+                "clip_values), or the same"
+            )
+
+    def check_loss(self, loss: object) -> None:
+        """Raise ValueError for a loss that is given beside the classifier's own."""
+        if loss is not None:
+            raise ValueError(
+                f"loss is {loss!r} beside the {self.name}'s own; allowed with a classifier: None "
+                "(set its loss)"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

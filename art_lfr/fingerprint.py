@@ -1,21 +1,76 @@
-"""What tells one evaluation from another: a hash of weights, data and settings."""
+"""What tells one evaluation from another: a hash of a model, data and settings."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+# What changes nothing of what an attack finds.
+SILENT = frozenset({"verbose", "summary_writer"})
+
 
 def fingerprint(module: nn.Module, tensors: dict[str, Tensor], settings: dict[str, Any]) -> str:
-    """SHA-256, in hex, of the module's parameters and buffers, of tensors and of JSON settings."""
+    """SHA-256, in hex, of a module, of tensors and of JSON settings.
+
+    A module counts by its parameters and buffers and by its layers as they are printed: code that
+    prints the same is not told apart.
+    """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module)).encode())
     for name, tensor in {**module.state_dict(), **tensors}.items():
         if isinstance(tensor, Tensor):  # a module may keep other things in its state
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             plain = tensor.detach().cpu().contiguous().flatten()
             digest.update(plain.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def described(value: Any) -> Any:
+    """A setting in JSON types: plain values, arrays and sequences as they are.
+
+    An attack stands by its settings, a penalty by its own description, a function by its name,
+    any other object by its class.
+    """
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [described(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): described(item) for name, item in value.items()}
+    bases = {base.__name__ for base in type(value).__mro__}
+    if "Attack" in bases:  # of ART, torchattacks and foolbox alike
+        return described_attack(value)
+    if "Penalty" in bases:
+        return repr(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def described_attack(attack: Any) -> dict[str, Any]:
+    """The class and settings of an attack, those of attacks inside it too, and its model's hash."""
+    named = getattr(attack, "attack_params", ())
+    settings = {name: described(getattr(attack, name, None)) for name in named}
+    for name, value in public(attack).items():
+        # ART's attacks keep arrays of their last run beside the parameters that they name.
+        if not named or isinstance(value, bool | int | float | str | np.generic):
+            settings[name] = described(value)
+    attacked = getattr(getattr(attack, "estimator", attack), "model", None)
+    if isinstance(attacked, nn.Module):
+        settings["model"] = fingerprint(attacked, {}, {})
+    return {
+        "class": described(type(attack)),
+        **{name: value for name, value in settings.items() if name not in SILENT},
+    }
+
+
+def public(value: object) -> dict[str, Any]:
+    """The attributes of an object whose names are public."""
+    return {name: item for name, item in vars(value).items() if name[0] != "_"}

@@ -135,7 +135,7 @@ class LFRLoss:
             renew_every=renew_every,
             autocast=autocast,
         )
-        self.penalty = penalty_for(penalty, lam, autocast=autocast)
+        self.penalty = penalty_for(penalty, lam, estimator=estimator, autocast=autocast)
         self.bounds = bounds
         self.criterion = Criterion(loss)
         self.generator = generator or torch.Generator().manual_seed(0)

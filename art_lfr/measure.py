@@ -21,12 +21,11 @@ from art_lfr.arguments import (
 )
 from art_lfr.criterion import Criterion, LossLike
 from art_lfr.flatness import flatness_values
-from art_lfr.geometry import Bounds, Box
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, Box
 from art_lfr.modes import device_of, dtype_of
 from art_lfr.settings import LFRSettings
 
 Array: TypeAlias = npt.NDArray[Any]
-UNIT_BOUNDS = (0.0, 1.0)
 
 
 @overload
@@ -102,13 +101,10 @@ def local_flatness(
         from art_lfr.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model, "model")
-        if loss is not None or bounds is not UNIT_BOUNDS:
-            raise ValueError(
-                "loss and bounds are the classifier's own; allowed with a classifier: neither "
-                "(set its loss and clip_values)"
-            )
+        adapter.check_loss(loss)
         as_numpy = True
         x_all, y_all = adapter.tensors(x, y)
+        adapter.check_bounds(bounds, x_all)
         model, bounds, criterion = adapter.module, adapter.bounds, adapter.criterion
     check_number("eps", eps)
     settings = LFRSettings(

@@ -75,8 +75,8 @@ def make_target(
 ) -> Target:
     """Check a model with its data and bring them into one form, whatever the user has.
 
-    A classifier's own `clip_values` stand for `bounds`. Raises TypeError and ValueError, naming
-    the parameter.
+    A classifier's own `clip_values` stand for `bounds`, which must not say otherwise. Raises
+    TypeError and ValueError, naming the parameter.
     """
     classifier = None
     if isinstance(model, nn.Module):
@@ -95,8 +95,10 @@ def make_target(
         from art_lfr.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model, "model")
-        classifier, device, bounds = adapter.classifier, adapter.device, adapter.bounds
+        classifier, device = adapter.classifier, adapter.device
+        given, bounds = bounds, adapter.bounds
         inputs = adapter.inputs(x).float()
+        adapter.check_bounds(given, inputs)
         labels = adapter.labels(y, len(inputs))
         module = LogitsModule(adapter.module, adapter.dtype)
         box = Box.from_bounds(bounds, inputs)

@@ -138,7 +138,9 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             verbose=verbose,
         )
         check_ratio(ratio)
-        chosen = penalty_for(penalty, lam, autocast=autocast, warm_start=warm_start)
+        chosen = penalty_for(
+            penalty, lam, estimator=estimator, autocast=autocast, warm_start=warm_start
+        )
         self._adapter = adapter = ClassifierAdapter(classifier)
         adapter.check_optimizer()
         super().__init__(classifier)

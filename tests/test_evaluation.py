@@ -14,6 +14,7 @@ from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
 from art_lfr.evaluation.results import wilson_interval
 from art_lfr.evaluation.runner import run_attack
 from art_lfr.evaluation.threat import ThreatModel
+from art_lfr.geometry import UNIT_BOUNDS
 from art_lfr.target import make_target
 
 EPS = 0.01
@@ -172,7 +173,14 @@ def test_art_attacks_by_name_and_mixed(problem):
     assert [row.name for row in named.rows] == ["clean", "fgsm", "worst case"]
     assert named["fgsm"].accuracy < named.clean.accuracy
     target = make_target(
-        classifier, x.numpy(), y.numpy(), eps=EPS, p=math.inf, bounds=None, batch_size=8, seed=0
+        classifier,
+        x.numpy(),
+        y.numpy(),
+        eps=EPS,
+        p=math.inf,
+        bounds=UNIT_BOUNDS,
+        batch_size=8,
+        seed=0,
     )
     mixed = resolve_attacks(["PGD-40", attack, attack], target)
     assert [a.name for a in mixed] == ["PGD-40", "FastGradientMethod", "FastGradientMethod 2"]

@@ -225,14 +225,24 @@ def test_a_stopped_evaluation_goes_on_without_redoing_attacks(problem, tmp_path)
     assert not list((tmp_path / "new" / "state").glob("*partial*"))
 
 
-@pytest.mark.parametrize("change", ["model", "data", "eps", "seed", "attack", "damage"])
+@pytest.mark.parametrize(
+    "change", ["model", "layers", "data", "eps", "seed", "attack", "inner attack", "damage"]
+)
 def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
     model, x, y, _ = problem
     keywords = {"eps": EPS, "attacks": {"mine": Shift(0.05, eps=EPS)}, "flatness_steps": 0}
+    if change == "inner attack":
+        keywords["attacks"] = {"mine": Shift(0.05, eps=EPS, attacks=[Shift(0.05)])}
     evaluate(model, x, y, state_dir=tmp_path, **keywords)
     if change == "model":
         with torch.no_grad():
             model.scale += 1
+    elif change == "layers":  # the same weights
+        other = type("Other", (Mean,), {})()
+        other.load_state_dict(model.state_dict())
+        model = other
+    elif change == "inner attack":
+        keywords["attacks"] = {"mine": Shift(0.05, eps=EPS, attacks=[Shift(0.04)])}
     elif change == "data":
         x = x + 0.001
     elif change == "attack":
@@ -245,6 +255,41 @@ def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
     message = "is damaged" if change == "damage" else "state_dir has .*of another evaluation"
     with pytest.raises(ValueError, match=message):
         evaluate(model, x, y, state_dir=tmp_path, **keywords)
+
+
+def classifier_around(model, **keywords):
+    return PyTorchClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 4, **keywords)
+
+
+def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
+    model, x, y, _ = problem
+    keywords = {"eps": EPS, "attacks": [Shift(0.05, eps=EPS)], "flatness_steps": 0}
+    x, y, keywords["state_dir"] = x.numpy(), y.numpy(), tmp_path
+    for _ in range(2):  # the second time it is the same, though ART keeps things of the first
+        wrong = classifier_around(model, clip_values=(0.0, 1.0), preprocessing=(0.5, 0.25))
+        evaluate(wrong, x, y, **keywords)
+        evaluate(wrong, x, y, **keywords)
+    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+        evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, **keywords)
+
+
+def test_bounds_beside_a_classifier_are_its_own_or_refused(problem):
+    model, x, y, _ = problem
+    x, y = x.numpy(), y.numpy()
+    keywords = {"eps": EPS, "attacks": [Shift(0.05, eps=EPS)], "flatness_steps": 0}
+    evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, bounds=(0.0, 1.0), **keywords)
+    for own, given in ((None, (0.0, 1.0)), ((0.0, 1.0), (0.0, 2.0)), ((0.0, 1.0), None)):
+        with pytest.raises(ValueError, match=r"bounds is .* beside the model's clip_values"):
+            evaluate(classifier_around(model, clip_values=own), x, y, bounds=given, **keywords)
+
+
+def test_a_black_box_attack_inside_another_counts(problem):
+    model, x, y, _ = problem
+    square = type("SquareAttack", (Shift,), {})(0.05)
+    for inside, noted in (([], True), ([Shift(0.05)], True), ([Shift(0.05), square], False)):
+        attack = Shift(0.05, eps=EPS, attacks=inside)
+        found = evaluate(model, x, y, eps=EPS, attacks=[attack], flatness_steps=0)
+        assert ("no black-box attack is in the worst case" in str(found)) is noted
 
 
 def test_metrics_of_art_on_request(problem):

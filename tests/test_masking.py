@@ -1,5 +1,6 @@
 """The masking report flags models that hide their gradients and passes an honest one."""
 
+import copy
 import json
 import math
 
@@ -91,7 +92,12 @@ def verdicts(found):
 
 def test_adversarial_training_passes(standard):
     model = train(adversarially=True)
-    found = report(model, surrogate=standard)
+    surrogate = copy.deepcopy(standard).train()
+    for parameter in surrogate.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    found = report(model, surrogate=surrogate)
+    assert surrogate.training  # left as it was
+    assert all(bool((parameter.grad == 1).all()) for parameter in surrogate.parameters())
     assert not found.masked, str(found)
     assert set(verdicts(found).values()) <= {"pass", "warn"}
     assert len(found.checks) == len(CHECKS)

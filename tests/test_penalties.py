@@ -259,6 +259,23 @@ def test_an_option_of_the_ascent_needs_a_penalty_that_has_it(option: str) -> Non
         penalty_for(SquaredLogits(), 1.0, **{option: True})
 
 
+def test_the_exact_estimator_has_no_lower_end_to_hold() -> None:
+    with pytest.raises(ValueError, match="estimator is 'exact' with penalty 'lfr-held'"):
+        LFRLoss(eps=EPS, penalty="lfr-held", estimator="exact")
+    assert LFRLoss(eps=EPS, estimator="exact").penalty == LocalFlatness()
+
+
+def test_a_penalty_of_the_users_own_is_known_again() -> None:
+    class Weighted(SquaredLogits):
+        def __init__(self, weight: float, of: Tensor) -> None:
+            self.weight, self.of = weight, of
+
+    first, same, other = (Weighted(w, torch.ones(2)) for w in (1.0, 1.0, 2.0))
+    assert repr(first) == repr(same) != repr(other)
+    assert "Weighted" in repr(first)
+    assert repr(SquaredLogits()) == repr(SquaredLogits())
+
+
 def test_the_loss_refuses_bfloat16_for_a_penalty_without_an_ascent() -> None:
     with pytest.raises(ValueError, match="autocast is True with penalty 'cure'"):
         LFRLoss(eps=EPS, lam=1.0, penalty="cure", autocast=True)

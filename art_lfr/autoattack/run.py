@@ -16,7 +16,7 @@ from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import Listener, Progress, run_suite
 from art_lfr.evaluation.results import Array
-from art_lfr.geometry import Bounds, parse_norm
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.image_checks import check_square
 from art_lfr.randomness import seed_global_generators
 from art_lfr.target import Target, make_target, unharmed
@@ -63,7 +63,7 @@ def run_autoattack(
     eps: float,
     norm: float | str = math.inf,
     version: str = "standard",
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT_BOUNDS,
     batch_size: int = 250,
     seed: int = 0,
     state_path: str | Path | None = None,

@@ -106,6 +106,7 @@ def penalty_of(run: Run) -> Penalty:
     return penalty_for(
         name,
         s.get("lam"),
+        estimator=s.get("estimator", "finite-difference"),
         autocast=s.get("autocast", False),
         warm_start=s.get("warm_start", False),
     )

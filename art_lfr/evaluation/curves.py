@@ -13,7 +13,7 @@ from art_lfr.arguments import check_integer, check_number
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.results import Array, Row
 from art_lfr.evaluation.runner import run_attack
-from art_lfr.geometry import Ball, Bounds, parse_norm
+from art_lfr.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm
 from art_lfr.target import make_target, unharmed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def accuracy_curve(
     eps: Sequence[float],
     norm: float | str = math.inf,
     attacks: Sequence[str] | str = ("PGD-40", "Square"),
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT_BOUNDS,
     batch_size: int = 256,
     seed: int = 0,
 ) -> AccuracyCurve:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from art_lfr.evaluation.attacks import Attack, AttackSpec, NamedAttack
 from art_lfr.evaluation.threat import ThreatModel
+from art_lfr.fingerprint import described_attack
 from art_lfr.geometry import parse_norm
 from art_lfr.target import Target, classifier_of
 from art_lfr.unit_box import UnitBox
@@ -73,9 +74,17 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         run=art_attack(evasion, target),
         threat=threat,
         minimal=minimal,
-        black_box=kind in BLACK_BOX,
-        parameters=describe(attack),
+        black_box=_needs_no_gradient(attack),
+        parameters=described_attack(attack),
     )
+
+
+def _needs_no_gradient(attack: Any) -> bool:
+    """Whether an attack, or one of those that it is made of, is a black-box one."""
+    # torchattacks' AutoAttack holds the others in one of them.
+    parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
+    own = type(attack).__name__ in BLACK_BOX
+    return own or any(_needs_no_gradient(part) for part in parts if part is not None)
 
 
 def _library(attack: object) -> str:
@@ -119,16 +128,6 @@ def _norm(norm: Any) -> float:
     if isinstance(norm, str) and norm[:1] in "Ll":
         norm = norm[1:]
     return 0.0 if norm in (0, "0") else parse_norm(norm)
-
-
-def describe(attack: object) -> dict[str, Any]:
-    """The plain settings of an attack object, by which a resumed run knows it again."""
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in vars(attack).items()
-        if name[0] != "_" and isinstance(value, bool | int | float | str | np.generic)
-    }
-    return {"class": f"{type(attack).__module__}.{type(attack).__qualname__}", **plain}
 
 
 def art_attack(attack: Any, target: Target) -> Attack:

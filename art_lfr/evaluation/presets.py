@@ -13,9 +13,10 @@ from torch import Tensor
 
 from art_lfr.arguments import check_choice
 from art_lfr.evaluation.attacks import Attacked, NamedAttack
-from art_lfr.evaluation.objects import art_attack, describe
+from art_lfr.evaluation.objects import art_attack
 from art_lfr.evaluation.parts import SQUARE_QUERIES, auto_attack
 from art_lfr.evaluation.threat import ThreatModel
+from art_lfr.fingerprint import described_attack
 from art_lfr.target import Target, classifier_of
 from art_lfr.unit_box import UnitBox
 
@@ -69,7 +70,9 @@ def _l2_threat(target: Target) -> ThreatModel:
 
 def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
     keywords = {"threat": _threat(target), "name": "", **keywords}
-    return NamedAttack(run=art_attack(attack, target), parameters=describe(attack), **keywords)
+    return NamedAttack(
+        run=art_attack(attack, target), parameters=described_attack(attack), **keywords
+    )
 
 
 def _common(target: Target) -> dict[str, Any]:
@@ -143,9 +146,7 @@ def _ddn(target: Target) -> NamedAttack:
     attack = require("foolbox", "foolbox").attacks.DDNAttack(steps=20)
     evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
     threat = _l2_threat(target)
-    return replace(
-        _from_art(evasion, target, threat=threat, minimal=True), parameters=describe(attack)
-    )
+    return _from_art(evasion, target, threat=threat, minimal=True)
 
 
 def _pointwise(target: Target) -> NamedAttack:
@@ -156,10 +157,8 @@ def _pointwise(target: Target) -> NamedAttack:
     attack = require("foolbox", "foolbox").attacks.PointwiseAttack()
     evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
     allowed = max(1, round(POINTWISE_SHARE * target.x[0].numel()))
-    named = _from_art(
-        evasion, target, threat=ThreatModel(0.0, allowed), minimal=True, black_box=True
-    )
-    return replace(named, parameters=describe(attack))
+    threat = ThreatModel(0.0, allowed)
+    return _from_art(evasion, target, threat=threat, minimal=True, black_box=True)
 
 
 def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:

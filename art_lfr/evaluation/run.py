@@ -21,7 +21,7 @@ from art_lfr.evaluation.runner import AttackResult, run_attack
 from art_lfr.evaluation.store import EvaluationStore
 from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.files import check_output, write_atomically
-from art_lfr.geometry import Bounds, parse_norm
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.measure import local_flatness
 from art_lfr.target import Target, make_target, unharmed
 
@@ -34,7 +34,7 @@ def evaluate(
     eps: float,
     norm: float | str = math.inf,
     attacks: object = "quick",
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT_BOUNDS,
     batch_size: int = 256,
     seed: int = 0,
     slow_images: int = 20,

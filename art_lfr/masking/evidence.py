@@ -19,7 +19,7 @@ from art_lfr.geometry import Ball
 from art_lfr.gradients import input_gradient
 from art_lfr.masking.trace import AscentTrace, trace_ascent
 from art_lfr.randomness import uniform_like
-from art_lfr.target import Target
+from art_lfr.target import Target, unharmed
 from art_lfr.unit_box import UnitBox
 
 SHORT_PGD, PGD, LONG_PGD = 10, 40, 200
@@ -127,7 +127,8 @@ def _rising_eps(here: Target) -> dict[float, float]:
 def _transfer(here: Target, surrogate: Target) -> Tensor:
     """Samples that PGD-40 examples for the surrogate break here."""
     (attack,) = resolve_attacks("PGD-40", replace(surrogate, x=here.x, y=here.y))
-    found = attack.run(here.x, here.y)
+    with unharmed(surrogate.module, surrogate.device):
+        found = attack.run(here.x, here.y)
     return ~here.correct(torch.as_tensor(found), here.y)
 
 

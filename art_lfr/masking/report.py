@@ -10,7 +10,7 @@ from torch import Tensor
 
 from art_lfr.arguments import check_integer, check_number
 from art_lfr.evaluation.results import Array
-from art_lfr.geometry import Bounds, parse_norm
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.masking.checks import CHECKS, Check
 from art_lfr.masking.evidence import gather_evidence
 from art_lfr.target import make_target, unharmed
@@ -86,7 +86,7 @@ def masking_report(
     *,
     eps: float,
     norm: float | str = math.inf,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT_BOUNDS,
     surrogate: object = None,
     batch_size: int = 256,
     seed: int = 0,

@@ -22,14 +22,15 @@ def penalty_for(
     penalty: str | Penalty,
     lam: float | None,
     *,
+    estimator: str = "finite-difference",
     autocast: bool = False,
     warm_start: bool = False,
 ) -> Penalty:
     """The penalty of a name, or the object itself.
 
     Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
-    not the unit of the penalty, and for an option of LFR's ascent with a penalty that has none;
-    TypeError for anything else.
+    not the unit of the penalty, for a lower end held where the estimator has none, and for an
+    option of LFR's ascent with a penalty without one; TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
         found = penalty
@@ -45,6 +46,11 @@ def penalty_for(
         raise ValueError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
+        )
+    if estimator == "exact" and isinstance(found, LocalFlatness) and found.minus_weight < 1:
+        raise ValueError(
+            f"estimator is 'exact' with penalty {penalty!r}, which holds the lower end of a finite "
+            "difference; allowed: 'finite-difference', or penalty 'lfr'"
         )
     for name, value in {"autocast": autocast, "warm_start": warm_start}.items():
         if value and not found.ascends:

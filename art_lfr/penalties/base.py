@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.criterion import Criterion, LossLike, logits_of
+from art_lfr.fingerprint import described, public
 from art_lfr.geometry import Ball, Bounds, Box
 from art_lfr.gradients import input_gradient
 from art_lfr.modes import batch_norm_mode, frozen, protected_buffers
@@ -98,6 +99,10 @@ class Penalty(ABC):
     """
 
     ascends: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        """Class and settings: by this a resumed run knows the penalty again."""
+        return f"{type(self).__qualname__}({described(public(self))})"
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None

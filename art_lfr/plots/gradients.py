@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from art_lfr.criterion import LossLike
-from art_lfr.measure import UNIT_BOUNDS
+from art_lfr.geometry import UNIT_BOUNDS
 from art_lfr.plots.problem import make_problem
 
 if TYPE_CHECKING:

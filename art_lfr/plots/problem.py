@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from art_lfr.arguments import check_integer
 from art_lfr.criterion import Criterion, LossLike
-from art_lfr.geometry import Bounds, Box
+from art_lfr.geometry import UNIT_BOUNDS, Bounds, Box
 from art_lfr.gradients import input_gradient
-from art_lfr.measure import UNIT_BOUNDS
 from art_lfr.target import make_target, unharmed
 
 
@@ -74,15 +73,11 @@ def make_problem(
     target = make_target(model, x, y, eps=0.0, p=2.0, bounds=bounds, batch_size=batch_size, seed=0)
     criterion, targets = Criterion(loss), target.y
     if target.classifier is not None:
-        if loss is not None or bounds is not UNIT_BOUNDS:
-            raise ValueError(
-                "loss and bounds are the classifier's own; allowed with a classifier: neither "
-                "(set its loss and clip_values)"
-            )
         # Here, not above, so that a plain module can be drawn without ART's seconds of import.
         from art_lfr.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(target.classifier, "model")
+        adapter.check_loss(loss)
         criterion, targets = adapter.criterion, adapter.targets(target.y)
     return Problem(
         module=target.module,

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from art_lfr.arguments import check_integer, check_number
 from art_lfr.criterion import LossLike
-from art_lfr.geometry import Ball, Bounds, parse_norm, steepest_direction
-from art_lfr.measure import UNIT_BOUNDS
+from art_lfr.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm, steepest_direction
 from art_lfr.plots.adversary import strongest_examples
 from art_lfr.plots.problem import Problem, make_problem
 from art_lfr.randomness import normal_like

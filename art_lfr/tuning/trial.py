@@ -16,8 +16,8 @@ from art_lfr.classifier import ClassifierAdapter
 from art_lfr.evaluation.attacks import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.fingerprint import fingerprint
-from art_lfr.penalties import Penalty
+from art_lfr.fingerprint import described, fingerprint
+from art_lfr.geometry import UNIT_BOUNDS
 from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.target import make_target, unharmed
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
@@ -60,7 +60,7 @@ class Conditions:
             "attacks": list(self.attacks),
             "train": len(self.data.x),
             "largest_class": largest_class(self.data.y_held),
-            **{name: _named(value) for name, value in self.trainer.items()},
+            **{name: described(value) for name, value in self.trainer.items()},
         }
 
     @cached_property
@@ -77,7 +77,7 @@ class Conditions:
             self.data.y_held,
             eps=self.eps,
             p=self.p,
-            bounds=None,
+            bounds=UNIT_BOUNDS,
             batch_size=JUDGED_AT_ONCE,
             seed=self.seed,
         )
@@ -97,19 +97,14 @@ class Conditions:
             "eps": self.eps,
             "p": self.p,
             "max_iter": self.max_iter,
-            "network": repr(adapter.network),
             "loss": repr(classifier.loss),
             "optimizer": [
-                _named(adapter.optimizer),
+                described(adapter.optimizer),
                 # The scheduler may have set its first rate already.
                 [_plain(group) for group in adapter.optimizer.param_groups],
             ],
             "scheduler": _state(scheduler),
-            "bounds": _named(classifier.clip_values),
-            "preprocessing": [
-                [_named(defence), _plain(vars(defence))]
-                for defence in classifier.preprocessing_operations
-            ],
+            "bounds": described(classifier.clip_values),
         }
         tensors = {"x": x, "y": y, "x_held": x_held, "y_held": y_held}
         return fingerprint(adapter.module, tensors, shaped_by)
@@ -192,29 +187,12 @@ class Conditions:
         )
 
 
-def _named(value: Any) -> Any:
-    """JSON types and arrays as they are, a function by its name, other objects by their class.
-
-    Penalties with their attributes.
-    """
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Penalty):
-        return repr(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple | list):
-        return [_named(item) for item in value]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are themselves, without parameters and private objects."""
     kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
-    return {k: _named(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
+    return {k: described(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
 
 
 def _state(scheduler: Any) -> Any:
     """The class of a scheduler and the plain values of its state."""
-    return scheduler and [_named(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
+    return scheduler and [described(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
