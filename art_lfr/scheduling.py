@@ -11,6 +11,9 @@ import torch
 from art_lfr.arguments import check_choice
 from art_lfr.checkpoint import like_template, to_plain
 
+# What the schedulers of torch call their length.
+LENGTHS = ("total_steps", "T_max", "total_iters")
+
 
 class Schedule:
     """A scheduler and when it steps; None does nothing.
@@ -91,8 +94,17 @@ class Schedule:
                 f"scheduler is {self.scheduler!r}; allowed: a scheduler if, and only if, the run "
                 "that is resumed had one"
             )
-        if state is not None:
-            self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
+        if state is None:
+            return
+        own = self.scheduler.state_dict()
+        for name in LENGTHS:  # loading it, torch would take the other's without a word
+            if state.get(name) != own.get(name):
+                raise ValueError(
+                    f"scheduler is a {type(self.scheduler).__name__} with {name} {own.get(name)}, "
+                    f"but that of the run in checkpoint_dir has {state.get(name)}; allowed: the "
+                    "same, that is as many epochs in all"
+                )
+        self.scheduler.load_state_dict(like_template(state, own))
 
 
 def _without_functions(state: Any) -> Any:

@@ -22,6 +22,7 @@ from art_lfr.batches import Batch, Batches, fingerprint
 from art_lfr.collapse import collapse
 from art_lfr.epoch_sums import EpochSums
 from art_lfr.files import held
+from art_lfr.fingerprint import described
 from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, monitors_for
 from art_lfr.options import TrainingOptions
@@ -31,6 +32,9 @@ from art_lfr.scheduling import Schedule
 from art_lfr.selection import check_metrics
 from art_lfr.settings import LFRSettings
 from art_lfr.step import NonFiniteError, Objective, parameters_of
+
+# What shapes a step and would be overwritten by that of a checkpoint without a word.
+OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
 
 Record: TypeAlias = "dict[str, float]"
 
@@ -95,6 +99,8 @@ class TrainingLoop:
             "settings": self.settings.plain(),
             "options": self.options.plain(),
             "optimizer": type(self.optimizer).__name__,
+            # As it was made: a scheduler changes the groups.
+            **{n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
             "attack": repr(self.objective.attack),
             "penalty": repr(self.objective.penalty),
             "batch_size": batches.batch_size,

@@ -21,8 +21,9 @@ class RobustClassifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         ramp = min(1.0, (self.current_epoch + 1) / WARMUP)  # or the network may collapse
-        objective = LFRLoss(eps=ramp * EPS, lam=ramp * EPS / 2, steps=3)  # <- was the cross-entropy
-        terms = objective(self.model, *batch)
+        # The radius is that of the full eps: the penalty's weight, lam / (2 radius), rises too.
+        objective = LFRLoss(eps=ramp * EPS, lam=ramp * EPS / 2, radius=EPS / 4, steps=3)
+        terms = objective(self.model, *batch)  # <- was the cross-entropy
         self.log_dict({"clean loss": terms.clean, "flatness": terms.flatness}, prog_bar=True)
         return terms.total
 

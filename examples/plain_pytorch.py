@@ -14,9 +14,11 @@ generator = torch.Generator().manual_seed(0)
 
 epochs, eps, lam = 10, 0.1, 0.1
 for epoch in range(epochs):
-    ramp = min(1.0, (epoch + 1) / 4)  # raise eps and lam slowly, or the network may collapse
+    # Raise eps and lam slowly, or the network may collapse; the radius is that of the full eps.
+    ramp = min(1.0, (epoch + 1) / 4)
+    settings = {"eps": ramp * eps, "lam": ramp * lam, "radius": eps / 4, "steps": 3}
     for indices in torch.randperm(len(x), generator=generator).split(64):
-        terms = lfr_loss(model, x[indices], y[indices], eps=ramp * eps, lam=ramp * lam, steps=3)
+        terms = lfr_loss(model, x[indices], y[indices], **settings)
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()

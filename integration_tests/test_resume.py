@@ -68,6 +68,32 @@ def test_a_new_trainer_resumes_with_any_scheduler(
     assert [record["epoch"] for record in trainer.history] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR"])
+def test_a_schedule_of_another_length_is_refused(
+    make_classifier, data, weights, same, tmp_path, kind
+):
+    def run(epochs, classifier):
+        scheduler = getattr(torch.optim.lr_scheduler, kind)(
+            classifier.optimizer,
+            **({"T_max": epochs} if kind[0] == "C" else {"max_lr": 0.1, "total_steps": epochs + 1}),
+        )
+        AdversarialTrainerLFRPyTorch(classifier, **LFR).fit(
+            data.x[:64],
+            data.y[:64],
+            nb_epochs=epochs,
+            scheduler=scheduler,
+            checkpoint_dir=tmp_path,
+            resume=True,
+        )
+
+    run(2, make_classifier())
+    classifier = make_classifier(1)
+    before = weights(classifier)
+    with pytest.raises(ValueError, match=f"scheduler is a {kind} with .* as many epochs in all"):
+        run(4, classifier)
+    assert same(before, weights(classifier))
+
+
 def test_fit_in_a_loop_equals_one_fit(make_classifier, data, weights, same, tmp_path):
     """Warm-up, random states, averages and history go on over the trainer's life."""
     found = []
@@ -120,6 +146,11 @@ def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_
     smaller = AdversarialTrainerLFRPyTorch(make_classifier(model=model), **LFR)
     with pytest.raises(ValueError, match="allowed: the same network"):
         smaller.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
+    slower = make_classifier()
+    slower.optimizer.defaults["lr"] /= 10  # as if it were made so
+    trainer = AdversarialTrainerLFRPyTorch(slower, **LFR)
+    with pytest.raises(ValueError, match=r"lr is 0.\d+, but the run in checkpoint_dir has 0.\d+"):
+        trainer.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     assert same(weights(classifier), before)
     assert trainer.history == []
 

@@ -84,7 +84,9 @@ def train(
             "--max-iter 1 or 2 and an --eps-step of 0.4 eps.",
         ),
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Epochs in all, of a resumed run too.")] = 20,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs in all; a resumed run keeps to its own.")
+    ] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
     warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,

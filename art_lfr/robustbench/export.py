@@ -11,6 +11,7 @@ from pathlib import Path
 import timm
 import torch
 from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from robustbench.model_zoo import model_dicts
 from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from robustbench.utils import ACC_FIELDS, ModelInfo
@@ -215,15 +216,18 @@ def entry_model(classifier: object) -> EntryModel:
             "classifier has preprocessing defences; allowed: none, only preprocessing=(mean, std) "
             "can be folded into the model"
         )
+    like = torch.zeros(1, *adapter.classifier.input_shape)
     unit_box = UnitBox.of(
-        adapter.box(torch.zeros(1, *adapter.classifier.input_shape)),
+        adapter.box(like),
         "export",
         "a module on images in [0, 1]",
     )
     mean, std = (torch.zeros(()), torch.ones(()))
     if adapter.classifier.preprocessing_operations:
         standard = adapter.classifier.preprocessing_operations[-1]
-        mean, std = (torch.as_tensor(v, dtype=torch.float32) for v in (standard.mean, standard.std))
+        # As ART does it: one number, or one for each channel, in whichever shape.
+        shaped = broadcastable_mean_std(like.numpy(), standard.mean, standard.std)
+        mean, std = (torch.as_tensor(value, dtype=torch.float32) for value in shaped)
     # network((low + width * unit - mean) / std)
     shift = (unit_box.low - mean) / std
     return EntryModel(adapter.network, (unit_box.width / std).expand_as(shift).clone(), shift)

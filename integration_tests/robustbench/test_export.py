@@ -151,9 +151,10 @@ def test_a_fresh_process_loads_it_by_name(tmp_path, networks, zoo, dataset, thre
     assert not list(out.rglob("*.partial"))
 
 
-def test_preprocessing_and_clip_values_are_folded_in(tmp_path, networks, zoo):
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1)])
+def test_preprocessing_and_clip_values_are_folded_in(tmp_path, networks, zoo, shape):
     network = perturbed(networks.Backbone())
-    mean = np.array([100.0, 110.0, 120.0], dtype=np.float32).reshape(3, 1, 1)
+    mean = np.array([100.0, 110.0, 120.0], dtype=np.float32).reshape(shape)
     classifier = PyTorchClassifier(
         network,
         loss=nn.CrossEntropyLoss(),
