@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
@@ -145,6 +146,39 @@ def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
         with pytest.raises((ValueError, TypeError), match=found):
             run_all(bad, tmp_path / "bad", factory=make_network, tell=str)
         assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "found"),
+    [
+        ("lfr", {"estimator": "exakt"}, "estimator is 'exakt'"),
+        ("lfr", {"radius": -1}, "radius is -0"),
+        ("lfr", {"lr": "fast"}, "'method of' has settings"),
+        ("pgd", {"steps": "many"}, "'method of' has settings"),
+    ],
+)
+def test_bad_values_are_found_before_the_first_training(
+    tmp_path: Path,
+    tiny_plan: Plan,
+    make_network: Factory,
+    kind: str,
+    settings: dict[str, Any],
+    found: str,
+) -> None:
+    bad = tiny_plan(methods=[method("standard"), {**method(kind, **settings), "name": "method of"}])
+    with pytest.raises(ValueError, match=found):
+        run_all(bad, tmp_path / "bad", factory=make_network, tell=str)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_step_is_a_multiple_of_the_methods_own_eps(
+    tmp_path: Path, tiny_plan: Plan, make_network: Factory
+) -> None:
+    (run,) = tiny_plan(methods=[method("lfr", eps=2.0, step=1.5, steps=3)]).runs()
+    classifier = make_classifier(make_network("digits-cnn", 0, 10), run, np.zeros((1, 1, 8, 8)), 10)
+    settings = lfr_trainer(run, classifier)._loop.settings
+    assert settings.resolved_step_size == pytest.approx(1.5 * settings.eps / 3)
+    assert settings.eps == pytest.approx(2 * run.comparison.eps)
 
 
 def test_mirrored_images_are_all_seen_by_every_kind(

@@ -87,7 +87,16 @@ def test_train_then_measure(folder, capsys):
         again = torch.load(folder / other, weights_only=True)
         assert all(torch.equal(again[name], value) for name, value in weights.items())
     # A cycle of the learning rate cannot be made longer once it has begun.
-    longer = [*arguments, "--epochs", "4", "--output", "e.pt", "--checkpoint-dir", "run", "--resume"]
+    longer = [
+        *arguments,
+        "--epochs",
+        "4",
+        "--output",
+        "e.pt",
+        "--checkpoint-dir",
+        "run",
+        "--resume",
+    ]
     assert main(longer) != 0
     assert "total_steps" in capsys.readouterr().err
     assert not (folder / "e.pt").exists()

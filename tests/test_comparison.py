@@ -109,6 +109,8 @@ def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) 
         ({"methods": [{"name": "a", "kind": "pgd", "lam": 1}]}, "settings \\['lam'\\]"),
         ({"methods": [{"name": "a", "kind": "pgd"}] * 2}, "each name once"),
         ({"methods": [{"name": "a", "kind": "pgd", "max_grad_norm": 0}]}, "max_grad_norm is 0"),
+        ({"methods": [{"name": "a", "kind": "pgd", "epochs": 0}]}, "epochs is 0"),
+        ({"methods": [{"name": "a", "kind": "trades", "beta": -1}]}, "beta is -1"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": [7]}]}, "seeds \\[7\\]"),
         (
             {"methods": [{"name": "a", "kind": "lfr", "warm_start": True}], "flip": True},

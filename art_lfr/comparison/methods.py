@@ -25,12 +25,13 @@ from art.utils import to_categorical
 from torch import nn
 
 from art_lfr.augmentation import random_flip
-from art_lfr.comparison.classifiers import wrapped
+from art_lfr.comparison.classifiers import make_classifier, wrapped
 from art_lfr.comparison.plan import Run
 from art_lfr.data import Array
 from art_lfr.geometry import parse_norm
 from art_lfr.named_object import named_object
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
+from art_lfr.randomness import preserved_random_state
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
 # Steps of the attack or ascent, where a method does not say.
@@ -62,9 +63,31 @@ class Warmup:
         self._attack.set_params(eps=part * self._eps, eps_step=part * self._step)
 
 
+def check_method(run: Run) -> None:
+    """Make the trainer of a run around a toy network: bad settings show before any training.
+
+    Raises ValueError, naming the method.
+    """
+    x, y = np.zeros((2, 2), dtype=np.float32), np.arange(2)
+    with preserved_random_state(torch.device("cpu")):
+        network = nn.Linear(2, 2)
+        try:
+            classifier = make_classifier(network, run, x, 2)
+            if run.settings["kind"] == "lfr":
+                lfr_trainer(run, classifier)
+            else:
+                art_epochs(run, classifier, lambda: network, x, y)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{run.comparison.name}: method {run.method!r} has settings that do not work: "
+                f"{error}"
+            ) from error
+
+
 def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLFRPyTorch:
     """This package's trainer."""
     s, eps = run.settings, float(run.comparison.eps)
+    own = s.get("eps", 1.0) * eps
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
     # A multiple of eps is right for a gradient norm; other penalties have units of their own.
     penalty = penalty_of(run)
@@ -72,9 +95,9 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     return AdversarialTrainerLFRPyTorch(
         classifier,
         norm=parse_norm(run.comparison.norm),
-        eps=s.get("eps", 1.0) * eps,
+        eps=own,
         max_iter=steps,
-        eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
+        eps_step=None if "step" not in s else s["step"] * own / max(1, steps),
         lam=lam if lam is None or not scaled else lam * eps,
         radius=None if radius is None else radius * eps,
         estimator=s.get("estimator", "finite-difference"),

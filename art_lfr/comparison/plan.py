@@ -120,6 +120,10 @@ class Comparison:
                     f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
                     f"{sorted(_COMMON | KINDS[method['kind']])}"
                 )
+            for count in ("epochs", "batch_size"):
+                check_integer(count, method.get(count, 1), low=1)
+            for number in ("warmup", "beta", "gamma"):  # which ART would take unseen
+                check_number(number, method.get(number, 1.0))
             clip = method.get("max_grad_norm")
             check_number("max_grad_norm", clip, low_allowed=False, optional=True)
             if method.get("warm_start") and method.get("flip", self.flip):

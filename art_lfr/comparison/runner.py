@@ -18,7 +18,7 @@ from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.classifiers import make_classifier
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.judging import figures, judge, judge_snapshots, verdicts
-from art_lfr.comparison.methods import penalty_of
+from art_lfr.comparison.methods import check_method
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.machine import describe_machine
@@ -66,8 +66,8 @@ def run_all(
     runs = [run for run in comparison.runs() if only in run.method]
     todo = [run for run in runs if not _is_done(run, directory)]
     Processes().check_alone("art-lfr compare")
-    for run in todo:  # before hours of training
-        penalty_of(run)
+    for run in {run.method: run for run in todo}.values():  # before hours of training
+        check_method(run)
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     data: dict[int, Split] = {}
     for number, run in enumerate(todo, 1):
