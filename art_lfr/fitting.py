@@ -63,7 +63,8 @@ class ClassifierTrainer(Trainer):
             resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
                 is one; start fresh where there is none. One call is resumed, not a loop of calls:
                 train for all epochs in one.
-            callback: Gets each epoch's record; a true return value stops training.
+            callback: Gets each epoch's record; a true return value ends the run: resumed from a
+                directory, it has nothing left to do.
 
         Raises:
             ValueError, TypeError: For bad data or arguments, before any weight changes.

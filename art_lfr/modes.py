@@ -101,6 +101,11 @@ def device_of(model: nn.Module, fallback: Tensor) -> torch.device:
     return fallback.device if parameter is None else parameter.device
 
 
+def default_device() -> torch.device:
+    """The current GPU where there is one, as ART's classifiers choose by themselves."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The type of the model's first floating parameter, or float32 where it has none."""
     floating = (p.dtype for p in model.parameters() if p.is_floating_point())

@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from art_lfr.cli import app, main
+from art_lfr import modes
+from art_lfr.cli import app, inputs, main
 from art_lfr.data import digits, load_npz
 from art_lfr.models import digits_cnn
 
@@ -129,6 +130,14 @@ def test_options_reach_the_trainer(folder, option):
     assert main([*arguments, *option]) == 0
     other = torch.load("lfr-weights.pt", weights_only=True)
     assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
+    torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
+    monkeypatch.setattr(modes, "default_device", lambda: torch.device("meta"))  # in its place
+    network, _, x, y = inputs.judged("digits-cnn", Path("w.pt"), "digits", "test", 4)
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+    assert (len(x), len(y)) == (4, 4)
 
 
 def test_check(folder, capsys):

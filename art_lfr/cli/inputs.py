@@ -96,11 +96,12 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
 
     from art_lfr.arguments import check_labels
     from art_lfr.criterion import logits_of
-    from art_lfr.modes import mode
+    from art_lfr.modes import device_of, mode
 
+    first = torch.from_numpy(x[:1])
     try:
         with torch.no_grad(), mode(model, training=False):
-            logits = logits_of(model(torch.from_numpy(x[:1])))
+            logits = logits_of(model(first.to(device_of(model, first))))
     except RuntimeError as error:
         raise ValueError(
             f"--model does not run on images of shape {x.shape[1:]}: {error}; allowed: a network "
@@ -123,12 +124,17 @@ def outputs_for(data: ImageData) -> int:
 def trained_model(
     name: str, weights: Path | None, data: ImageData, option: str = "--weights"
 ) -> nn.Module:
-    """`load_model`, with weights where the model is built in: it is untrained without."""
+    """`load_model`, with weights where the model is built in: it is untrained without.
+
+    On the GPU where there is one.
+    """
     from art_lfr.models import BUILT_IN
+    from art_lfr.modes import default_device
 
     if weights is None and name in BUILT_IN:
         raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")
-    return load_model(name, weights, classes=outputs_for(data), option=option)
+    network = load_model(name, weights, classes=outputs_for(data), option=option)
+    return network.to(default_device())
 
 
 def judged(

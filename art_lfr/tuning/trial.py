@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from art_lfr import __version__
 from art_lfr.classifier import ClassifierAdapter
@@ -18,6 +17,7 @@ from art_lfr.evaluation.run import evaluate
 from art_lfr.evaluation.threat import ThreatModel
 from art_lfr.fingerprint import described, fingerprint
 from art_lfr.geometry import UNIT_BOUNDS
+from art_lfr.modes import default_device
 from art_lfr.randomness import preserved_random_state, seed_global_generators
 from art_lfr.target import make_target, unharmed
 from art_lfr.trainer import AdversarialTrainerLFRPyTorch
@@ -149,8 +149,7 @@ class Conditions:
 
     def _fresh(self) -> ClassifierAdapter:
         """A new classifier, drawn from seeded generators; the global states are left as found."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with preserved_random_state(device):
+        with preserved_random_state(default_device()):
             seed_global_generators(self.seed)
             adapter = ClassifierAdapter(self.make_classifier(), "what make_classifier returns")
         adapter.check_optimizer()
