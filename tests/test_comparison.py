@@ -264,6 +264,24 @@ def test_a_training_that_was_stopped_does_not_count_as_a_quick_one(tmp_path: Pat
     assert results.seconds("LFR") == whole
 
 
+def test_figure_shows_the_mean_of_the_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from art_lfr.comparison.drawing import time_figure
+
+    results = made_up(comparison(tmp_path, snapshots=1), {"AT": 0.5, "LFR": 0.8})
+    lfr = [run for run in results.runs if run["method"] == "LFR"]
+    assert len(lfr) > 1
+    for number, run in enumerate(lfr):
+        rates = {1: 0.2 + 0.1 * number, 2: 0.6}
+        run["times"] = [{"epoch": e, "cpu_seconds": 10.0 * e + number} for e in rates]
+        run["snapshots"] = [{"epoch": e, "accuracy": {"worst case": r}} for e, r in rates.items()]
+    drawn = {c.get_label(): c.lines[0] for c in time_figure(results).axes[0].containers}
+    np.testing.assert_allclose(drawn["AT"].get_ydata(), [50.0])
+    shift = np.mean(range(len(lfr)))
+    np.testing.assert_allclose(drawn["LFR"].get_xdata(), [10 + shift, 20 + shift])
+    np.testing.assert_allclose(drawn["LFR"].get_ydata(), [20 + 10 * shift, 60.0])
+
+
 def test_figure_of_a_run_that_stopped_before_its_first_snapshot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from art_lfr.comparison.drawing import time_figure

@@ -59,6 +59,8 @@ def test_training_curves_draw_what_is_there():
         for epoch in (1, 2, 3)
     ]
     partial = [{"epoch": 1, "validation_robust_accuracy": 0.1}]
+    many = training_curves({str(number): full for number in range(9)})
+    assert len(many.axes[0].get_lines()) == 9 * len(training_curves({"": full}).axes[0].get_lines())
     figure = training_curves({"LFR": full, "standard": partial, "empty": []})
     accuracy, loss, flatness = figure.axes
     lines = {line.get_label(): line for line in accuracy.lines}

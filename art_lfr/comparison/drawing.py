@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v")
 def time_figure(results: Results) -> Figure:
     """Worst-case accuracy (per cent) against seconds of one core, a line or point each method.
 
-    A method with snapshots is a line over its epochs, one without is a point at its end; bars are
-    95 % Wilson intervals over the images of one run.
+    A method with snapshots is a line over its epochs, one without is a point at its end: means over
+    its runs. Bars are 95 % Wilson intervals over the images of one run.
     """
     figure = new_figure(9.0, 4.5)
     axes = figure.add_subplot()
@@ -29,10 +30,8 @@ def time_figure(results: Results) -> Figure:
         runs = list(results.of(method).values())
         repeat, which = divmod(index, len(PALETTE))
         first, last = runs[0]["judged"]["images"]
-        if runs[0].get("snapshots"):  # none where training stopped before the first
-            when = {t["epoch"]: t["cpu_seconds"] for t in runs[0]["times"]}
-            points = [(when[s["epoch"]], s["accuracy"][WORST]) for s in runs[0]["snapshots"]]
-        else:
+        points = _over_epochs(runs)
+        if not points:  # none where training stopped before the first snapshot
             rate = float(np.mean([run["accuracy"][WORST] for run in runs]))
             points = [(results.seconds(method), rate)]
         seconds, rates = (np.array(values) for values in zip(*points, strict=True))
@@ -54,3 +53,15 @@ def time_figure(results: Results) -> Figure:
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     tidy(axes)
     return figure
+
+
+def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Mean seconds and mean worst case at each epoch of which all runs have a snapshot."""
+    seen: dict[int, list[tuple[float, float]]] = {}
+    for run in runs:
+        when = {t["epoch"]: t["cpu_seconds"] for t in run["times"]}
+        for snapshot in run.get("snapshots") or []:
+            point = when[snapshot["epoch"]], snapshot["accuracy"][WORST]
+            seen.setdefault(snapshot["epoch"], []).append(point)
+    means = (np.mean(points, axis=0) for points in seen.values() if len(points) == len(runs))
+    return [(float(seconds), float(rate)) for seconds, rate in means]

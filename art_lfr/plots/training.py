@@ -52,7 +52,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     for axes, (title, unit, keys) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):
-        for colour, (name, history) in zip(PALETTE, drawn.items(), strict=False):
+        for colour, (name, history) in zip(PALETTE * len(drawn), drawn.items(), strict=False):
             for key, style in keys.items():
                 points = [
                     (r.get("epoch", i + 1), r[key]) for i, r in enumerate(history) if key in r
