@@ -131,12 +131,13 @@ class ClassifierAdapter:
         """Raise ValueError for `bounds` that were given and are not the classifier's own."""
         if bounds is UNIT_BOUNDS:
             return
+        like = like.float()  # ART keeps clip_values so
         given, own = Box.from_bounds(bounds, like), self.box(like)
         if not bool((given.low == own.low).all() and (given.high == own.high).all()):
             raise ValueError(
                 f"bounds is {bounds!r} beside the {self.name}'s clip_values "
-                f"{self.classifier.clip_values!r}; allowed with a classifier: none (set its "
-                "clip_values), or the same"
+                f"{self.classifier.clip_values!r}; allowed with a classifier: the same, or "
+                "leave bounds out (set its clip_values)"
             )
 
     def check_loss(self, loss: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def fingerprint(module: nn.Module, tensors: dict[str, Tensor], settings: dict[st
     prints the same is not told apart.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module)).encode())
+    # Neither where it lies in memory nor on which GPU.
+    digest.update(re.sub(r" at 0x[0-9a-fA-F]+| \(cuda:\d+\)", "", repr(module)).encode())
     for name, tensor in {**module.state_dict(), **tensors}.items():
         if isinstance(tensor, Tensor):  # a module may keep other things in its state
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -45,30 +47,40 @@ def described(value: Any) -> Any:
         return [described(item) for item in value]
     if isinstance(value, dict):
         return {str(name): described(item) for name, item in value.items()}
-    bases = {base.__name__ for base in type(value).__mro__}
-    if "Attack" in bases:  # of ART, torchattacks and foolbox alike
+    if _is_a(value, "Attack"):
         return described_attack(value)
-    if "Penalty" in bases:
+    if _is_a(value, "Penalty"):
         return repr(value)
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def described_attack(attack: Any) -> dict[str, Any]:
-    """The class and settings of an attack, those of attacks inside it too, and its model's hash."""
+    """The class and settings of an attack, those of attacks inside it too."""
     named = getattr(attack, "attack_params", ())
     settings = {name: described(getattr(attack, name, None)) for name in named}
     for name, value in public(attack).items():
         # ART's attacks keep arrays of their last run beside the parameters that they name.
         if not named or isinstance(value, bool | int | float | str | np.generic):
             settings[name] = described(value)
-    attacked = getattr(getattr(attack, "estimator", attack), "model", None)
-    if isinstance(attacked, nn.Module):
-        settings["model"] = fingerprint(attacked, {}, {})
     return {
         "class": described(type(attack)),
         **{name: value for name, value in settings.items() if name not in SILENT},
     }
+
+
+def attacks_inside(attack: Any) -> Iterator[Any]:
+    """The attacks that a public attribute of an attack holds, and those inside them."""
+    for value in public(attack).values():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if _is_a(item, "Attack"):
+                yield item
+                yield from attacks_inside(item)
+
+
+def _is_a(value: object, name: str) -> bool:
+    """Whether a class of that name is among the bases: of ART, torchattacks and foolbox alike."""
+    return name in {base.__name__ for base in type(value).__mro__}
 
 
 def public(value: object) -> dict[str, Any]:

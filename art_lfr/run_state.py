@@ -18,6 +18,9 @@ from art_lfr.scheduling import Schedule
 from art_lfr.selection import BestWeights, is_comparable
 from art_lfr.warm_start import EndPoints
 
+# The part of a run's identity that counts where it is resumed from a directory, not in memory.
+MADE_WITH = "optimizer was made with"
+
 
 class RunState:
     """A run's position, history, random states, averaged and best weights, ends of ascents.
@@ -87,7 +90,11 @@ class RunState:
     def _go_on(self, network: nn.Module, identity: Mapping[str, Any]) -> None:
         """Continue from memory; from the raw weights, if the user kept what he was given."""
         self.first_epoch, self.stopped = self.epoch, False
-        if self._identity and self._identity != identity:
+        # Weights of another optimizer can be compared.
+        before, now = (
+            {k: v for k, v in i.items() if k != MADE_WITH} for i in (self._identity, identity)
+        )
+        if before and before != now:
             self.best = None  # of other data: not comparable
             self.ends = EndPoints()
         if self._raw is None or self._handed is None:
@@ -187,9 +194,9 @@ def _check_same_run(
     """Raise ValueError, naming the difference, unless a checkpoint belongs to this run."""
     saved = _flatten(content["identity"])
     for name, value in _flatten(to_plain(identity, "settings")).items():
-        if saved.get(name) != value:
+        if saved.get(name, value) != value:  # an older version may not have kept it
             raise ValueError(
-                f"{name} is {value!r}, but the run in checkpoint_dir has {saved.get(name)!r}; "
+                f"{name} is {value!r}, but the run in checkpoint_dir has {saved[name]!r}; "
                 "allowed: the same, or another directory"
             )
     own = {name: tuple(value.shape) for name, value in tensors_of(network).items()}

@@ -11,8 +11,8 @@ import torch
 from art_lfr.arguments import check_choice
 from art_lfr.checkpoint import like_template, to_plain
 
-# What the schedulers of torch call their length.
-LENGTHS = ("total_steps", "T_max", "total_iters")
+# What the schedulers of torch call their lengths.
+LENGTHS = ("total_steps", "T_max", "total_iters", "T_0", "T_mult", "step_size", "milestones")
 
 
 class Schedule:
@@ -96,15 +96,22 @@ class Schedule:
             )
         if state is None:
             return
-        own = self.scheduler.state_dict()
-        for name in LENGTHS:  # loading it, torch would take the other's without a word
-            if state.get(name) != own.get(name):
-                raise ValueError(
-                    f"scheduler is a {type(self.scheduler).__name__} with {name} {own.get(name)}, "
-                    f"but that of the run in checkpoint_dir has {state.get(name)}; allowed: the "
-                    "same, that is as many epochs in all"
-                )
-        self.scheduler.load_state_dict(like_template(state, own))
+        # Loading them, torch would take the other's without a word.
+        own, theirs = _lengths(self.state() or {}), _lengths(state)
+        if own != theirs:
+            raise ValueError(
+                f"scheduler is a {type(self.scheduler).__name__} with {own}, but that of the run "
+                f"in checkpoint_dir has {theirs}; allowed: the same, that is as many epochs in all"
+            )
+        self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
+
+
+def _lengths(state: dict[str, Any]) -> dict[str, Any]:
+    """The lengths in a scheduler's state, and in those of schedulers inside it."""
+    found = {name: state[name] for name in LENGTHS if name in state}
+    for number, inner in enumerate(state.get("_schedulers", [])):
+        found.update({f"{name} of {number}": value for name, value in _lengths(inner).items()})
+    return found
 
 
 def _without_functions(state: Any) -> Any:

@@ -72,6 +72,7 @@ def make_target(
     bounds: Bounds,
     batch_size: int,
     seed: int,
+    name: str = "model",
 ) -> Target:
     """Check a model with its data and bring them into one form, whatever the user has.
 
@@ -94,7 +95,7 @@ def make_target(
         # Here, not above, so that a plain module can be described without ART's seconds of import.
         from art_lfr.classifier import ClassifierAdapter
 
-        adapter = ClassifierAdapter(model, "model")
+        adapter = ClassifierAdapter(model, name)
         classifier, device = adapter.classifier, adapter.device
         given, bounds = bounds, adapter.bounds
         inputs = adapter.inputs(x).float()

@@ -27,13 +27,13 @@ from art_lfr.modes import mode
 from art_lfr.monitoring import Monitor, monitors_for
 from art_lfr.options import TrainingOptions
 from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
-from art_lfr.run_state import RunState
+from art_lfr.run_state import MADE_WITH, RunState
 from art_lfr.scheduling import Schedule
 from art_lfr.selection import check_metrics
 from art_lfr.settings import LFRSettings
 from art_lfr.step import NonFiniteError, Objective, parameters_of
 
-# What shapes a step and would be overwritten by that of a checkpoint without a word.
+# Of what an optimizer is made with, that which a checkpoint would put back without a word.
 OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
 
 Record: TypeAlias = "dict[str, float]"
@@ -68,6 +68,7 @@ class TrainingLoop:
         self.optimizer = optimizer
         self.settings = settings
         self.options = options
+        self._penalty = repr(objective.penalty)  # before training: it may keep what it sees
         self.state = RunState(options.seed)
         self._good: dict[str, Tensor] = {}
 
@@ -100,9 +101,9 @@ class TrainingLoop:
             "options": self.options.plain(),
             "optimizer": type(self.optimizer).__name__,
             # As it was made: a scheduler changes the groups.
-            **{n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
+            MADE_WITH: {n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
             "attack": repr(self.objective.attack),
-            "penalty": repr(self.objective.penalty),
+            "penalty": self._penalty,
             "batch_size": batches.batch_size,
             "data": batches.fingerprint(),
             "validation_data": "" if validation is None else fingerprint(*validation),

@@ -152,9 +152,8 @@ def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
     ("kind", "settings", "found"),
     [
         ("lfr", {"estimator": "exakt"}, "estimator is 'exakt'"),
-        ("lfr", {"radius": -1}, "radius is -0"),
-        ("lfr", {"lr": "fast"}, "'method of' has settings"),
-        ("pgd", {"steps": "many"}, "'method of' has settings"),
+        ("lfr", {"batch_norm": "evil"}, "'method of' has settings .* batch_norm is 'evil'"),
+        ("pgd", {"ratio": 2.0}, "'method of' has settings"),
     ],
 )
 def test_bad_values_are_found_before_the_first_training(

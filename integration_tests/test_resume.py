@@ -68,15 +68,21 @@ def test_a_new_trainer_resumes_with_any_scheduler(
     assert [record["epoch"] for record in trainer.history] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR"])
+@pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR", "MultiStepLR", "SequentialLR"])
 def test_a_schedule_of_another_length_is_refused(
     make_classifier, data, weights, same, tmp_path, kind
 ):
     def run(epochs, classifier):
-        scheduler = getattr(torch.optim.lr_scheduler, kind)(
-            classifier.optimizer,
-            **({"T_max": epochs} if kind[0] == "C" else {"max_lr": 0.1, "total_steps": epochs + 1}),
-        )
+        schedule, optimizer = torch.optim.lr_scheduler, classifier.optimizer
+        cosine = schedule.CosineAnnealingLR(optimizer, T_max=epochs)
+        scheduler = {
+            "OneCycleLR": lambda: schedule.OneCycleLR(optimizer, 0.1, total_steps=epochs + 1),
+            "CosineAnnealingLR": lambda: cosine,
+            "MultiStepLR": lambda: schedule.MultiStepLR(optimizer, [epochs // 2]),
+            "SequentialLR": lambda: schedule.SequentialLR(
+                optimizer, [schedule.LinearLR(optimizer), cosine], [1]
+            ),
+        }[kind]()
         AdversarialTrainerLFRPyTorch(classifier, **LFR).fit(
             data.x[:64],
             data.y[:64],
@@ -123,6 +129,18 @@ def test_weights_put_in_between_calls_are_trained_on(make_classifier, data, weig
     optimizer.param_groups[0]["lr"] = 1e-9
     trainer.fit(data.x[:200], data.y[:200], nb_epochs=1)
     assert float(classifier.model[6].weight.abs().max()) < 1e-3
+
+
+def test_best_weights_outlive_another_optimizer(make_classifier, data, weights, same):
+    """One with another learning rate makes no weights that cannot be compared."""
+    classifier = make_classifier()
+    trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR, best_metric="loss")
+    trainer.fit(data.x[:200], data.y[:200], batch_size=16, nb_epochs=8)
+    best = weights(classifier)
+    classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=5.0)
+    trainer.fit(data.x[:200], data.y[:200], batch_size=16, nb_epochs=1)
+    assert trainer.history[-1]["loss"] > min(record["loss"] for record in trainer.history[:8])
+    assert same(weights(classifier), best)
 
 
 def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_path):

@@ -110,7 +110,10 @@ def test_what_is_judged_changes_the_result_but_not_the_training(tmp_path: Path) 
         ({"methods": [{"name": "a", "kind": "pgd"}] * 2}, "each name once"),
         ({"methods": [{"name": "a", "kind": "pgd", "max_grad_norm": 0}]}, "max_grad_norm is 0"),
         ({"methods": [{"name": "a", "kind": "pgd", "epochs": 0}]}, "epochs is 0"),
-        ({"methods": [{"name": "a", "kind": "trades", "beta": -1}]}, "beta is -1"),
+        ({"methods": [{"name": "a", "kind": "trades", "beta": -1}]}, "'a': beta is -1"),
+        ({"methods": [{"name": "a", "kind": "pgd", "lr": "fast"}]}, "'a': lr is 'fast'"),
+        ({"methods": [{"name": "a", "kind": "pgd", "steps": 0}]}, "'a': steps is 0"),
+        ({"methods": [{"name": "a", "kind": "lfr", "radius": -1}]}, "'a': radius is -1"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": [7]}]}, "seeds \\[7\\]"),
         (
             {"methods": [{"name": "a", "kind": "lfr", "warm_start": True}], "flip": True},
@@ -280,6 +283,9 @@ def test_figure_shows_the_mean_of_the_runs(tmp_path: Path) -> None:
     shift = np.mean(range(len(lfr)))
     np.testing.assert_allclose(drawn["LFR"].get_xdata(), [10 + shift, 20 + shift])
     np.testing.assert_allclose(drawn["LFR"].get_ydata(), [20 + 10 * shift, 60.0])
+    lfr[-1].update(stopped="the loss is inf", snapshots=[])  # the others still make a line
+    (_, line) = (c.lines[0] for c in time_figure(results).axes[0].containers)
+    np.testing.assert_allclose(line.get_xdata(), [10 + shift - 0.5, 20 + shift - 0.5])
 
 
 def test_figure_of_a_run_that_stopped_before_its_first_snapshot(tmp_path: Path) -> None:

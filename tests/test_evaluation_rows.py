@@ -273,6 +273,22 @@ def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
         evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, **keywords)
 
 
+class Writing(Shift):
+    """Changes an attack inside it, as ART's AutoAttack does."""
+
+    def generate(self, x, y=None, **kwargs):
+        self.attacks[0].amount += 1
+        return super().generate(x, y, **kwargs)
+
+
+def test_an_attack_that_changes_those_inside_it_is_known_again(problem, tmp_path):
+    model, x, y, _ = problem
+    attack = Writing(0.05, eps=EPS, attacks=[Shift(0.05)])
+    for _ in range(2):
+        evaluate(model, x, y, eps=EPS, attacks=[attack], flatness_steps=0, state_dir=tmp_path)
+    assert attack.attacks[0].amount == 0.05
+
+
 def test_bounds_beside_a_classifier_are_its_own_or_refused(problem):
     model, x, y, _ = problem
     x, y = x.numpy(), y.numpy()

@@ -56,7 +56,11 @@ def time_figure(results: Results) -> Figure:
 
 
 def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Mean seconds and mean worst case at each epoch of which all runs have a snapshot."""
+    """Mean seconds and mean worst case at each epoch of which all runs have a snapshot.
+
+    Without runs that were stopped, unless all were.
+    """
+    runs = [run for run in runs if "stopped" not in run] or runs
     seen: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         when = {t["epoch"]: t["cpu_seconds"] for t in run["times"]}

@@ -1,7 +1,7 @@
 """What a comparison runs: methods x data splits x seeds, read from one YAML file.
 
 Lengths of a method (`eps`, `lam`, `radius`) are multiples of the eps of the comparison, `step` is a
-multiple of eps / steps, so that a file reads the same for every eps.
+multiple of the method's eps / steps, so that a file reads the same for every eps.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ KINDS: dict[str, set[str]] = {
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
     | {"attack_steps", "autocast", "renew_every", "warm_start"},
 }
+# Those that must be above 0, and those that may be 0.
+_POSITIVE = ("lr", "step", "radius", "max_grad_norm")
+_NOT_NEGATIVE = ("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weight_perturbation")
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,10 @@ class Comparison:
                     f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
                     f"{sorted(_COMMON | KINDS[method['kind']])}"
                 )
-            for count in ("epochs", "batch_size"):
-                check_integer(count, method.get(count, 1), low=1)
-            for number in ("warmup", "beta", "gamma"):  # which ART would take unseen
-                check_number(number, method.get(number, 1.0))
-            clip = method.get("max_grad_norm")
-            check_number("max_grad_norm", clip, low_allowed=False, optional=True)
+            try:
+                _check_values(method)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{self.name}: method {method['name']!r}: {error}") from error
             if method.get("warm_start") and method.get("flip", self.flip):
                 raise ValueError(
                     f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
@@ -195,6 +196,16 @@ class Run:
         """A hash of all that shapes the masking report."""
         c = self.comparison
         return _hash([self.training_key, c.part, c.images[0], c.masking_images])
+
+
+def _check_values(method: Mapping[str, Any]) -> None:
+    """Raise ValueError or TypeError for numbers out of range; the trainers check the rest."""
+    for name in ("epochs", "batch_size"):
+        check_integer(name, method.get(name, 1), low=1)
+    check_integer("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)
+    for name in (*_POSITIVE, *_NOT_NEGATIVE):
+        value = method.get(name)
+        check_number(name, value, low_allowed=name in _NOT_NEGATIVE, optional=True)
 
 
 def _hash(content: Any) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from art_lfr.evaluation.attacks import Attack, AttackSpec, NamedAttack
 from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.fingerprint import described_attack
+from art_lfr.fingerprint import attacks_inside, described_attack, fingerprint
 from art_lfr.geometry import parse_norm
 from art_lfr.target import Target, classifier_of
 from art_lfr.unit_box import UnitBox
@@ -75,7 +75,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         threat=threat,
         minimal=minimal,
         black_box=_needs_no_gradient(attack),
-        parameters=described_attack(attack),
+        parameters={**described_attack(attack), **_source(attack, target)},
     )
 
 
@@ -85,6 +85,15 @@ def _needs_no_gradient(attack: Any) -> bool:
     parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
     own = type(attack).__name__ in BLACK_BOX
     return own or any(_needs_no_gradient(part) for part in parts if part is not None)
+
+
+def _source(attack: Any, target: Target) -> dict[str, str]:
+    """The model that an attack of ART was made for, where it is another than the judged one."""
+    estimator = getattr(attack, "estimator", None)
+    model = getattr(estimator, "model", None)
+    if estimator is target.classifier or not isinstance(model, nn.Module):
+        return {}
+    return {"model": fingerprint(model, {}, {})}
 
 
 def _library(attack: object) -> str:
@@ -146,6 +155,14 @@ def art_attack(attack: Any, target: Target) -> Attack:
 
 def _generate(attack: Any, target: Target, labels: bool, x: Tensor, y: Tensor) -> Tensor:
     one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
-    # ART may write to what it is given.
-    found = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
+    inside = [(part, dict(vars(part))) for part in attacks_inside(attack)]
+    try:
+        # ART may write to what it is given.
+        found = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
+    finally:
+        # ART's AutoAttack and torchattacks change those that they are made of: the same object
+        # would not be known again.
+        for part, before in inside:
+            vars(part).clear()
+            vars(part).update(before)
     return torch.as_tensor(found)

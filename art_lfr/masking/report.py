@@ -121,7 +121,9 @@ def masking_report(
     check_integer("seed", seed, low=0)
     keywords: dict[str, Any] = {"p": p, "bounds": bounds, "batch_size": batch_size, "seed": seed}
     target = make_target(model, x, y, eps=float(eps), **keywords)
-    other = None if surrogate is None else make_target(surrogate, x, y, eps=float(eps), **keywords)
+    other = None
+    if surrogate is not None:
+        other = make_target(surrogate, x, y, eps=float(eps), name="surrogate", **keywords)
     if not math.isfinite(float((target.ball.box.high - target.ball.box.low).max())):
         raise ValueError(
             f"bounds is {bounds!r}; allowed: finite bounds, as eps is raised until it covers them"
