@@ -11,7 +11,7 @@ from art.attacks.evasion import DeepFool, FastGradientMethod, ProjectedGradientD
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lfr import evaluate
+from art_lfr import evaluate, local_flatness
 from art_lfr.evaluation.attacks import AttackSpec
 from art_lfr.evaluation.threat import ThreatModel
 
@@ -273,6 +273,20 @@ def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
         evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, **keywords)
 
 
+def test_the_state_of_an_attack_made_for_another_model_is_refused(problem, tmp_path):
+    model, x, y, _ = problem
+    other = Mean()
+    with torch.no_grad():
+        other.scale += 1
+    keywords = {"eps": EPS, "flatness_steps": 0, "state_dir": tmp_path}
+    for _ in range(2):
+        attack = FastGradientMethod(classifier_around(model), eps=EPS)
+        evaluate(model, x, y, attacks=[attack], **keywords)
+    attack = FastGradientMethod(classifier_around(other), eps=EPS)
+    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+        evaluate(model, x, y, attacks=[attack], **keywords)
+
+
 class Writing(Shift):
     """Changes an attack inside it, as ART's AutoAttack does."""
 
@@ -294,6 +308,9 @@ def test_bounds_beside_a_classifier_are_its_own_or_refused(problem):
     x, y = x.numpy(), y.numpy()
     keywords = {"eps": EPS, "attacks": [Shift(0.05, eps=EPS)], "flatness_steps": 0}
     evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, bounds=(0.0, 1.0), **keywords)
+    uneven = (-0.4242, 2.8215)  # which ART rounds to float32
+    double = classifier_around(Mean().double(), clip_values=uneven)
+    local_flatness(double, x, y, eps=EPS, bounds=uneven, steps=0)
     for own, given in ((None, (0.0, 1.0)), ((0.0, 1.0), (0.0, 2.0)), ((0.0, 1.0), None)):
         with pytest.raises(ValueError, match=r"bounds is .* beside the model's clip_values"):
             evaluate(classifier_around(model, clip_values=own), x, y, bounds=given, **keywords)

@@ -31,7 +31,7 @@ def time_figure(results: Results) -> Figure:
         repeat, which = divmod(index, len(PALETTE))
         first, last = runs[0]["judged"]["images"]
         points = _over_epochs(runs)
-        if not points:  # none where training stopped before the first snapshot
+        if not points:  # no snapshots, or training stopped before the first
             rate = float(np.mean([run["accuracy"][WORST] for run in runs]))
             points = [(results.seconds(method), rate)]
         seconds, rates = (np.array(values) for values in zip(*points, strict=True))
@@ -64,7 +64,7 @@ def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]
     seen: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         when = {t["epoch"]: t["cpu_seconds"] for t in run["times"]}
-        for snapshot in run.get("snapshots") or []:
+        for snapshot in run.get("snapshots", []):
             point = when[snapshot["epoch"]], snapshot["accuracy"][WORST]
             seen.setdefault(snapshot["epoch"], []).append(point)
     means = (np.mean(points, axis=0) for points in seen.values() if len(points) == len(runs))
