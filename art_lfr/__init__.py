@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+    from art_lfr.art.transformer import LocalFlatnessRegularization
     from art_lfr.evaluation.run import evaluate
     from art_lfr.loss import LFRLoss, lfr_loss
     from art_lfr.masking.report import masking_report
     from art_lfr.measure import local_flatness
-    from art_lfr.trainer import AdversarialTrainerLFRPyTorch
-    from art_lfr.transformer import LocalFlatnessRegularization
 
 __version__ = "0.1.0"
 
@@ -28,9 +28,9 @@ __all__ = [
 # Names are resolved on first use (PEP 562): ART alone takes seconds to import, and the loss and
 # the measure serve users who do not have it.
 _HOMES = {
-    "AdversarialTrainerLFRPyTorch": "art_lfr.trainer",
+    "AdversarialTrainerLFRPyTorch": "art_lfr.art.trainer",
     "LFRLoss": "art_lfr.loss",
-    "LocalFlatnessRegularization": "art_lfr.transformer",
+    "LocalFlatnessRegularization": "art_lfr.art.transformer",
     "evaluate": "art_lfr.evaluation.run",
     "lfr_loss": "art_lfr.loss",
     "local_flatness": "art_lfr.measure",

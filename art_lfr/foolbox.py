@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from art_lfr.arguments import check_number, check_type
-from art_lfr.evasion import UnitBoxEvasion, unit_model
-from art_lfr.geometry import per_sample
-from art_lfr.optional import require
-from art_lfr.unit_box import UnitBoxModule
+from art_lfr.attacks.evasion import UnitBoxEvasion, unit_model
+from art_lfr.attacks.unit_box import UnitBoxModule
+from art_lfr.core.arguments import check_number, check_type
+from art_lfr.core.geometry import per_sample
+from art_lfr.core.imports import require
 
 __all__ = ["FoolboxEvasion", "unit_model"]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import (
+from art_lfr.core.arguments import (
     check_batch,
     check_inputs,
     check_labels,
@@ -23,12 +23,12 @@ from art_lfr.arguments import (
     keywords_of,
     reject_unknown,
 )
-from art_lfr.criterion import Criterion, LossLike, logits_of
-from art_lfr.geometry import Bounds, Box
-from art_lfr.modes import differs_in_training
+from art_lfr.core.criterion import Criterion, LossLike, logits_of
+from art_lfr.core.geometry import Bounds, Box
+from art_lfr.core.modes import differs_in_training
+from art_lfr.core.randomness import RandomState, preserved_random_state
+from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties import LossView, Penalty, penalty_for
-from art_lfr.randomness import RandomState, preserved_random_state
-from art_lfr.settings import LFRSettings
 
 
 class LFRTerms(NamedTuple):

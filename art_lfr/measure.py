@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import (
+from art_lfr.core.arguments import (
+    Array,
     as_tensor,
     check_inputs,
     check_integer,
@@ -19,13 +19,11 @@ from art_lfr.arguments import (
     keywords_of,
     reject_unknown,
 )
-from art_lfr.criterion import Criterion, LossLike
-from art_lfr.flatness import flatness_values
-from art_lfr.geometry import UNIT_BOUNDS, Bounds, Box
-from art_lfr.modes import device_of, dtype_of
-from art_lfr.settings import LFRSettings
-
-Array: TypeAlias = npt.NDArray[Any]
+from art_lfr.core.criterion import Criterion, LossLike
+from art_lfr.core.flatness import flatness_values
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
+from art_lfr.core.modes import device_of, dtype_of
+from art_lfr.core.settings import LFRSettings
 
 
 @overload
@@ -98,7 +96,7 @@ def local_flatness(
         check_labels("y", y_all, len(x_all))
     else:
         # Here, not above, so that a user without ART can measure his modules.
-        from art_lfr.classifier import ClassifierAdapter
+        from art_lfr.art.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model, "model")
         adapter.check_loss(loss)

@@ -28,9 +28,9 @@ from datasets import MODELS, load
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, __version__, evaluate
-from art_lfr.augmentation import random_flip
-from art_lfr.files import write_atomically
-from art_lfr.machine import describe_machine
+from art_lfr.comparison.machine import describe_machine
+from art_lfr.data import random_flip
+from art_lfr.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "defaults"
 app = typer.Typer(add_completion=False, help=__doc__)

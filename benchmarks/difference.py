@@ -15,7 +15,7 @@ from typing import Annotated, Optional
 import typer
 
 from art_lfr.comparison.plan import read_plan
-from art_lfr.comparison.tables import WORST, Results
+from art_lfr.comparison.results import WORST, Results
 
 RESULTS = Path(__file__).parent / "results/comparisons"
 

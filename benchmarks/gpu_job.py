@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from weight_parts import join, save_parts
 
 from art_lfr import __version__
-from art_lfr.augmentation import Augmentation, Compose, RandomCrop, random_flip
-from art_lfr.batches import TensorBatches
-from art_lfr.criterion import Criterion
+from art_lfr.comparison.machine import describe_machine
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import flatness_values
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.pgd import classify, projected_gradient_descent
+from art_lfr.core.settings import LFRSettings
+from art_lfr.data import Augmentation, Compose, RandomCrop, random_flip
 from art_lfr.data.archive import load_npz
-from art_lfr.files import write_atomically
-from art_lfr.flatness import flatness_values
-from art_lfr.geometry import Ball, Box
-from art_lfr.machine import describe_machine
 from art_lfr.models import BUILT_IN
-from art_lfr.monitoring import classify, projected_gradient_descent
-from art_lfr.options import TrainingOptions
-from art_lfr.scheduling import Schedule
-from art_lfr.settings import LFRSettings
-from art_lfr.step import Objective
-from art_lfr.training import TrainingLoop
+from art_lfr.storage.files import write_atomically
+from art_lfr.training.batches import TensorBatches
+from art_lfr.training.loop import TrainingLoop
+from art_lfr.training.options import TrainingOptions
+from art_lfr.training.scheduling import Schedule
+from art_lfr.training.step import Objective
 
 MOST_MINUTES = 9.0
 NOT_RUN = ["AutoAttack", "Square", "masking report"]

@@ -21,7 +21,7 @@ import pandas as pd
 import typer
 import yaml
 
-from art_lfr.files import write_atomically
+from art_lfr.storage.files import write_atomically
 
 # A mutant that makes a test hang, or the process crash, has been noticed.
 NOTICED = ("killed", "timeout", "segfault", "caught by type check")

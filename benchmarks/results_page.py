@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from art_lfr.files import write_atomically
+from art_lfr.storage.files import write_atomically
 
 HERE = Path(__file__).parent
 # Each page, and the folder of its tables.

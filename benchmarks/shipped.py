@@ -22,7 +22,7 @@ from art_lfr.comparison.judging import judge
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
 from art_lfr.models.shipped import INDEX, entries, load_network
-from art_lfr.records import write_record
+from art_lfr.storage.records import write_record
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "networks"

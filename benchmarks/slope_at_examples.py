@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison.data import load_split
 from art_lfr.comparison.plan import read_plan
-from art_lfr.criterion import Criterion, logits_of
-from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
-from art_lfr.gradients import input_gradient
-from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.core.criterion import Criterion, logits_of
+from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.pgd import projected_gradient_descent
+from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties import LocalFlatness, LossView
-from art_lfr.settings import LFRSettings
 
 # Where the ascents of the package end, by what the settings say.
 ASCENTS: dict[str, dict[str, Any]] = {

@@ -28,8 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from art_lfr import __version__
-from art_lfr.files import write_atomically
-from art_lfr.machine import describe_machine
+from art_lfr.comparison.machine import describe_machine
+from art_lfr.storage.files import write_atomically
 
 app = typer.Typer(add_completion=False)
 PUBLISHED = "iteration, as published"

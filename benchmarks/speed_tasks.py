@@ -15,15 +15,15 @@ from art.estimators.classification import PyTorchClassifier
 from published import published_iteration
 from torch import nn
 
-from art_lfr.criterion import Criterion
-from art_lfr.flatness import find_least_flat_point
-from art_lfr.geometry import Ball, Box
-from art_lfr.gradients import input_gradient
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import frozen, mode
+from art_lfr.core.pgd import projected_gradient_descent
+from art_lfr.core.settings import LFRSettings
 from art_lfr.models import BUILT_IN
-from art_lfr.modes import frozen, mode
-from art_lfr.monitoring import projected_gradient_descent
-from art_lfr.settings import LFRSettings
-from art_lfr.step import Objective
+from art_lfr.training.step import Objective
 
 SHAPES = {
     "paper-cnn": (128, 1, 28, 28),

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from art_lfr.criterion import logits_of
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point
-from art_lfr.geometry import dual_vector
-from art_lfr.gradients import input_gradient
-from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point
+from art_lfr.core.geometry import dual_vector
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
 from art_lfr.penalties.flatness import Found
 

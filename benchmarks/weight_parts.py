@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from art_lfr.files import write_atomically
+from art_lfr.storage.files import write_atomically
 
 PART_BYTES = 15 * 2**20
 

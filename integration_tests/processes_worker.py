@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.data import digits
-from art_lfr.processes import Processes
+from art_lfr.training.processes import Processes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("output", type=Path)

@@ -22,10 +22,10 @@ from art_lfr.comparison.classifiers import make_classifier
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer
 from art_lfr.comparison.plan import KINDS, Comparison, Run
+from art_lfr.comparison.results import Results
 from art_lfr.comparison.runner import run_all
-from art_lfr.comparison.tables import Results
-from art_lfr.settings import LFRSettings
-from art_lfr.step import parameters_of
+from art_lfr.core.modes import parameters_of
+from art_lfr.core.settings import LFRSettings
 
 Plan = Callable[..., Comparison]
 Factory = Callable[[str, int, int], nn.Module]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from art_lfr.demo import run_demo
+from art_lfr.demo.run import run_demo
 
 ATTACKS = ["clean", "PGD-40", "APGD-T", "Square", "worst case"]
 

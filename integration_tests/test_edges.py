@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
-from art_lfr.batches import TensorBatches
-from art_lfr.monitoring import monitors_for
-from art_lfr.options import TrainingOptions
-from art_lfr.training import TrainingError
+from art_lfr.training.batches import TensorBatches
+from art_lfr.training.loop import TrainingError
+from art_lfr.training.monitoring import monitors_for
+from art_lfr.training.options import TrainingOptions
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.penalties import PENALTIES, LossView, Part, Penalty
-from art_lfr.weight_perturbation import perturbed_weights
+from art_lfr.training.weight_perturbation import perturbed_weights
 
 Maker = Callable[..., PyTorchClassifier]
 

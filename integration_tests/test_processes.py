@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from art_lfr.processes import Processes, launcher
+from art_lfr.training.processes import Processes, launcher
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 WORKER = Path(__file__).with_name("processes_worker.py")
@@ -112,7 +112,7 @@ def test_their_threads_end_before_the_interpreter(tmp_path: Path) -> None:
         # In one call: two processes write at once.
         "group = torch.distributed\n"
         "atexit.register(lambda: os.write(1, b'group: %d\\n' % group.is_initialized()))\n"
-        "from art_lfr.processes import Processes\n"
+        "from art_lfr.training.processes import Processes\n"
         "Processes().wait(), Processes().wait()\n"
     )
     ended = launch(2, script=script)
@@ -127,7 +127,8 @@ def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
 
 
 def test_processes_that_accelerate_takes_for_unrelated_ones_are_refused() -> None:
-    command = "import accelerate, art_lfr.processes as p; accelerate.PartialState(); p.Processes()"
+    command = "import accelerate\nfrom art_lfr.training import processes\n"
+    command += "accelerate.PartialState()\nprocesses.Processes()"
     alone = {**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0", "CUDA_VISIBLE_DEVICES": ""}
     found = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, env=alone

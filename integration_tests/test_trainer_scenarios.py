@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch, lfr_loss
-from art_lfr.classifier import ClassifierAdapter
+from art_lfr.art.classifier import ClassifierAdapter
 
 LFR = {"eps": 0.1, "max_iter": 3, "verbose": False}
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.augmentation import Compose, RandomCrop, random_flip
-from art_lfr.training import TrainingError
+from art_lfr.data import Compose, RandomCrop, random_flip
+from art_lfr.training.loop import TrainingError
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
 

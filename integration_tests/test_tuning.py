@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+from art_lfr.core.settings import DEFAULTS, LFRSettings
 from art_lfr.penalties import LocalFlatness
-from art_lfr.settings import DEFAULTS, LFRSettings
-from art_lfr.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.training import TrainingError
+from art_lfr.training.loop import TrainingError
 from art_lfr.tuning import Candidate, Trial, Tuning, candidates, tune
 from art_lfr.tuning import trial as trial_module
 

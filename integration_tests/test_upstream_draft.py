@@ -19,7 +19,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.settings import LFRSettings
+from art_lfr.core.settings import LFRSettings
 
 DRAFT = Path(__file__).parents[1] / "docs" / "upstream"
 PACKAGE = "art.defences.trainer"

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.augmentation import random_flip
+from art_lfr.data import random_flip
 from art_lfr.penalties import flatness
 
 LFR = {"eps": 0.1, "max_iter": 1, "eps_step": 0.04, "warmup_epochs": 2.0, "verbose": False}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from art_lfr.criterion import Criterion
-from art_lfr.geometry import Box
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Box
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import lfr_loss
-from art_lfr.settings import LFRSettings
-from art_lfr.step import Objective
+from art_lfr.training.step import Objective
 
 
 class Blocks(nn.Module):

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import as_tensor, check_integer, check_labels, check_number
+from art_lfr.core.arguments import as_tensor, check_integer, check_labels, check_number
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import LFRLoss, lfr_loss
 from art_lfr.measure import local_flatness
-from art_lfr.settings import LFRSettings
 
 Call = Callable[..., Any]
 X, Y = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])

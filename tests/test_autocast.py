@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_lfr.criterion import Criterion, logits_of
-from art_lfr.geometry import Box, sample_norm
-from art_lfr.gradients import input_gradient
+from art_lfr.core.criterion import Criterion, logits_of
+from art_lfr.core.geometry import Box, sample_norm
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import lfr_loss
 from art_lfr.penalties import LocalFlatness, LossView
-from art_lfr.settings import LFRSettings
 
 EPS = 0.1
 

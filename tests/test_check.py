@@ -6,7 +6,7 @@ from art.defences.preprocessor import JpegCompression
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lfr.check import check_model
+from art_lfr.check.model import check_model
 
 
 class Attention(nn.Module):

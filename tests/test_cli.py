@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from art_lfr import modes
 from art_lfr.cli import app, inputs, main
+from art_lfr.core import modes
 from art_lfr.data import digits, load_npz
 from art_lfr.models import digits_cnn
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from art_lfr.collapse import collapse
+from art_lfr.training.epoch import collapse
 
 MIXED = torch.arange(8) % 3
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from art_lfr.comparison.intervals import Difference, paired_difference
 from art_lfr.comparison.judging import pack, unpack
 from art_lfr.comparison.plan import Comparison, read_plan
-from art_lfr.comparison.tables import Results, table, to_latex, to_markdown
+from art_lfr.comparison.results import Results
+from art_lfr.comparison.tables import table, to_latex, to_markdown
+from art_lfr.core.intervals import Difference, paired_difference
 
 PLAN: dict[str, Any] = {
     "name": "small",

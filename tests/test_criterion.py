@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_lfr.criterion import Criterion, logits_of
+from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.loss import lfr_loss
 
 WEIGHT = torch.tensor([0.2, 1.0, 5.0], dtype=torch.float64)

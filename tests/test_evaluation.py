@@ -10,12 +10,13 @@ from scipy.stats import binomtest
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
-from art_lfr.evaluation.results import wilson_interval
-from art_lfr.evaluation.runner import run_attack
-from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.geometry import UNIT_BOUNDS
-from art_lfr.target import make_target
+from art_lfr.attacks.named import NamedAttack
+from art_lfr.attacks.runner import run_attack
+from art_lfr.attacks.target import make_target
+from art_lfr.attacks.threat import ThreatModel
+from art_lfr.core.geometry import UNIT_BOUNDS
+from art_lfr.core.intervals import wilson_interval
+from art_lfr.evaluation.resolve import resolve_attacks
 
 EPS = 0.01
 

@@ -12,8 +12,8 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lfr import evaluate, local_flatness
-from art_lfr.evaluation.attacks import AttackSpec
-from art_lfr.evaluation.threat import ThreatModel
+from art_lfr.attacks.named import AttackSpec
+from art_lfr.attacks.threat import ThreatModel
 
 EPS = 0.1
 

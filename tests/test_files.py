@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pytest
 
-from art_lfr.files import write_together
+from art_lfr.storage.files import write_together
 
 
 def fail(file: BinaryIO) -> None:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_lfr.criterion import Criterion
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
-from art_lfr.geometry import Ball, Box, dual_norm, sample_norm
-from art_lfr.gradients import second_derivative
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
+from art_lfr.core.geometry import Ball, Box, dual_norm, sample_norm
+from art_lfr.core.gradients import second_derivative
+from art_lfr.core.settings import LFRSettings
 from art_lfr.measure import local_flatness
-from art_lfr.settings import LFRSettings
 
 NORMS = (math.inf, 2.0, 1.0)
 ESTIMATORS = ("finite-difference", "exact")
@@ -196,7 +196,7 @@ def test_k_steps_take_k_products_with_the_hessian(
         taken.append(arguments)
         return second_derivative(*arguments)
 
-    monkeypatch.setattr("art_lfr.flatness.second_derivative", counted)
+    monkeypatch.setattr("art_lfr.core.flatness.second_derivative", counted)
     model, (x, y) = smooth(), batch(4, 6)
     local_flatness(model, x, y, eps=0.1, steps=steps, estimator="exact")
     assert len(taken) == steps
@@ -213,7 +213,7 @@ def test_a_measurement_is_one_ascent_in_batches_of_256(
         sizes.append(len(x))
         return find_least_flat_point(model, criterion, x, *rest, **keywords)
 
-    monkeypatch.setattr("art_lfr.flatness.find_least_flat_point", noted)
+    monkeypatch.setattr("art_lfr.core.flatness.find_least_flat_point", noted)
     x, y = batch(257, 6)
     box, settings = Box.from_bounds((0.0, 1.0), x), LFRSettings(eps=0.1, steps=0)
     generator = torch.Generator().manual_seed(0)

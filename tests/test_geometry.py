@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from art_lfr.geometry import (
+from art_lfr.core.geometry import (
     Ball,
     Box,
     dual_norm,
@@ -198,7 +198,7 @@ def test_points_repeat_from_their_generator_alone(p: float) -> None:
 
 
 def test_a_uniform_number_of_zero_makes_no_infinite_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("art_lfr.geometry.uniform_like", lambda x, _: torch.zeros_like(x))
+    monkeypatch.setattr("art_lfr.core.geometry.uniform_like", lambda x, _: torch.zeros_like(x))
     x = torch.full((5, 4), 0.5)
     assert bool(Ball(0.25, 1.0, Box.from_bounds(None, x)).random_point(x, None).isfinite().all())
 

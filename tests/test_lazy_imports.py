@@ -9,8 +9,8 @@ import pytest
 
 import art_lfr
 
-CORE = ("arguments", "geometry", "settings", "criterion", "modes", "randomness", "flatness",
-        "loss", "measure")  # fmt: skip
+CORE = ("core.arguments", "core.geometry", "core.settings", "core.criterion", "core.modes",
+        "core.randomness", "core.flatness", "loss", "measure")  # fmt: skip
 
 
 def run(code: str) -> str:

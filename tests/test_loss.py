@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_lfr.criterion import Criterion
-from art_lfr.flatness import find_least_flat_point
-from art_lfr.geometry import Ball, Box
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import LFRLoss, lfr_loss, objective_terms
 from art_lfr.measure import local_flatness
 from art_lfr.penalties import LocalFlatness, LossView
-from art_lfr.settings import LFRSettings
 
 NORMS = (math.inf, 2.0, 1.0)
 ESTIMATORS = ("finite-difference", "exact")

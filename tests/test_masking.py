@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from art_lfr import masking_report
-from art_lfr.criterion import Criterion
+from art_lfr.attacks.target import make_target
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.data import digits
-from art_lfr.geometry import Ball, Box
 from art_lfr.masking.checks import CHECKS
 from art_lfr.masking.evidence import flags_of
 from art_lfr.masking.trace import AscentTrace
 from art_lfr.models import digits_cnn
-from art_lfr.monitoring import projected_gradient_descent
-from art_lfr.target import make_target
 
 EPS = 0.1
 IMAGES = 60

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr import lfr_loss
-from art_lfr.check import check_model
+from art_lfr.check.model import check_model
 from art_lfr.models import (
     BUILT_IN,
     CIFAR10_MEAN,

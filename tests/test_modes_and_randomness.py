@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from art_lfr.core.modes import mode
+from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.loss import LFRLoss, lfr_loss
 from art_lfr.measure import local_flatness
-from art_lfr.modes import mode
-from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
 
 ESTIMATORS = ("finite-difference", "exact")
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from art_lfr import LFRLoss, lfr_loss
-from art_lfr.criterion import Criterion
-from art_lfr.geometry import Ball, Box
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties import (
     PENALTIES,
     Cure,
@@ -26,7 +27,6 @@ from art_lfr.penalties import (
     Penalty,
     penalty_for,
 )
-from art_lfr.settings import LFRSettings
 
 EPS = 0.1
 Problem: TypeAlias = "tuple[nn.Module, Tensor, Tensor]"

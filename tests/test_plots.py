@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from art_lfr import local_flatness
-from art_lfr.geometry import Ball
-from art_lfr.plots import (
-    alignment,
-    gradient_maps,
-    hoyer_sparsity,
-    loss_surface,
-    vulnerability,
-)
+from art_lfr.core.geometry import Ball
+from art_lfr.plots import alignment, gradient_maps, hoyer_sparsity, loss_surface, vulnerability
 from art_lfr.plots.adversary import strongest_examples
 from art_lfr.plots.problem import make_problem
 from art_lfr.plots.vulnerability import Vulnerability

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from art_lfr.comparison.plan import Comparison, read_plan
-from art_lfr.comparison.tables import Results, to_latex, to_markdown
+from art_lfr.comparison.results import Results
+from art_lfr.comparison.tables import to_latex, to_markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/comparisons"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from art_lfr.criterion import Criterion
-from art_lfr.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
-from art_lfr.geometry import Ball, Box, sample_norm
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
+from art_lfr.core.geometry import Ball, Box, sample_norm
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import lfr_loss
-from art_lfr.settings import LFRSettings
 
 NORMS = (math.inf, 2.0, 1.0)
 EPS = 0.1

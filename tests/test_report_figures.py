@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from art_lfr import evaluate
+from art_lfr.demo.report import comparison, write_report
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.training import training_curves
-from art_lfr.report import comparison, write_report
 
 EPS = 0.1
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_lfr.criterion import Criterion
-from art_lfr.flatness import find_least_flat_point
-from art_lfr.geometry import Ball, Box
-from art_lfr.gradients import significant_difference
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.gradients import significant_difference
+from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import lfr_loss
 from art_lfr.measure import local_flatness
-from art_lfr.settings import LFRSettings
 
 NORMS = (math.inf, 2.0, 1.0)
 

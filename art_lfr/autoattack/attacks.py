@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from art_lfr.fingerprint import fingerprint
+from art_lfr.storage.fingerprint import fingerprint
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
 SETTINGS = ("n_restarts", "n_target_classes", "n_queries", "eot_iter", "use_largereps")

@@ -8,9 +8,9 @@ import importlib.util
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from art_lfr.geometry import NORM_NAMES
-from art_lfr.target import Target
-from art_lfr.unit_box import UnitBox
+from art_lfr.attacks.target import Target
+from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.core.geometry import NORM_NAMES
 
 # The DLR loss needs the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from art_lfr.arguments import check_choice, check_flag, check_integer, check_number
+from art_lfr.attacks.image_checks import check_square
+from art_lfr.attacks.target import Target, make_target, unharmed
+from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import Listener, Progress, run_suite
-from art_lfr.evaluation.results import Array
-from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
-from art_lfr.image_checks import check_square
-from art_lfr.randomness import seed_global_generators
-from art_lfr.target import Target, make_target, unharmed
-from art_lfr.unit_box import UnitBox
+from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_number
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.randomness import seed_global_generators
 
 VERSIONS = ("standard", "plus", "rand")
 

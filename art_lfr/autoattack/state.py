@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from art_lfr.files import write_atomically
-from art_lfr.randomness import RandomState
-from art_lfr.records import digest
+from art_lfr.core.randomness import RandomState
+from art_lfr.storage.files import write_atomically
+from art_lfr.storage.records import digest, pack, unpack
 
 KIND = "art-lfr AutoAttack state"
 FORMAT = 1
@@ -166,17 +165,6 @@ def read_run(path: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or digest(run) != content.get("sha256"):
         raise _damaged(path, "its checksum differs")
     return run
-
-
-def pack(mask: Tensor) -> str:
-    """A boolean mask of shape (N,) as hexadecimal digits."""
-    return np.packbits(mask.cpu().numpy()).tobytes().hex()
-
-
-def unpack(digits: str, count: int) -> Tensor:
-    """The mask of shape (count,) that `pack` wrote."""
-    bits = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)
-    return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool))
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

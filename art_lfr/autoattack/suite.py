@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.arguments import check_choice
 from art_lfr.autoattack.attacks import ATTACKS, identity_of, perturb
 from art_lfr.autoattack.flags import FlagCollector, find_flags
 from art_lfr.autoattack.state import AttackState, StateFile
-from art_lfr.geometry import sample_norm
+from art_lfr.core.arguments import check_choice
+from art_lfr.core.geometry import sample_norm
 
 
 @dataclass(frozen=True)

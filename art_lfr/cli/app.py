@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import typer
 
+from art_lfr.cli.check import check, flatness
 from art_lfr.cli.compare import compare
 from art_lfr.cli.evaluate import evaluate
-from art_lfr.cli.inspect import check, flatness
 from art_lfr.cli.masking import masking
 from art_lfr.cli.plot import plot
 from art_lfr.cli.train import demo, train

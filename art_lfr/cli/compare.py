@@ -44,13 +44,13 @@ def compare(
     import torch
     from filelock import FileLock
 
-    from art_lfr.arguments import check_integer
     from art_lfr.cli.inputs import load_model, show_json
-    from art_lfr.comparison.known import take_known
     from art_lfr.comparison.plan import read_plan
     from art_lfr.comparison.report import write_report
-    from art_lfr.comparison.runner import run_all
-    from art_lfr.comparison.tables import Results, table, to_markdown
+    from art_lfr.comparison.results import Results
+    from art_lfr.comparison.runner import run_all, take_known
+    from art_lfr.comparison.tables import table, to_markdown
+    from art_lfr.core.arguments import check_integer
 
     check_integer("--threads", threads, low=1)
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]

@@ -73,10 +73,10 @@ def evaluate(
 
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
-    from art_lfr.arguments import check_integer
     from art_lfr.cli.inputs import judged
+    from art_lfr.core.arguments import check_integer
     from art_lfr.evaluation.run import evaluate as run
-    from art_lfr.files import check_output, write_atomically
+    from art_lfr.storage.files import check_output, write_atomically
 
     check_integer("--images", images, low=1, optional=True)
     if output is not None:

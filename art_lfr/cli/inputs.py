@@ -9,15 +9,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_lfr.arguments import check_choice
-from art_lfr.files import write_atomically
-from art_lfr.named_object import named_object
+from art_lfr.core.arguments import check_choice
+from art_lfr.core.imports import named_object
+from art_lfr.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas
     from torch import nn
 
-    from art_lfr.data import Array, ImageData
+    from art_lfr.core.arguments import Array
+    from art_lfr.data import ImageData
 
 
 def load_model(
@@ -32,9 +33,9 @@ def load_model(
     import torch
     from torch import nn
 
-    from art_lfr.checkpoint import load_safely
+    from art_lfr.core.randomness import preserved_random_state, seed_global_generators
     from art_lfr.models import BUILT_IN
-    from art_lfr.randomness import preserved_random_state, seed_global_generators
+    from art_lfr.storage.checkpoint import load_safely
 
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
@@ -94,9 +95,9 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     """The model's classes; ValueError where it does not run on the images or lacks a label."""
     import torch
 
-    from art_lfr.arguments import check_labels
-    from art_lfr.criterion import logits_of
-    from art_lfr.modes import device_of, mode
+    from art_lfr.core.arguments import check_labels
+    from art_lfr.core.criterion import logits_of
+    from art_lfr.core.modes import device_of, mode
 
     first = torch.from_numpy(x[:1])
     try:
@@ -128,8 +129,8 @@ def trained_model(
 
     On the GPU where there is one.
     """
+    from art_lfr.core.modes import default_device
     from art_lfr.models import BUILT_IN
-    from art_lfr.modes import default_device
 
     if weights is None and name in BUILT_IN:
         raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")

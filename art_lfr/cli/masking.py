@@ -52,10 +52,10 @@ def masking(
 
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
-    from art_lfr.arguments import check_integer
     from art_lfr.cli.inputs import judged, trained_model
-    from art_lfr.files import check_output, write_atomically
+    from art_lfr.core.arguments import check_integer
     from art_lfr.masking.report import masking_report
+    from art_lfr.storage.files import check_output, write_atomically
 
     check_integer("--images", images, low=1)
     if output is not None:

@@ -86,10 +86,10 @@ def plot(
     """
     import pandas
 
-    from art_lfr.arguments import check_choice, check_integer
     from art_lfr.cli.inputs import judged, show, trained_model, write_table
-    from art_lfr.files import check_output
+    from art_lfr.core.arguments import check_choice, check_integer
     from art_lfr.plots.style import FIGURE_FORMATS, require_matplotlib, save_figure
+    from art_lfr.storage.files import check_output
 
     check_choice("KIND", kind, IMAGES)
     check_integer("--images", images, low=1, optional=True)
@@ -160,7 +160,7 @@ def _functions(kind: str) -> tuple[Callable[..., Any], Callable[..., Figure]]:
 
 def _radii(eps: float, points: int) -> list[float]:
     """`points` radii in equal steps up to eps."""
-    from art_lfr.arguments import check_number
+    from art_lfr.core.arguments import check_number
 
     check_number("--eps", eps, low_allowed=False)
     return [eps * step / points for step in range(1, points + 1)]

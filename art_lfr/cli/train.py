@@ -41,7 +41,7 @@ def demo(
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """
-    from art_lfr.demo import run_demo
+    from art_lfr.demo.run import run_demo
 
     run_demo(output, seed=seed, epochs=epochs)
 
@@ -124,7 +124,7 @@ def train(
     """
     import torch
 
-    from art_lfr.arguments import check_integer, check_number
+    from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
     from art_lfr.cli.inputs import (
         load_data,
         load_model,
@@ -133,10 +133,10 @@ def train(
         show,
         show_json,
     )
-    from art_lfr.files import check_output, write_atomically
-    from art_lfr.options import check_fit_arguments
-    from art_lfr.processes import Processes, launch
-    from art_lfr.trainer import AdversarialTrainerLFRPyTorch
+    from art_lfr.core.arguments import check_integer, check_number
+    from art_lfr.storage.files import check_output, write_atomically
+    from art_lfr.training.options import check_fit_arguments
+    from art_lfr.training.processes import Processes, launch
 
     check_integer("--num-processes", num_processes, low=1)
     check_output(output, "--output", (".pt", ".pth"))

@@ -21,7 +21,8 @@ from art_lfr.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from art_lfr.data import Array, ImageData
+    from art_lfr.core.arguments import Array
+    from art_lfr.data import ImageData
     from art_lfr.tuning import Trial
 
 WIDTH = 80
@@ -86,10 +87,10 @@ def tune(
     """
     import torch
 
-    from art_lfr.arguments import check_integer, check_number
     from art_lfr.cli.inputs import load_model, make_classifier, outputs_for
+    from art_lfr.core.arguments import check_integer, check_number
     from art_lfr.data import check_data_name, load
-    from art_lfr.files import check_output, write_atomically
+    from art_lfr.storage.files import check_output, write_atomically
     from art_lfr.tuning.run import check_floor, check_penalty
     from art_lfr.tuning.run import tune as run
 
@@ -179,7 +180,7 @@ def _parts(
     images: ImageData, train: int | None, held_out: int | None
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Images and labels to train on, and those to judge on."""
-    from art_lfr.arguments import check_integer
+    from art_lfr.core.arguments import check_integer
     from art_lfr.tuning.held_out import usual_count
 
     own, pool = len(images.y_validation), len(images.y_train)

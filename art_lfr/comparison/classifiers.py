@@ -10,9 +10,9 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lfr.comparison.plan import Run
-from art_lfr.criterion import logits_of
-from art_lfr.data import Array
-from art_lfr.step import parameters_of
+from art_lfr.core.arguments import Array
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.modes import parameters_of
 
 MOMENTUM = 0.9
 

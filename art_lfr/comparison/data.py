@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from art_lfr.comparison.plan import Comparison
-from art_lfr.data import Array, ImageData, digits, load
+from art_lfr.core.arguments import Array
+from art_lfr.data import ImageData, digits, load
 
 
 @dataclass(frozen=True)

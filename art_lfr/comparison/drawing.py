@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_lfr.comparison.tables import WORST, Results
-from art_lfr.evaluation.results import wilson_interval
+from art_lfr.comparison.results import WORST, Results
+from art_lfr.core.intervals import wilson_interval
 from art_lfr.plots.style import PALETTE, new_figure, tidy
 
 if TYPE_CHECKING:

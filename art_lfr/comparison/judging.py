@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_lfr.averaging import copied_state, put_state
-from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.data import Split
 from art_lfr.comparison.plan import Comparison
+from art_lfr.core.geometry import parse_norm
 from art_lfr.evaluation import Evaluation, evaluate
-from art_lfr.geometry import parse_norm
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
+from art_lfr.storage.checkpoint import load_safely
+from art_lfr.training.averaging import copied_state, put_state
 
 
 def judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:

@@ -24,15 +24,15 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import to_categorical
 from torch import nn
 
-from art_lfr.augmentation import random_flip
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.comparison.classifiers import make_classifier, wrapped
 from art_lfr.comparison.plan import Run
-from art_lfr.data import Array
-from art_lfr.geometry import parse_norm
-from art_lfr.named_object import named_object
+from art_lfr.core.arguments import Array
+from art_lfr.core.geometry import parse_norm
+from art_lfr.core.imports import named_object
+from art_lfr.core.randomness import preserved_random_state
+from art_lfr.data import random_flip
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
-from art_lfr.randomness import preserved_random_state
-from art_lfr.trainer import AdversarialTrainerLFRPyTorch
 
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10

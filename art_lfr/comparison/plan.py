@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from art_lfr.arguments import check_choice, check_integer, check_number
+from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.core.geometry import parse_norm
+from art_lfr.core.settings import DEFAULTS
 from art_lfr.evaluation.presets import NAMES
-from art_lfr.geometry import parse_norm
-from art_lfr.settings import DEFAULTS
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
 # The settings that every kind of method understands.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from art_lfr.comparison.tables import Results, to_latex, to_markdown
-from art_lfr.files import write_atomically
+from art_lfr.comparison.results import Results
+from art_lfr.comparison.tables import to_latex, to_markdown
 from art_lfr.plots.style import has_matplotlib, save_figure
+from art_lfr.storage.files import write_atomically
 
 
 def write_report(results: Results, directory: Path) -> None:

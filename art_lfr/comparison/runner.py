@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +15,16 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
-from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.classifiers import make_classifier
 from art_lfr.comparison.data import Split, load_split
 from art_lfr.comparison.judging import figures, judge, judge_snapshots, verdicts
+from art_lfr.comparison.machine import describe_machine
 from art_lfr.comparison.methods import check_method
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
-from art_lfr.machine import describe_machine
-from art_lfr.processes import Processes
-from art_lfr.records import read_record, write_record
+from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.records import read_record, write_record
+from art_lfr.training.processes import Processes
 
 WEIGHTS = "weights.pt"
 # (name, seed, classes) -> network
@@ -202,3 +203,36 @@ def _result(
     if c.snapshots is not None:
         result["snapshots"] = judge_snapshots(classifier, split, c, home, result)
     return result
+
+
+def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
+    """Lay the runs of `known`/NAME.json into `directory` as finished ones; how many.
+
+    Only runs that the plan has, with all settings, data and attacks alike, and no result in
+    `directory` yet; not those that lack a masking report which the plan asks for: it has to be
+    that of the same weights. Raises ValueError where the file is not what a comparison writes.
+    """
+    path = known / f"{comparison.name}.json"
+    if not path.is_file():
+        return 0
+    try:
+        found = {result["key"]: result for result in json.loads(path.read_text())}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"known file {str(path)!r} is {error!r}; allowed: the NAME.json of a comparison"
+        ) from error
+    taken = 0
+    for run in comparison.runs():
+        target = result_path(run, directory)
+        if run.key not in found or target.exists():
+            continue
+        result = dict(found[run.key])
+        masking = result.pop("masking", None)
+        if comparison.masking_images and masking is None:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if masking is not None:
+            write_record(masking_path(run, directory), masking)
+        write_record(target, result)
+        taken += 1
+    return taken

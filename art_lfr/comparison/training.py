@@ -13,17 +13,17 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lfr.averaging import copied_state, put_state, tensors_of
-from art_lfr.checkpoint import load_run, load_safely, to_plain
 from art_lfr.comparison.classifiers import clip_gradients, make_classifier, one_cycle
 from art_lfr.comparison.methods import Warmup, art_epochs, lfr_trainer
 from art_lfr.comparison.plan import Run
-from art_lfr.data import Array
-from art_lfr.files import write_atomically
-from art_lfr.randomness import RandomState, preserved_random_state, seed_global_generators
-from art_lfr.records import read_record, write_record
-from art_lfr.scheduling import Schedule
-from art_lfr.training import TrainingError
+from art_lfr.core.arguments import Array
+from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.storage.checkpoint import load_run, load_safely, to_plain
+from art_lfr.storage.files import write_atomically
+from art_lfr.storage.records import read_record, write_record
+from art_lfr.training.averaging import copied_state, put_state, tensors_of
+from art_lfr.training.loop import TrainingError
+from art_lfr.training.scheduling import Schedule
 
 CPU = torch.device("cpu")
 STATE, TIMES, STOPPED = "epochs.pt", "times.json", "stopped.txt"

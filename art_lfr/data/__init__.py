@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from art_lfr.data.archive import load_npz
 from art_lfr.data.arrays import MOST_CHANNELS
+from art_lfr.data.augmentation import Augmentation, Compose, RandomCrop, random_flip
 from art_lfr.data.folder import load_folder
-from art_lfr.data.image_data import Array, ImageData, with_validation
+from art_lfr.data.image_data import ImageData, with_validation
 from art_lfr.data.named import NAMES, check_data_name, digits, load
 from art_lfr.data.torchvision import default_root, load_torchvision
 
 __all__ = [
     "MOST_CHANNELS",
     "NAMES",
-    "Array",
+    "Augmentation",
+    "Compose",
     "ImageData",
+    "RandomCrop",
     "check_data_name",
     "default_root",
     "digits",
@@ -26,5 +29,6 @@ __all__ = [
     "load_folder",
     "load_npz",
     "load_torchvision",
+    "random_flip",
     "with_validation",
 ]

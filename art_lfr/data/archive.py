@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from art_lfr.core.arguments import Array
 from art_lfr.data.arrays import as_images, as_labels
 from art_lfr.data.decoding import decode
-from art_lfr.data.image_data import Array, ImageData, assemble
+from art_lfr.data.image_data import ImageData, assemble
 from art_lfr.data.selection import PARTS, choose
 
 PLAIN = ("x", "y")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from art_lfr.optional import require
+from art_lfr.core.imports import require
 
 # The extra of this package that installs Pillow and torchvision.
 EXTRA = "vision"

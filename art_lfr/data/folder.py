@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from art_lfr.arguments import check_integer
+from art_lfr.core.arguments import check_integer
 from art_lfr.data.decoding import decode
 from art_lfr.data.image_data import ImageData, assemble
 from art_lfr.data.selection import PARTS, choose

@@ -6,15 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from art_lfr.arguments import check_integer
+from art_lfr.core.arguments import Array, check_integer
 from art_lfr.data.selection import PARTS, choose
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

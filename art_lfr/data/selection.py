@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from art_lfr.arguments import check_integer
+from art_lfr.core.arguments import check_integer
 
 PARTS = ("train", "validation", "test")
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from art_lfr.arguments import check_choice
+from art_lfr.core.arguments import Array, check_choice
+from art_lfr.core.imports import require
 from art_lfr.data.arrays import as_images, as_labels
 from art_lfr.data.decoding import EXTRA
-from art_lfr.data.image_data import Array, ImageData, assemble
-from art_lfr.optional import require
+from art_lfr.data.image_data import ImageData, assemble
 
 IDX = tuple(
     f"{part}-{kind}-ubyte.gz"

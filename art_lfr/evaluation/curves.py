@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from art_lfr.arguments import check_integer, check_number
-from art_lfr.evaluation.attacks import resolve_attacks
-from art_lfr.evaluation.results import Array, Row
-from art_lfr.evaluation.runner import run_attack
-from art_lfr.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm
-from art_lfr.target import make_target, unharmed
+from art_lfr.attacks.runner import run_attack
+from art_lfr.attacks.target import make_target, unharmed
+from art_lfr.core.arguments import Array, check_integer, check_number
+from art_lfr.core.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm
+from art_lfr.evaluation.resolve import resolve_attacks
+from art_lfr.evaluation.results import Row
 
 if TYPE_CHECKING:
     import pandas

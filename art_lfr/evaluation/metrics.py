@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from art_lfr.arguments import check_choice
-from art_lfr.randomness import seed_global_generators
-from art_lfr.target import Target, classifier_of
+from art_lfr.attacks.target import Target, classifier_of
+from art_lfr.core.arguments import check_choice
+from art_lfr.core.randomness import seed_global_generators
 
 METRICS = ("clever_u", "loss_sensitivity")
 # CLEVER samples thousands of gradients for each image.

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from art_lfr.evaluation.attacks import Attack, AttackSpec, NamedAttack
-from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.fingerprint import attacks_inside, described_attack, fingerprint
-from art_lfr.geometry import parse_norm
-from art_lfr.target import Target, classifier_of
-from art_lfr.unit_box import UnitBox
+from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
+from art_lfr.attacks.target import Target, classifier_of
+from art_lfr.attacks.threat import ThreatModel
+from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.core.geometry import parse_norm
+from art_lfr.storage.fingerprint import described_attack, fingerprint
 
 # Classes, of any of the libraries, that use no gradients.
 BLACK_BOX = frozenset(
@@ -137,32 +135,3 @@ def _norm(norm: Any) -> float:
     if isinstance(norm, str) and norm[:1] in "Ll":
         norm = norm[1:]
     return 0.0 if norm in (0, "0") else parse_norm(norm)
-
-
-def art_attack(attack: Any, target: Target) -> Attack:
-    """An ART evasion attack as a callable on tensors."""
-    from art.attacks.evasion import AutoAttack, SaliencyMapMethod
-
-    if getattr(attack, "targeted", False) is True and not isinstance(attack, AutoAttack):
-        raise ValueError(
-            f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted "
-            "attacks, as the labels given are the true ones"
-        )
-    # ART's JSMA takes labels as targets: given the true ones it would do nothing. Without labels
-    # it draws wrong ones.
-    return partial(_generate, attack, target, not isinstance(attack, SaliencyMapMethod))
-
-
-def _generate(attack: Any, target: Target, labels: bool, x: Tensor, y: Tensor) -> Tensor:
-    one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
-    inside = [(part, dict(vars(part))) for part in attacks_inside(attack)]
-    try:
-        # ART may write to what it is given.
-        found = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
-    finally:
-        # ART's AutoAttack and torchattacks change those that they are made of: the same object
-        # would not be known again.
-        for part, before in inside:
-            vars(part).clear()
-            vars(part).update(before)
-    return torch.as_tensor(found)

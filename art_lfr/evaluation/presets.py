@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.arguments import check_choice
-from art_lfr.evaluation.attacks import Attacked, NamedAttack
-from art_lfr.evaluation.objects import art_attack
-from art_lfr.evaluation.parts import SQUARE_QUERIES, auto_attack
-from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.fingerprint import described_attack
-from art_lfr.target import Target, classifier_of
-from art_lfr.unit_box import UnitBox
+from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
+from art_lfr.attacks.target import Target, classifier_of
+from art_lfr.attacks.threat import ThreatModel
+from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.autoattack.single import SQUARE_QUERIES, auto_attack
+from art_lfr.core.arguments import check_choice
+from art_lfr.storage.fingerprint import described_attack
 
 PRESETS = {
     "quick": ("PGD-40", "APGD-T", "Square"),
@@ -140,8 +139,8 @@ def _jsma(target: Target) -> NamedAttack:
 
 def _ddn(target: Target) -> NamedAttack:
     """foolbox's DDN, 20 steps: the closest example in l2."""
+    from art_lfr.core.imports import require
     from art_lfr.foolbox import FoolboxEvasion
-    from art_lfr.optional import require
 
     attack = require("foolbox", "foolbox").attacks.DDNAttack(steps=20)
     evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
@@ -151,8 +150,8 @@ def _ddn(target: Target) -> NamedAttack:
 
 def _pointwise(target: Target) -> NamedAttack:
     """foolbox's pointwise attack: the fewest changed values, without gradients. Slow."""
+    from art_lfr.core.imports import require
     from art_lfr.foolbox import FoolboxEvasion
-    from art_lfr.optional import require
 
     attack = require("foolbox", "foolbox").attacks.PointwiseAttack()
     evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)

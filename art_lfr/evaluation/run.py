@@ -13,17 +13,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_choice, check_flag, check_integer, check_number, check_type
-from art_lfr.evaluation.attacks import NamedAttack, resolve_attacks
+from art_lfr.attacks.named import NamedAttack
+from art_lfr.attacks.runner import AttackResult, run_attack
+from art_lfr.attacks.target import Target, make_target, unharmed
+from art_lfr.attacks.threat import ThreatModel
+from art_lfr.core.arguments import (
+    Array,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_type,
+)
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.evaluation.metrics import METRICS, measure_metrics
-from art_lfr.evaluation.results import Array, Evaluation, Row
-from art_lfr.evaluation.runner import AttackResult, run_attack
+from art_lfr.evaluation.resolve import resolve_attacks
+from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore
-from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.files import check_output, write_atomically
-from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.measure import local_flatness
-from art_lfr.target import Target, make_target, unharmed
+from art_lfr.storage.files import check_output, write_atomically
 
 
 def evaluate(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from art_lfr.checkpoint import load_safely, to_plain
-from art_lfr.evaluation.attacks import NamedAttack
-from art_lfr.evaluation.runner import AttackResult
-from art_lfr.files import write_atomically
-from art_lfr.fingerprint import fingerprint
-from art_lfr.target import Target
+from art_lfr.attacks.named import NamedAttack
+from art_lfr.attacks.runner import AttackResult
+from art_lfr.attacks.target import Target
+from art_lfr.storage.checkpoint import load_safely, to_plain
+from art_lfr.storage.files import write_atomically
+from art_lfr.storage.fingerprint import fingerprint
 
 FORMAT = 1
 

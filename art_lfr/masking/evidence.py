@@ -10,17 +10,17 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from art_lfr.attacks.runner import run_attack
+from art_lfr.attacks.target import Target, unharmed
+from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.flags import FlagCollector, find_flags
-from art_lfr.criterion import Criterion
-from art_lfr.evaluation.attacks import resolve_attacks
-from art_lfr.evaluation.runner import run_attack
-from art_lfr.geometry import Ball
-from art_lfr.gradients import input_gradient
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Ball
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.randomness import uniform_like
+from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.masking.trace import AscentTrace, trace_ascent
-from art_lfr.randomness import uniform_like
-from art_lfr.target import Target, unharmed
-from art_lfr.unit_box import UnitBox
 
 SHORT_PGD, PGD, LONG_PGD = 10, 40, 200
 NOISE_DRAWS = 100

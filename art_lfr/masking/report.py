@@ -8,12 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from art_lfr.arguments import check_integer, check_number
-from art_lfr.evaluation.results import Array
-from art_lfr.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.attacks.target import make_target, unharmed
+from art_lfr.core.arguments import Array, check_integer, check_number
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
 from art_lfr.masking.checks import CHECKS, Check
 from art_lfr.masking.evidence import gather_evidence
-from art_lfr.target import make_target, unharmed
 
 # With fewer, one sample is more than the thresholds of the checks.
 FEWEST_SAMPLES = 20

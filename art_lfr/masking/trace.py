@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from art_lfr.criterion import Criterion
-from art_lfr.monitoring import classify, projected_gradient_descent
-from art_lfr.target import Target
+from art_lfr.attacks.target import Target
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.pgd import classify, projected_gradient_descent
 
 # Losses of float32 logits differ by rounding where nothing moves.
 LOSS_ROUNDING = 1e-5

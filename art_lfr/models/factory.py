@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import nn
 
-from art_lfr.arguments import check_integer
-from art_lfr.randomness import preserved_random_state
+from art_lfr.core.arguments import check_integer
+from art_lfr.core.randomness import preserved_random_state
 
 # Makes a fresh module at each call, as the class torch.nn.ReLU does.
 Activation: TypeAlias = Callable[[], nn.Module]

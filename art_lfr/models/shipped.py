@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from art_lfr.checkpoint import load_safely
-from art_lfr.records import read_record
+from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.records import read_record
 
 if TYPE_CHECKING:
     from art_lfr.models.factory import Factory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from art_lfr.arguments import check_choice
+from art_lfr.core.arguments import check_choice
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.penalties.flatness import InputGradient, LocalFlatness
 from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity

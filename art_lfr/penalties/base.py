@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from art_lfr.criterion import Criterion, LossLike, logits_of
-from art_lfr.fingerprint import described, public
-from art_lfr.geometry import Ball, Bounds, Box
-from art_lfr.gradients import input_gradient
-from art_lfr.modes import batch_norm_mode, frozen, protected_buffers
-from art_lfr.randomness import RandomState, preserved_random_state
-from art_lfr.settings import LFRSettings
+from art_lfr.core.criterion import Criterion, LossLike, logits_of
+from art_lfr.core.geometry import Ball, Bounds, Box
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import batch_norm_mode, frozen, protected_buffers
+from art_lfr.core.randomness import RandomState, preserved_random_state
+from art_lfr.core.settings import LFRSettings
+from art_lfr.storage.fingerprint import described, public
 
 
 class Part(NamedTuple):

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lfr.arguments import check_number
-from art_lfr.flatness import find_least_flat_point
-from art_lfr.geometry import dual_vector
+from art_lfr.core.arguments import check_number
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import dual_vector
+from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties.base import LossView, Part, Penalty
-from art_lfr.settings import LFRSettings
 
 
 class Found(NamedTuple):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from art_lfr.arguments import check_number
-from art_lfr.geometry import per_sample, sample_norm
-from art_lfr.gradients import input_gradient
-from art_lfr.modes import frozen, mode
+from art_lfr.core.arguments import check_number
+from art_lfr.core.geometry import per_sample, sample_norm
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import frozen, mode
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from art_lfr.geometry import Ball, dual_vector, per_sample
-from art_lfr.gradients import input_gradient
-from art_lfr.monitoring import projected_gradient_descent
+from art_lfr.core.geometry import Ball, dual_vector, per_sample
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.plots.problem import Problem
 
 # A PGD step in units of eps / steps: far enough to cross the ball and to come back.

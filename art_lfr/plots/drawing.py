@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from art_lfr.arguments import check_integer
-from art_lfr.geometry import NORM_NAMES, dual_norm
-from art_lfr.plots.gradients import Array, GradientMaps
+from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.geometry import NORM_NAMES, dual_norm
+from art_lfr.plots.gradients import GradientMaps
 from art_lfr.plots.style import PALETTE, new_figure, tidy
 from art_lfr.plots.surface import LossSurface
 from art_lfr.plots.vulnerability import Vulnerability

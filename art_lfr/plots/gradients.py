@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
-from art_lfr.criterion import LossLike
-from art_lfr.geometry import UNIT_BOUNDS
+from art_lfr.core.arguments import Array
+from art_lfr.core.criterion import LossLike
+from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.plots.problem import make_problem
 
 if TYPE_CHECKING:
     import pandas
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 def alignment(images: Array, gradients: Array) -> Array:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer
-from art_lfr.criterion import Criterion, LossLike
-from art_lfr.geometry import UNIT_BOUNDS, Bounds, Box
-from art_lfr.gradients import input_gradient
-from art_lfr.target import make_target, unharmed
+from art_lfr.attacks.target import make_target, unharmed
+from art_lfr.core.arguments import check_integer
+from art_lfr.core.criterion import Criterion, LossLike
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
+from art_lfr.core.gradients import input_gradient
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_problem(
     criterion, targets = Criterion(loss), target.y
     if target.classifier is not None:
         # Here, not above, so that a plain module can be drawn without ART's seconds of import.
-        from art_lfr.classifier import ClassifierAdapter
+        from art_lfr.art.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(target.classifier, "model")
         adapter.check_loss(loss)

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from art_lfr.files import check_output, write_atomically
-from art_lfr.optional import require
+from art_lfr.core.imports import require
+from art_lfr.storage.files import check_output, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from art_lfr.arguments import check_integer, check_number
-from art_lfr.criterion import LossLike
-from art_lfr.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm, steepest_direction
+from art_lfr.core.arguments import Array, check_integer, check_number
+from art_lfr.core.criterion import LossLike
+from art_lfr.core.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm, steepest_direction
+from art_lfr.core.randomness import normal_like
 from art_lfr.plots.adversary import strongest_examples
 from art_lfr.plots.problem import Problem, make_problem
-from art_lfr.randomness import normal_like
 
 if TYPE_CHECKING:
     import pandas
-
-Array: TypeAlias = npt.NDArray[Any]
 
 # The plane reaches so many lengths of its directions: the edge of the ball, 1, is well inside.
 REACH = 1.5

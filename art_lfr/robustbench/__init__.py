@@ -11,7 +11,7 @@ Raises ImportError with the line that mends it where a library is missing.
 
 from __future__ import annotations
 
-from art_lfr.robustbench.finder import import_robustbench
+from art_lfr.robustbench.standin.finder import import_robustbench
 
 import_robustbench()
 

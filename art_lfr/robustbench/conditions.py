@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import as_tensor, check_inputs, check_integer
 from art_lfr.autoattack.flags import differentiates
-from art_lfr.criterion import logits_of
-from art_lfr.findings import Finding
-from art_lfr.modes import device_of, dtype_of, mode
-from art_lfr.probing import Probe
-from art_lfr.randomness import preserved_random_state
+from art_lfr.check.findings import Finding
+from art_lfr.check.probing import Probe
+from art_lfr.core.arguments import as_tensor, check_inputs, check_integer
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.modes import device_of, dtype_of, mode
+from art_lfr.core.randomness import preserved_random_state
 
 # Samples on which layers are tried one by one.
 PROBED = 4
@@ -84,7 +84,7 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     if isinstance(model, nn.Module):
         module = network = model
     else:
-        from art_lfr.classifier import ClassifierAdapter
+        from art_lfr.art.classifier import ClassifierAdapter
 
         adapter = ClassifierAdapter(model, "model")
         module, network = adapter.module, adapter.network

@@ -11,7 +11,7 @@ import torch
 from robustbench.utils import clean_accuracy
 from torch import nn
 
-from art_lfr.arguments import check_integer, check_type
+from art_lfr.core.arguments import check_integer, check_type
 from art_lfr.robustbench.model_info import (
     append_unaggregated,
     check_entry,

@@ -17,14 +17,14 @@ from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from robustbench.utils import ACC_FIELDS, ModelInfo
 from torch import nn
 
-from art_lfr.arguments import check_choice, check_integer, check_number
-from art_lfr.classifier import ClassifierAdapter
-from art_lfr.files import write_together
+from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.core.arguments import check_choice, check_integer, check_number
 from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source
 from art_lfr.robustbench.model_info import per_cent
 from art_lfr.robustbench.request import request_text
 from art_lfr.robustbench.zoo import CLASSES
-from art_lfr.unit_box import UnitBox
+from art_lfr.storage.files import write_together
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Stands where the zoo has the id of a download; without one `load_model` takes no local file.

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from robustbench.utils import ModelInfo
 
-from art_lfr.files import write_atomically
+from art_lfr.storage.files import write_atomically
 
 UNAGGREGATED = "unaggregated_results.csv"
 

@@ -14,12 +14,12 @@ from autoattack.state import EvaluationState
 from robustbench.utils import clean_accuracy
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer, check_number, check_type
-from art_lfr.geometry import parse_norm
-from art_lfr.image_checks import check_class_indices, check_unit_images
-from art_lfr.modes import device_of
+from art_lfr.attacks.image_checks import check_class_indices, check_unit_images
+from art_lfr.attacks.target import unharmed
+from art_lfr.core.arguments import check_integer, check_number, check_type
+from art_lfr.core.geometry import parse_norm
+from art_lfr.core.modes import device_of
 from art_lfr.robustbench.model_info import check_entry, per_cent, update_entry
-from art_lfr.target import unharmed
 
 # The targeted DLR loss of standard AutoAttack needs the fourth largest logit.
 FEWEST_CLASSES = 4

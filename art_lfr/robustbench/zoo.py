@@ -13,9 +13,9 @@ from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from robustbench.utils import load_model
 from torch import nn
 
-from art_lfr.arguments import check_choice, check_integer, check_number
-from art_lfr.modes import device_of, frozen, mode
-from art_lfr.randomness import preserved_random_state
+from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.core.modes import device_of, frozen, mode
+from art_lfr.core.randomness import preserved_random_state
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}

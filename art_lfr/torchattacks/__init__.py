@@ -5,7 +5,7 @@
 these libraries take a model.
 """
 
-from art_lfr.evasion import unit_model
+from art_lfr.attacks.evasion import unit_model
 from art_lfr.torchattacks.evasion import TorchattacksEvasion
 from art_lfr.torchattacks.flatness import LocalFlatnessAttack
 from art_lfr.torchattacks.reverse import ARTAttack

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_type
-from art_lfr.evasion import UnitBoxEvasion
-from art_lfr.optional import require
-from art_lfr.unit_box import UnitBoxModule
+from art_lfr.attacks.evasion import UnitBoxEvasion
+from art_lfr.attacks.unit_box import UnitBoxModule
+from art_lfr.core.arguments import check_type
+from art_lfr.core.imports import require
 
 torchattacks: Any = require("torchattacks", "torchattacks")
 BY_LABEL = "targeted(label)"

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer, check_number
-from art_lfr.criterion import Criterion, logits_of
-from art_lfr.flatness import find_least_flat_point
-from art_lfr.geometry import Ball, Box, dual_norm, parse_norm, per_sample, sample_norm
-from art_lfr.gradients import input_gradient
-from art_lfr.modes import mode
-from art_lfr.settings import LFRSettings
+from art_lfr.core.arguments import check_integer, check_number
+from art_lfr.core.criterion import Criterion, logits_of
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, per_sample, sample_norm
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import mode
+from art_lfr.core.settings import LFRSettings
 from art_lfr.torchattacks.reverse import HarmlessAttack
 
 
@@ -21,8 +21,8 @@ class LocalFlatnessAttack(HarmlessAttack):
     """The inner maximisation of LFR as an attack of torchattacks.
 
     It seeks the least flat point of the ball: max over ||x' - x||_p <= eps, inside [0, 1], of
-    ||grad l(x')||_q with 1/p + 1/q = 1, by the ascent of `art_lfr.flatness`, and returns for each
-    image the best point found, which is never flatter than the image itself. It does not seek
+    ||grad l(x')||_q with 1/p + 1/q = 1, by the ascent of `art_lfr.core.flatness`, and returns for
+    each image the best point found, which is never flatter than the image itself. It does not seek
     misclassification.
 
     Names are those of torchattacks where it has them (eps, alpha, steps); lengths are in units of

@@ -12,13 +12,13 @@ from art.attacks import EvasionAttack
 from art.attacks.evasion import AutoAttack, SaliencyMapMethod
 from torch import Tensor, nn
 
-from art_lfr.arguments import check_integer, check_type
-from art_lfr.classifier import ClassifierAdapter
-from art_lfr.evasion import INSTEAD, own_randomness, untouched
-from art_lfr.geometry import per_sample
-from art_lfr.modes import device_of
-from art_lfr.optional import require
-from art_lfr.unit_box import UnitBox
+from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.attacks.evasion import INSTEAD, own_randomness, untouched
+from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.core.arguments import check_integer, check_type
+from art_lfr.core.geometry import per_sample
+from art_lfr.core.imports import require
+from art_lfr.core.modes import device_of
 
 _Attack: Any = require("torchattacks.attack", "torchattacks").Attack
 

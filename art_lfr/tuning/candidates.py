@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from art_lfr.settings import DEFAULTS
+from art_lfr.core.settings import DEFAULTS
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from art_lfr.arguments import as_tensor, check_inputs, check_integer, check_labels
-from art_lfr.tuning.results import Array
+from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
 
 MOST = 1000
 

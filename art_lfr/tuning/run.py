@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from art_lfr.arguments import check_integer, check_number, keywords_of, reject_unknown
-from art_lfr.geometry import parse_norm
+from art_lfr.art.trainer import TRAINER_KEYWORDS
+from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, reject_unknown
+from art_lfr.core.geometry import parse_norm
 from art_lfr.penalties import PENALTIES, LocalFlatness
-from art_lfr.processes import Processes
-from art_lfr.trainer import TRAINER_KEYWORDS
-from art_lfr.training import TrainingError
+from art_lfr.training.loop import TrainingError
+from art_lfr.training.processes import Processes
 from art_lfr.tuning.candidates import Candidate, candidates
 from art_lfr.tuning.held_out import split
-from art_lfr.tuning.results import Array, Trial, Tuning
+from art_lfr.tuning.results import Trial, Tuning
 from art_lfr.tuning.store import TrialStore
 from art_lfr.tuning.trial import EXCLUDED, Conditions
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from art_lfr.records import read_record, write_record
+from art_lfr.core.arguments import Array
+from art_lfr.storage.records import read_record, write_record
 from art_lfr.tuning.candidates import Candidate
-from art_lfr.tuning.results import Array, Trial
+from art_lfr.tuning.results import Trial
 
 FORMAT = 1
 

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from art_lfr import __version__
-from art_lfr.classifier import ClassifierAdapter
-from art_lfr.evaluation.attacks import resolve_attacks
+from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+from art_lfr.attacks.target import make_target, unharmed
+from art_lfr.attacks.threat import ThreatModel
+from art_lfr.core.arguments import Array
+from art_lfr.core.geometry import UNIT_BOUNDS
+from art_lfr.core.modes import default_device
+from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
-from art_lfr.evaluation.threat import ThreatModel
-from art_lfr.fingerprint import described, fingerprint
-from art_lfr.geometry import UNIT_BOUNDS
-from art_lfr.modes import default_device
-from art_lfr.randomness import preserved_random_state, seed_global_generators
-from art_lfr.target import make_target, unharmed
-from art_lfr.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.training import TrainingError
+from art_lfr.storage.fingerprint import described, fingerprint
+from art_lfr.training.loop import TrainingError
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.held_out import Data, largest_class
-from art_lfr.tuning.results import Array
 
 # What tuning decides, what belongs to one classifier or one run, and what needs other images.
 EXCLUDED = (

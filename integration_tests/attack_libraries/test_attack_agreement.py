@@ -12,8 +12,8 @@ import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
 
+from art_lfr.core.randomness import seed_global_generators
 from art_lfr.data import digits
-from art_lfr.randomness import seed_global_generators
 
 EPS, STEP, ITERATIONS = 0.1, 0.025, 10
 POINT = 0.01

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from art_lfr.core.randomness import seed_global_generators
 from art_lfr.data import digits
 from art_lfr.models import digits_cnn
-from art_lfr.randomness import seed_global_generators
 
 foolbox = pytest.importorskip(
     "foolbox", reason='foolbox is not installed: pip install "art-lfr[foolbox]"'

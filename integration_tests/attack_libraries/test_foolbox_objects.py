@@ -11,10 +11,10 @@ import torch
 from art.defences.trainer import AdversarialTrainer
 
 from art_lfr import AdversarialTrainerLFRPyTorch, evaluate
+from art_lfr.attacks.named import AttackSpec
+from art_lfr.core.randomness import RandomState
 from art_lfr.data import digits
-from art_lfr.evaluation.attacks import AttackSpec
 from art_lfr.models import digits_cnn
-from art_lfr.randomness import RandomState
 
 foolbox = pytest.importorskip(
     "foolbox", reason='foolbox is not installed: pip install "art-lfr[foolbox]"'

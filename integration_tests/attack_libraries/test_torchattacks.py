@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_lfr.randomness import seed_global_generators
+from art_lfr.core.randomness import seed_global_generators
 
 torchattacks = pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'

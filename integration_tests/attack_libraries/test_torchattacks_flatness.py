@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import local_flatness
-from art_lfr.criterion import Criterion
-from art_lfr.geometry import sample_norm
-from art_lfr.gradients import input_gradient
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import sample_norm
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.randomness import RandomState
 from art_lfr.models import digits_cnn
-from art_lfr.randomness import RandomState
 
 pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'

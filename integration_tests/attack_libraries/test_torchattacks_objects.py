@@ -13,9 +13,9 @@ from art.defences.trainer import AdversarialTrainer
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, evaluate
+from art_lfr.core.randomness import RandomState
 from art_lfr.data import digits
 from art_lfr.models import digits_cnn
-from art_lfr.randomness import RandomState
 
 torchattacks = pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'

@@ -16,7 +16,7 @@ from art.attacks.evasion import (
     SaliencyMapMethod,
 )
 
-from art_lfr.randomness import RandomState
+from art_lfr.core.randomness import RandomState
 
 torchattacks = pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'

@@ -33,15 +33,15 @@ from export_jobs import (
 from torch import nn
 from tqdm import tqdm
 
-from art_lfr.batches import TensorBatches
-from art_lfr.criterion import Criterion
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Box
+from art_lfr.core.settings import LFRSettings
 from art_lfr.evaluation.run import evaluate
-from art_lfr.geometry import Box
-from art_lfr.options import TrainingOptions
-from art_lfr.scheduling import Schedule
-from art_lfr.settings import LFRSettings
-from art_lfr.step import Objective
-from art_lfr.training import TrainingLoop
+from art_lfr.training.batches import TensorBatches
+from art_lfr.training.loop import TrainingLoop
+from art_lfr.training.options import TrainingOptions
+from art_lfr.training.scheduling import Schedule
+from art_lfr.training.step import Objective
 
 EPOCHS = 6
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from art_lfr.checkpoint import load_safely
 from art_lfr.comparison.training import Times
-from art_lfr.records import read_record, write_record
+from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.records import read_record, write_record
 
 DAMAGES = 200
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.checkpoint import load_run
+from art_lfr.storage.checkpoint import load_run
 
 LFR = {"eps": 0.1, "max_iter": 1, "verbose": False}
 
@@ -26,13 +26,13 @@ def small(data):
 FULL_DISK = """
 import resource, sys
 import torch
-from art_lfr.batches import TensorBatches
-from art_lfr.criterion import Criterion
-from art_lfr.geometry import Box
-from art_lfr.options import TrainingOptions
-from art_lfr.settings import LFRSettings
-from art_lfr.step import Objective
-from art_lfr.training import TrainingLoop
+from art_lfr.training.batches import TensorBatches
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Box
+from art_lfr.training.options import TrainingOptions
+from art_lfr.core.settings import LFRSettings
+from art_lfr.training.step import Objective
+from art_lfr.training.loop import TrainingLoop
 from pathlib import Path
 
 torch.manual_seed(0)

@@ -23,7 +23,7 @@ from torch import nn
 import art_lfr
 from art_lfr import plots
 from art_lfr.autoattack import run_autoattack
-from art_lfr.check import check_model
+from art_lfr.check.model import check_model
 from art_lfr.evaluation import accuracy_curve
 from art_lfr.tuning import tune
 

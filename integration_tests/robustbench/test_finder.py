@@ -22,7 +22,7 @@ except ImportError as error:
 import pyautoattack
 import robustbench
 
-from art_lfr.robustbench import finder
+from art_lfr.robustbench.standin import finder
 
 ALIASES = ("autopgd_base", "fab_base", "fab_projections", "fab_pt", "square")
 

@@ -12,11 +12,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
+from art_lfr.attacks.target import make_target
+from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.autoattack import attack_target, run_autoattack
 from art_lfr.autoattack import run as autoattack
 from art_lfr.autoattack.state import AttackState
-from art_lfr.target import make_target
-from art_lfr.unit_box import UnitBox
 
 
 def test_result(data, short, net, radii):

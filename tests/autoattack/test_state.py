@@ -17,7 +17,7 @@ from pyautoattack import checks
 from art_lfr.autoattack import run_autoattack
 from art_lfr.autoattack.state import read_run
 from art_lfr.autoattack.suite import Progress, run_suite
-from art_lfr.records import digest
+from art_lfr.storage.records import digest
 
 FILES = ["run.state", "run.state.examples"]
 

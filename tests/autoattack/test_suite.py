@@ -9,11 +9,11 @@ import pytest
 import torch
 from pyautoattack import checks
 
+from art_lfr.attacks.target import make_target
 from art_lfr.autoattack import run_autoattack
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.suite import Listener, run_suite
 from art_lfr.masking.evidence import flags_of
-from art_lfr.target import make_target
 
 
 def without_time(line):

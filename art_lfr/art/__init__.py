@@ -1,0 +1,1 @@
+"""LFR in ART: classifiers, the trainer, the transformer."""

@@ -1,0 +1,222 @@
+"""An ART PyTorch classifier seen as a module, a loss, a box and tensors.
+
+All lengths stay in the user's raw units: `preprocessing` (mean, std) and preprocessing defences
+run inside the module, so that gradients are taken in front of them.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+
+from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
+from art_lfr.core.modes import dtype_of, mode, parameters_of
+from art_lfr.storage.fingerprint import described, public
+
+
+class ClassifierModule(nn.Module):
+    """Raw inputs to logits: preprocessing, then `classifier._model(x)[-1]`.
+
+    These are the logits that ART's `predict` takes; `classifier.model(x)` would skip a Hugging
+    Face processor. Preprocessing for `fit` applies in train mode, that for `predict` in eval mode.
+    """
+
+    def __init__(self, classifier: PyTorchClassifier) -> None:
+        super().__init__()
+        self.network = classifier._model
+        # In a tuple, so that the classifier is not looked at as a submodule.
+        self._classifier = (classifier,)
+
+    @property
+    def differs_in_training(self) -> bool:
+        """Whether a preprocessing defence is for training alone, or not for it."""
+        defences = self._classifier[0].preprocessing_operations
+        return any(defence.apply_fit != defence.apply_predict for defence in defences)
+
+    def extra_repr(self) -> str:
+        """The preprocessing, which is in no state dict."""
+        found = [
+            {"class": type(o), **public(o), "fit": o.apply_fit, "predict": o.apply_predict}
+            for o in self._classifier[0].preprocessing_operations
+        ]
+        return f"preprocessing={described(found)}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, ...) to logits."""
+        classifier = self._classifier[0]
+        x, _ = classifier._apply_preprocessing(x, None, fit=self.training, no_grad=False)
+        logits: Tensor = classifier._model(x)[-1]
+        return logits
+
+
+class ClassifierAdapter:
+    """What the flatness, the loss and the training loop need of an ART classifier.
+
+    Raises TypeError for anything that is not a PyTorch classifier of ART, and ValueError for
+    settings through which gradients cannot pass.
+    """
+
+    def __init__(self, classifier: object, name: str = "classifier") -> None:
+        if not isinstance(classifier, PyTorchClassifier):
+            raise TypeError(
+                f"{name} is a {type(classifier).__name__}; allowed: "
+                "art.estimators.classification.PyTorchClassifier or a subclass"
+            )
+        for defence in classifier.preprocessing_operations:
+            if not isinstance(defence, PreprocessorPyTorch):
+                raise ValueError(
+                    f"{name} has the preprocessing defence {type(defence).__name__}, through which "
+                    "no gradient passes; allowed: defences that are PreprocessorPyTorch"
+                )
+        if classifier.use_amp:
+            raise ValueError(f"{name} has use_amp True; allowed: False")
+        if classifier.loss is None:
+            raise ValueError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
+        self.classifier = classifier
+        self.name = name
+        self.module = ClassifierModule(classifier)
+        self.criterion = Criterion(classifier.loss)
+        self.device: torch.device = classifier.device
+
+    @property
+    def network(self) -> nn.Module:
+        """The user's own module."""
+        network: nn.Module = self.classifier.model
+        return network
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The classifier's optimizer; ValueError where it has none."""
+        optimizer: torch.optim.Optimizer | None = self.classifier.optimizer
+        if optimizer is None:
+            raise ValueError(
+                f"{self.name} has optimizer None; allowed: a torch.optim.Optimizer over its "
+                "model's parameters, given to the PyTorchClassifier"
+            )
+        return optimizer
+
+    def check_optimizer(self) -> None:
+        """Raise ValueError unless the optimizer has parameters of the network."""
+        own = {id(parameter) for parameter in self.network.parameters()}
+        if not any(id(parameter) in own for parameter in parameters_of(self.optimizer)):
+            raise ValueError(
+                f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
+                "made from model.parameters()"
+            )
+
+    @property
+    def bounds(self) -> Bounds:
+        """The classifier's `clip_values`, per-feature arrays in the shape of one input."""
+        if self.classifier.clip_values is None:
+            return None
+        shape = tuple(self.classifier.input_shape)
+        low, high = (
+            value.reshape(shape) if value.size == math.prod(shape) else value
+            for value in map(np.asarray, self.classifier.clip_values)
+        )
+        return low, high
+
+    def check_bounds(self, bounds: Bounds, like: Tensor) -> None:
+        """Raise ValueError for `bounds` that were given and are not the classifier's own."""
+        if bounds is UNIT_BOUNDS:
+            return
+        like = like.float()  # ART keeps clip_values so
+        given, own = Box.from_bounds(bounds, like), self.box(like)
+        if not bool((given.low == own.low).all() and (given.high == own.high).all()):
+            raise ValueError(
+                f"bounds is {bounds!r} beside the {self.name}'s clip_values "
+                f"{self.classifier.clip_values!r}; allowed with a classifier: the same, or "
+                "leave bounds out (set its clip_values)"
+            )
+
+    def check_loss(self, loss: object) -> None:
+        """Raise ValueError for a loss that is given beside the classifier's own."""
+        if loss is not None:
+            raise ValueError(
+                f"loss is {loss!r} beside the {self.name}'s own; allowed with a classifier: None "
+                "(set its loss)"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the model's parameters."""
+        return dtype_of(self.network)
+
+    def box(self, like: Tensor) -> Box:
+        """The valid inputs as tensors on the device of `like`, a batch."""
+        return Box.from_bounds(self.bounds, like)
+
+    def inputs(self, x: object, name: str = "x") -> Tensor:
+        """Checked inputs as a new tensor of the model's type, on the CPU."""
+        given = as_tensor(name, x)
+        check_inputs(name, given)
+        if tuple(given.shape[1:]) != tuple(self.classifier.input_shape):
+            raise ValueError(
+                f"{name} has shape {tuple(given.shape)}; allowed: (N, "
+                f"{', '.join(map(str, self.classifier.input_shape))}), the classifier's input_shape"
+            )
+        # A copy: the user's array is never written to, whatever happens to the tensor.
+        tensor = given.detach().to(device="cpu", dtype=self.dtype, copy=True)
+        check_inputs(name, tensor, self.box(tensor))
+        return tensor
+
+    def labels(self, y: object, count: int, name: str = "y") -> Tensor:
+        """Index labels, shape (N,), from indices or one-hot rows."""
+        given = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
+        classes = int(self.classifier.nb_classes)
+        check_labels(name, given, count)
+        if given.dim() == 2 and given.shape[1] == 1:
+            given = given[:, 0]
+        if given.dim() == 2:
+            one_hot = given.shape[1] == classes and bool(
+                ((given == 0) | (given == 1)).all() and (given.sum(dim=1) == 1).all()
+            )
+            if not one_hot:
+                raise ValueError(
+                    f"{name} has shape {tuple(given.shape)}; allowed: labels of shape (N,), or "
+                    f"one-hot rows (one 1, else 0) of shape (N, {classes})"
+                )
+            given = given.argmax(dim=1)
+        if given.dim() != 1 or given.is_complex() or bool((given != given.long()).any()):
+            raise ValueError(
+                f"{name} has shape {tuple(given.shape)} and dtype {given.dtype}; allowed: integer "
+                f"labels of shape (N,), or one-hot rows of shape (N, {classes})"
+            )
+        labels = given.long()
+        check_labels(name, labels, count, classes)
+        return labels
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """What the classifier's loss takes for index labels, as ART would hand it over."""
+        classifier = self.classifier
+        if classifier._reduce_labels and classifier._int_labels:
+            return labels
+        if classifier._reduce_labels:
+            return labels.to(self.dtype)[:, None]
+        return nn.functional.one_hot(labels, int(classifier.nb_classes)).to(self.dtype)
+
+    def tensors(self, x: object, y: object, suffix: str = "") -> tuple[Tensor, Tensor]:
+        """Checked inputs and loss targets, on the CPU."""
+        inputs = self.inputs(x, f"x{suffix}")
+        labels = self.labels(y, len(inputs), f"y{suffix}")
+        return inputs, self.targets(labels)
+
+    def network_mode(self, *, training: bool) -> AbstractContextManager[None]:
+        """The network in train or eval mode for a while; ART's methods leave it in another."""
+        return mode(self.network, training=training)
+
+    def predict(self, x: npt.NDArray[Any], **kwargs: Any) -> npt.NDArray[Any]:
+        """The classifier's own `predict`."""
+        with self.network_mode(training=False):
+            predictions: npt.NDArray[Any] = self.classifier.predict(x, **kwargs)
+        return predictions

@@ -1,0 +1,1 @@
+"""A model under attack and an attack on it, each in one form."""

@@ -1,0 +1,184 @@
+"""A model under attack, in one form, whether it came as a module or as an ART classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.geometry import Ball, Bounds, Box
+from art_lfr.core.modes import device_of, frozen, mode
+from art_lfr.core.randomness import preserved_random_state
+from art_lfr.data import MOST_CHANNELS
+
+
+class LogitsModule(nn.Module):
+    """Raw inputs of any floating type to float32 logits of shape (N, classes)."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, ...) to logits."""
+        return logits_of(self.network(x.to(self.dtype))).float()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under attack: its logits from raw inputs, checked data, and the feasible ball.
+
+    `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `classifier` is the user's own ART
+    classifier, or None for a plain module.
+    """
+
+    module: nn.Module
+    classifier: Any
+    x: Tensor
+    y: Tensor
+    ball: Ball
+    bounds: Bounds
+    classes: int
+    device: torch.device
+    batch_size: int
+    seed: int
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of raw inputs, in eval mode, on the CPU."""
+        with torch.no_grad():
+            batches = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
+            return torch.cat([self.module(batch.to(self.device)).cpu() for batch in batches])
+
+    def correct(self, x: Tensor, y: Tensor) -> Tensor:
+        """Whether each sample is classified as its label; logits that are NaN count as wrong."""
+        logits = self.logits(x)
+        return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
+
+
+def make_target(
+    model: object,
+    x: Any,
+    y: Any,
+    *,
+    eps: float,
+    p: float,
+    bounds: Bounds,
+    batch_size: int,
+    seed: int,
+    name: str = "model",
+) -> Target:
+    """Check a model with its data and bring them into one form, whatever the user has.
+
+    A classifier's own `clip_values` stand for `bounds`, which must not say otherwise. Raises
+    TypeError and ValueError, naming the parameter.
+    """
+    classifier = None
+    if isinstance(model, nn.Module):
+        inputs = as_tensor("x", x).detach().cpu()
+        check_inputs("x", inputs)
+        parameter = next((q for q in model.parameters() if q.is_floating_point()), None)
+        dtype = torch.float32 if parameter is None else parameter.dtype
+        inputs, device = inputs.float(), device_of(model, inputs)
+        module = LogitsModule(model, dtype)
+        box = Box.from_bounds(bounds, inputs)
+        check_inputs("x", inputs, box)
+        labels = as_tensor("y", y).detach().cpu()
+        check_labels("y", labels, len(inputs))
+    else:
+        # Here, not above, so that a plain module can be described without ART's seconds of import.
+        from art_lfr.art.classifier import ClassifierAdapter
+
+        adapter = ClassifierAdapter(model, name)
+        classifier, device = adapter.classifier, adapter.device
+        given, bounds = bounds, adapter.bounds
+        inputs = adapter.inputs(x).float()
+        adapter.check_bounds(given, inputs)
+        labels = adapter.labels(y, len(inputs))
+        module = LogitsModule(adapter.module, adapter.dtype)
+        box = Box.from_bounds(bounds, inputs)
+    logits = _first_logits(module, inputs, device)
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
+            "shape (N, classes), at least two classes"
+        )
+    classes = logits.shape[1]
+    if labels.dim() == 2 and labels.shape[1] == classes:
+        labels = labels.argmax(dim=1)
+    if labels.dim() != 1 or bool((labels != labels.long()).any()):
+        raise ValueError(
+            f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: integer labels "
+            f"of shape (N,), or one-hot rows of shape (N, {classes})"
+        )
+    check_labels("y", labels, len(inputs), classes)
+    return Target(
+        module=module,
+        classifier=classifier,
+        x=inputs,
+        y=labels.long(),
+        ball=Ball(eps, p, box),
+        bounds=bounds,
+        classes=classes,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+    """Logits of two samples; ValueError where the model does not take such inputs."""
+    try:
+        with unharmed(module, device), torch.no_grad():
+            logits: Tensor = module(x[:2].to(device))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
+        hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
+        detail = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, on which the model fails{hint}; allowed: inputs that "
+            f"the model takes, (N, C, H, W) for most image models. The model said: {detail}"
+        ) from error
+    return logits
+
+
+@contextmanager
+def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode without parameter gradients; modes, flags, `.grad` and random state come back.
+
+    ART's attacks switch modes, clear `.grad` and draw from the global generators.
+    """
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with preserved_random_state(device), mode(module, training=False), frozen(module):
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+def classifier_of(target: Target) -> Any:
+    """The user's ART classifier, or one made around a plain module."""
+    if target.classifier is not None:
+        return target.classifier
+    from art.estimators.classification import PyTorchClassifier
+
+    box = target.ball.box
+    bounded = bool(box.low.isfinite().any() or box.high.isfinite().any())
+    with torch.cuda.device(target.device if target.device.type == "cuda" else -1):
+        return PyTorchClassifier(
+            target.module,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(target.x.shape[1:]),
+            nb_classes=target.classes,
+            clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
+            device_type="gpu" if target.device.type == "cuda" else "cpu",
+        )

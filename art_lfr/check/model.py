@@ -1,0 +1,222 @@
+"""What in a model, a classifier or data does not go with LFR, and the mend: `check_model`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from art_lfr.check.findings import Finding, look_at_data
+from art_lfr.check.probing import Probe
+from art_lfr.core.arguments import as_tensor, check_choice, check_integer
+from art_lfr.core.geometry import Bounds, Box
+from art_lfr.core.modes import device_of
+from art_lfr.core.settings import ESTIMATORS
+
+# A BatchNorm's statistics of fewer samples than this are mostly noise.
+TINY_BATCH = 16
+# Samples that are tried.
+PROBED = 4
+
+
+def check_model(
+    model: object,
+    x: Any = None,
+    *,
+    estimator: str = "finite-difference",
+    batch_size: int = 128,
+    bounds: Bounds = (0.0, 1.0),
+) -> list[Finding]:
+    """Name each layer and setting that does not go with LFR, with its mend; errors come first.
+
+    The network is tried on a few samples: gradients, second derivatives where `estimator` is
+    "exact", and draws of random numbers, each traced to the innermost module. Modes, buffers,
+    flags and the random state are left as found.
+
+    Args:
+        model: A module, or an ART `PyTorchClassifier`, whose `clip_values` then stand for
+            `bounds`.
+        x: Inputs as they will be trained on, shape (N, ...). None: random ones for a classifier;
+            for a module only the layers' kinds are looked at.
+        estimator: "finite-difference" or "exact".
+        batch_size: That of the training to come.
+        bounds: Valid inputs (low, high), or None.
+
+    Returns:
+        A list of `Finding`, empty where nothing was found.
+
+    Raises:
+        ValueError, TypeError: For bad arguments, naming the parameter.
+    """
+    check_choice("estimator", estimator, ESTIMATORS)
+    check_integer("batch_size", batch_size, low=1)
+    data = None if x is None else as_tensor("x", x).detach().cpu()
+    if data is not None and (data.dim() < 2 or len(data) == 0):
+        raise ValueError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
+    if data is not None and isinstance(model, nn.Module):
+        Box.from_bounds(bounds, data.double())  # raises where they are no bounds
+    findings: list[Finding] = []
+    callable_model: nn.Module | None
+    if isinstance(model, nn.Module):
+        network, callable_model = model, model
+        if data is None:
+            problem = "no sample was given, so the layers were not tried"
+            findings.append(Finding("data", problem, "pass x", "warning"))
+    else:
+        network, callable_model, bounds = _look_at_classifier(model, findings)
+        if data is None and callable_model is not None:
+            data = _random_inputs(model, bounds)
+    findings += _batch_norm(network, batch_size)
+    if x is not None and data is not None:
+        findings += look_at_data(data, bounds)
+    if callable_model is not None and data is not None:
+        findings += _try(callable_model, network, data[:PROBED], estimator)
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def _look_at_classifier(
+    classifier: Any, findings: list[Finding]
+) -> tuple[nn.Module, nn.Module | None, Bounds]:
+    """The network, raw inputs to logits (None where gradients cannot pass), and the bounds."""
+    from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    from art_lfr.art.classifier import ClassifierAdapter
+
+    if not isinstance(classifier, PyTorchClassifier):
+        raise TypeError(
+            f"model is a {type(classifier).__name__}; allowed: torch.nn.Module, "
+            "art.estimators.classification.PyTorchClassifier or a subclass"
+        )
+    if classifier.optimizer is None:
+        findings.append(
+            Finding(
+                "classifier.optimizer",
+                "there is no optimizer, so the trainer cannot change any weight",
+                "PyTorchClassifier(..., optimizer=torch.optim.SGD(model.parameters(), lr=0.1))",
+                "error",
+            )
+        )
+    if classifier.clip_values is None:
+        findings.append(
+            Finding(
+                "classifier.clip_values",
+                "no valid range is known, so the ball reaches beyond real inputs",
+                "PyTorchClassifier(..., clip_values=(0.0, 1.0)), in the units of x",
+                "warning",
+            )
+        )
+    defences = classifier.preprocessing_operations
+    blocking = [d for d in defences if not isinstance(d, PreprocessorPyTorch)]
+    for defence in blocking:
+        findings.append(
+            Finding(
+                f"preprocessing defence {type(defence).__name__}",
+                "no gradient passes through it",
+                "take its PyTorch version (a PreprocessorPyTorch), or leave it out",
+                "error",
+            )
+        )
+    try:
+        adapter = ClassifierAdapter(classifier)
+    except ValueError as error:
+        if not blocking:
+            problem, _, mend = str(error).partition("; ")
+            findings.append(Finding("classifier", problem, mend, "error"))
+        return classifier.model, None, classifier.clip_values
+    return adapter.network, adapter.module, adapter.bounds
+
+
+def _random_inputs(classifier: Any, bounds: Bounds) -> Tensor:
+    """Uniform samples inside the bounds, drawn without the global generators."""
+    low, high = (0.0, 1.0) if bounds is None else bounds
+    shape = (PROBED, *classifier.input_shape)
+    drawn = np.random.default_rng(0).uniform(size=shape)
+    return torch.as_tensor(np.asarray(low) + (np.asarray(high) - np.asarray(low)) * drawn).float()
+
+
+def _batch_norm(network: nn.Module, batch_size: int) -> Iterator[Finding]:
+    """Layers that couple the samples of a batch."""
+    for name, module in network.named_modules():
+        if not isinstance(module, _BatchNorm):
+            continue
+        kind = type(module).__name__
+        if not module.track_running_stats:
+            yield Finding(
+                f"{name} ({kind})",
+                "it uses the statistics of its batch in eval mode too, so that the gradient at a "
+                "sample depends on the others",
+                "track_running_stats=True, or GroupNorm",
+                "error",
+            )
+        if batch_size < TINY_BATCH:
+            yield Finding(
+                f"{name} ({kind})",
+                f"its statistics of batch_size {batch_size} are mostly noise",
+                f"batch_size of at least {TINY_BATCH}, or GroupNorm",
+                "error" if batch_size == 1 else "warning",
+            )
+
+
+def _try(model: nn.Module, network: nn.Module, x: Tensor, estimator: str) -> Iterator[Finding]:
+    """What shows only when the network runs."""
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    probe = Probe(model, network, x.to(device_of(model, x), dtype))
+    for layer in probe.random_layers(training=True):
+        yield Finding(
+            layer,
+            "it draws random numbers in training; the clean pass and the penalty's passes share "
+            "its masks, so the penalty is that of one mask, not of their mean",
+            "nothing where that is meant; else a rate of 0",
+            "warning",
+        )
+    for layer in probe.random_layers(training=False):
+        yield Finding(
+            layer,
+            "it draws random numbers in eval mode, so that the ascent follows noise",
+            "make it deterministic in eval mode",
+            "error",
+        )
+    yield from _gradients(probe, estimator)
+
+
+def _gradients(probe: Probe, estimator: str) -> Iterator[Finding]:
+    """First and second derivatives."""
+    if (failure := probe.run_error()) is not None:
+        problem = f"it does not run on x ({failure})"
+        yield Finding("model", problem, "match x and the model", "error")
+        return
+    broken = False
+    for layer, reason in probe.without_gradient():
+        broken = True
+        yield Finding(
+            layer,
+            f"no gradient passes through it ({reason})",
+            "take out detach(), no_grad(), rounding or NumPy code; for an RNN on a GPU, run it "
+            "inside torch.backends.cudnn.flags(enabled=False)",
+            "error",
+        )
+    if broken or estimator != "exact":
+        return
+    for layer, reason in probe.without_second_derivative():
+        broken = True
+        yield Finding(
+            layer,
+            f"it has no second derivative ({reason})",
+            'estimator="finite-difference"; or, for attention, run it inside '
+            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
+            "error",
+        )
+    if not broken and probe.is_piecewise_linear():
+        yield Finding(
+            "activations",
+            "the network is piecewise linear in x (ReLU, max-pooling), and its exact Hessian is "
+            "blind to the kinks between the pieces",
+            'estimator="finite-difference", or a smooth activation such as Softplus or GELU',
+            "warning",
+        )

@@ -1,0 +1,230 @@
+"""Trying a network on a few samples, module by module: both derivatives, and randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.modes import frozen, mode, protected_buffers
+from art_lfr.core.randomness import RandomState, preserved_random_state
+
+Hook = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module, with what it was given."""
+
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+class Probe:
+    """Runs a model on x, shape (N, ...), and traces what happens to its innermost modules.
+
+    `network` is the part whose module names a user knows. Every run leaves modes, flags, buffers
+    and the global random state as found.
+    """
+
+    def __init__(self, model: nn.Module, network: nn.Module, x: Tensor) -> None:
+        self.model = model
+        self.x = x
+        names = {id(m): n for n, m in network.named_modules()}
+        self._names = {
+            id(m): names.get(id(m)) or f"model {type(m).__name__}" for m in model.modules()
+        }
+        self._depth = {id(m): i for i, m in enumerate(model.modules())}
+
+    def run_error(self) -> str | None:
+        """The first line of the error with which the model refuses x, or None."""
+        try:
+            with self._unharmed(training=False), torch.no_grad():
+                logits_of(self.model(self.x))
+        except Exception as error:  # whatever a user's forward raises is what he must see
+            return _first_line(error)
+        return None
+
+    def random_layers(self, *, training: bool) -> list[str]:
+        """The innermost modules that draw from the global generators in a forward pass."""
+        drawing: dict[int, nn.Module] = {}
+        before: list[RandomState] = []
+
+        def enter(module: nn.Module, *_: Any) -> None:
+            before.append(RandomState.capture(self.x.device))
+
+        def leave(module: nn.Module, *_: Any) -> None:
+            if RandomState.capture(self.x.device).differs_from(before.pop()):
+                drawing[id(module)] = module
+
+        with self._unharmed(training=training), torch.no_grad(), self._hooks(enter, leave):
+            try:
+                self.model(self.x)
+            except Exception:  # `run_error` tells of it
+                return []
+        return self._innermost(drawing)
+
+    def without_gradient(self) -> Iterator[tuple[str, str]]:
+        """The innermost modules through which no gradient passes, each with the reason."""
+        yield from self._failing(self._first_derivative)
+
+    def without_second_derivative(self) -> Iterator[tuple[str, str]]:
+        """The innermost modules without a second derivative, each with torch's reason."""
+        yield from self._failing(self._second_derivative)
+
+    def is_piecewise_linear(self) -> bool:
+        """Whether the logits have second derivative 0 at x, but not one gradient everywhere."""
+        with self._unharmed(training=False):
+            gradients = []
+            for point in (self.x, self.x.flip(0) * 0.5):
+                point = point.clone().requires_grad_(True)
+                logits = logits_of(self.model(point))
+                (g,) = torch.autograd.grad(_weighted_sum([logits]), point, create_graph=True)
+                gradients.append(g.detach())
+                if g.requires_grad:
+                    (u,) = torch.autograd.grad(_weighted_sum([g]), point, allow_unused=True)
+                    if u is not None and bool((u != 0).any()):
+                        return False
+        return not torch.allclose(gradients[0], gradients[1])
+
+    def _failing(self, derive: Callable[[Call], str | None]) -> Iterator[tuple[str, str]]:
+        """Try the whole model in both modes; where it fails, find the innermost that do too."""
+        reported: set[str] = set()
+        for training in (False, True):
+            with self._unharmed(training=training):
+                if (reason := derive(Call(self.model, (self.x,), {}))) is None:
+                    continue
+                failing: dict[int, nn.Module] = {}
+                reasons: dict[str, str] = {}
+                for call in self._calls():
+                    found = derive(call)
+                    if found is not None:
+                        failing[id(call.module)] = call.module
+                        reasons[self._name(call.module)] = found
+            for layer in self._innermost(failing) or [self._name(self.model)]:
+                if layer not in reported:
+                    reported.add(layer)
+                    yield layer, reasons.get(layer, reason)
+
+    def _first_derivative(self, call: Call) -> str | None:
+        """None, or why the outputs of the call have no gradient in its inputs."""
+        try:
+            inputs, outputs = _run(call)
+            if not inputs or not outputs:
+                return None
+            gradients = torch.autograd.grad(_weighted_sum(outputs), inputs, allow_unused=True)
+        except RuntimeError as error:
+            if "does not require grad" in str(error):
+                return "its output is cut off from its input"
+            return _first_line(error)
+        found = [g for g in gradients if g is not None]
+        if not any(bool((g != 0).any()) for g in found):
+            return "the gradient is 0 for every sample"
+        return None
+
+    def _second_derivative(self, call: Call) -> str | None:
+        """None, or torch's reason why the gradient cannot be differentiated again."""
+        try:
+            inputs, outputs = _run(call)
+            if not inputs or not outputs:
+                return None
+            # Squares, because a loss is curved: a once-differentiable function complains only
+            # where the gradient that comes in can be differentiated, and only in a full backward.
+            curved_outputs = [output.square() for output in outputs]
+            gradients = torch.autograd.grad(
+                _weighted_sum(curved_outputs), inputs, create_graph=True, allow_unused=True
+            )
+            curved = [g for g in gradients if g is not None and g.requires_grad]
+            if curved:
+                torch.autograd.backward(_weighted_sum(curved))
+        except RuntimeError as error:
+            return _first_line(error)
+        return None
+
+    def _calls(self) -> list[Call]:
+        """Every call of a module in one forward pass of the model."""
+        calls: list[Call] = []
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            calls.append(Call(module, inputs, keywords))
+
+        with torch.no_grad(), self._hooks(enter, None):
+            self.model(self.x)
+        return calls
+
+    def _innermost(self, modules: dict[int, nn.Module]) -> list[str]:
+        """Names of those that hold none of the others, in the order of the model."""
+        innermost = [
+            module
+            for module in modules.values()
+            if not any(id(inner) in modules for inner in module.modules() if inner is not module)
+        ]
+        return [self._name(m) for m in sorted(innermost, key=lambda m: self._depth[id(m)])]
+
+    def _name(self, module: nn.Module) -> str:
+        name = self._names[id(module)]
+        return name if name.startswith("model ") else f"{name} ({type(module).__name__})"
+
+    @contextmanager
+    def _unharmed(self, *, training: bool) -> Iterator[None]:
+        with (
+            preserved_random_state(self.x.device),
+            mode(self.model, training=training),
+            frozen(self.model),
+            protected_buffers(self.model),
+            torch.enable_grad(),
+        ):
+            yield
+
+    @contextmanager
+    def _hooks(self, enter: Hook, leave: Hook | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            for module in self.model.modules():
+                handle = module.register_forward_pre_hook(enter, with_kwargs=True)
+                stack.callback(handle.remove)
+                if leave is not None:
+                    stack.callback(module.register_forward_hook(leave).remove)
+            yield
+
+
+def _run(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    """Call the module on fresh leaves; its floating inputs and floating outputs."""
+    leaves, shape = tree_flatten((call.inputs, call.keywords))
+    leaves = [
+        leaf.detach().clone().requires_grad_(True)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point()
+        else leaf
+        for leaf in leaves
+    ]
+    # An in-place layer may not write to a leaf that needs a gradient.
+    safe = [
+        leaf * 1 if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves
+    ]
+    inputs, keywords = tree_unflatten(safe, shape)
+    outputs = call.module(*inputs, **keywords)
+    found, _ = tree_flatten(getattr(outputs, "logits", outputs))
+    return (
+        [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad],
+        [out for out in found if isinstance(out, Tensor) and out.is_floating_point()],
+    )
+
+
+def _weighted_sum(tensors: list[Tensor]) -> Tensor:
+    """A sum with unequal weights, so that softmax and normalisation do not make it constant."""
+    total = tensors[0].new_zeros(())
+    for tensor in tensors:
+        weights = torch.linspace(0.5, 1.5, max(tensor.numel(), 1), device=tensor.device)
+        total = total + (tensor.flatten() * weights.to(tensor.dtype)).sum()
+    return total
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

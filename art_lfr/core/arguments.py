@@ -1,0 +1,153 @@
+"""Checks of what a user passes: each error names the parameter, its value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.geometry import Box
+
+# Of any shape and type.
+Array: TypeAlias = npt.NDArray[Any]
+
+
+def check_number(
+    name: str, value: object, *, low: float = 0.0, low_allowed: bool = True, optional: bool = False
+) -> None:
+    """Raise unless `value` is a finite number above (or at) `low`; None passes if `optional`."""
+    if value is None and optional:
+        return
+    allowed = f"a finite number {'>=' if low_allowed else '>'} {low:g}"
+    allowed += ", or None" if optional else ""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < low or (number == low and not low_allowed):
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def check_integer(name: str, value: object, *, low: int, optional: bool = False) -> None:
+    """Raise unless `value` is an integer of at least `low`; None passes if `optional`."""
+    if value is None and optional:
+        return
+    allowed = f"an integer >= {low}" + (", or None" if optional else "")
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+    if value < low:
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise unless `value` is one of `choices`; the error names the nearest."""
+    choices = tuple(choices)
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
+
+
+def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) -> None:
+    """Raise TypeError for keywords that `owner` does not have, naming the nearest that it has."""
+    if unknown:
+        _raise_unknown(owner, next(iter(unknown)), tuple(known))
+
+
+def keywords_of(function: Callable[..., object], *, positional: bool = False) -> list[str]:
+    """The names of a function's keyword-only parameters, or with the `positional` ones."""
+    parameters = list(inspect.signature(function).parameters.values())
+    kinds = (parameters[0].KEYWORD_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
+    wanted = kinds if positional else kinds[:1]
+    return [p.name for p in parameters if p.kind in wanted and p.name != "self"]
+
+
+def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
+    nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
+    raise TypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
+
+
+def _nearest(value: object, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; allowed: True or False")
+
+
+def check_type(name: str, value: object, kind: type, allowed: str) -> None:
+    """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
+
+
+def check_batch(model: object, x: object, y: object) -> None:
+    """Raise TypeError unless these are a module and two tensors."""
+    check_type("model", model, nn.Module, "a torch.nn.Module")
+    check_type("x", x, Tensor, "a tensor")
+    check_type("y", y, Tensor, "a tensor")
+
+
+def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
+    """Raise ValueError unless x is a non-empty, floating, finite batch inside the box."""
+    if x.dim() < 2 or len(x) == 0 or x[0].numel() == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; allowed: (N, ...) with at least one sample"
+        )
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} has dtype {x.dtype}; allowed: floating point (convert integer images and "
+            "scale them as the model expects)"
+        )
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinite values; allowed: finite values")
+    if box is not None and not box.contains(x):
+        low, high = float(box.low.min()), float(box.high.max())
+        raise ValueError(
+            f"{name} has values from {float(x.min()):g} to {float(x.max()):g}; allowed: inside "
+            f"the bounds, [{low:g}, {high:g}]"
+            + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
+        )
+
+
+def check_labels(name: str, y: Tensor, count: int, classes: int | None = None) -> None:
+    """Raise ValueError unless y has one label per sample; index labels lie in 0..classes-1."""
+    if y.dim() == 0 or len(y) != count:
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)} for {count} samples; allowed: one label per sample"
+        )
+    if classes is None:
+        return
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
+            f"has {classes} classes"
+        )
+
+
+def as_tensor(name: str, value: object) -> Tensor:
+    """Turn an array into a tensor, or raise TypeError naming the parameter."""
+    try:
+        if isinstance(value, np.ndarray) and value.ndim:
+            # torch takes no negative strides, such as those of x[::-1].
+            value = np.ascontiguousarray(value)
+        if isinstance(value, np.ndarray) and not value.flags.writeable:
+            value = value.copy()  # torch warns about tensors over read-only memory
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; allowed: a numeric array or tensor"
+        ) from error

@@ -1,0 +1,139 @@
+"""Local flatness LF(x) = max over the eps-ball of ||grad l||_q, and the ascent that seeks it.
+
+Source: Xu, Li, Jiang, Xia, "Adversarial Defense via Local Flatness Regularization", ICIP 2020.
+The ascent direction is u = grad ||grad l||_q = H s, with H the input Hessian and s the dual
+vector of the gradient g: <g, s> = ||g||_q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Ball, Box, dual_norm, dual_vector, per_sample, sample_norm
+from art_lfr.core.gradients import input_gradient, second_derivative, significant_difference
+from art_lfr.core.modes import frozen, mode
+from art_lfr.core.randomness import preserved_random_state
+from art_lfr.core.settings import LFRSettings
+
+
+class LeastFlatPoint(NamedTuple):
+    """The best point of an ascent: x' (N, ...), ||grad l(x')||_q (N,), and grad l(x') (N, ...)."""
+
+    point: Tensor
+    flatness: Tensor
+    gradient: Tensor
+
+
+def hessian_direction(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, p: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient g at x, and H s by double back-propagation, with s the dual vector of g."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        g = input_gradient(model, criterion, x, y, create_graph=True)
+        if not g.requires_grad:  # a loss without any curvature
+            return g.detach(), torch.zeros_like(g)
+        s = dual_vector(g.detach(), p)
+        u = second_derivative(torch.sum(g * s), x)
+    return g.detach(), u
+
+
+def find_least_flat_point(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    settings: LFRSettings,
+    start: Tensor,
+) -> LeastFlatPoint:
+    """Ascend ||grad l||_q from `start` by K projected steps; keep the best point of each sample.
+
+    x_{k+1} = project(x_k + step_size * steepest(u_k)), where u_k is H s ("exact"), or the
+    difference g(x_k + h s) - g(x_k), which sees the kinks of a piecewise linear network. With
+    `renew_every` r the gradient at x_k is taken for k = 0, r, 2 r, ... only: in between, the last
+    one stands for it, and s is the dual vector of the last gradient taken anywhere.
+
+    Runs with the model in eval mode and no parameter gradients. Coordinates that u_k pushes out of
+    the box take no part in the step. K steps take K + 1 gradients and K Hessian-vector products
+    ("exact"), or else K + ceil(K / r) + 1 gradients.
+    """
+    exact, steps = settings.estimator == "exact", settings.steps
+    every = 1 if exact else settings.resolved_renew_every
+    point, h = start.detach(), settings.resolved_radius
+    best: LeastFlatPoint | None = None
+    with mode(model, training=False), frozen(model):
+        for step in range(steps + 1):
+            if exact and step < steps:
+                g, u = hessian_direction(model, criterion, point, y, ball.p)
+            elif step == steps or step % every == 0:
+                g = latest = input_gradient(model, criterion, point, y)
+            if step == steps or step % every == 0:
+                flatness = sample_norm(g, dual_norm(ball.p))
+                best = _keep_best(best, LeastFlatPoint(point, flatness, g))
+            if step == steps:
+                break
+            if not exact:
+                shifted = point + h * dual_vector(latest, ball.p)
+                latest = input_gradient(model, criterion, shifted, y)
+                u = significant_difference(latest, g)
+            point = ball.ascend(point, u, x, settings.resolved_step_size)
+    assert best is not None
+    return best
+
+
+def _keep_best(best: LeastFlatPoint | None, new: LeastFlatPoint) -> LeastFlatPoint:
+    if best is None:
+        return new
+    better = new.flatness > best.flatness
+    mask = per_sample(better, new.point)
+    return LeastFlatPoint(
+        torch.where(mask, new.point, best.point),
+        torch.where(better, new.flatness, best.flatness),
+        torch.where(mask, new.gradient, best.gradient),
+    )
+
+
+def flatness_values(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    box: Box,
+    settings: LFRSettings,
+    generator: torch.Generator,
+    restarts: int = 1,
+    batch_size: int = 256,
+) -> Tensor:
+    """||grad l||_q at the least flat point found around each sample, shape (N,).
+
+    The first ascent starts beside x, further `restarts` at random points of the ball. What is
+    measured is not saved on: `renew_every` is that of training.
+    """
+    settings = replace(settings, renew_every=1)
+    ball = Ball(settings.eps, settings.p, box)
+    found: list[Tensor] = []
+    # Restarts outside, so that the first ascents draw the same noise however many follow.
+    with preserved_random_state(x.device):
+        for draw in [ball.start_point] + [ball.random_point] * (restarts - 1):
+            values = [
+                find_least_flat_point(
+                    model,
+                    criterion,
+                    x[i : i + batch_size],
+                    y[i : i + batch_size],
+                    ball=ball,
+                    settings=settings,
+                    start=draw(x[i : i + batch_size], generator),
+                ).flatness
+                for i in range(0, len(x), batch_size)
+            ]
+            found.append(torch.cat(values))
+    return torch.stack(found).amax(dim=0)

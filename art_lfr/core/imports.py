@@ -1,0 +1,40 @@
+"""Optional libraries, and objects of a user's own code that are known by name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import a library of an extra; ImportError with the pip line where it is missing.
+
+    A library that is there but fails to import keeps its own error.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != root:
+            raise
+        raise ImportError(
+            f'{root} is not installed; install it with: pip install "art-lfr[{extra}]"'
+        ) from error
+
+
+def named_object(name: str) -> object:
+    """What `module.path:attribute` names; the current directory can be imported from.
+
+    As with `python -m`, which an installed command does not do by itself. Raises ValueError,
+    without a parameter's name, where there is no such thing.
+    """
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r}: {error}") from error
+    return found

@@ -1,0 +1,56 @@
+"""Projected gradient descent, and what a model says of samples: loss, correctness, label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.criterion import Criterion, logits_of
+from art_lfr.core.geometry import Ball
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import frozen, mode
+
+
+def projected_gradient_descent(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator | None,
+    watch: Callable[[Tensor, Tensor], object] | None = None,
+) -> Tensor:
+    """Adversarial examples by PGD from a random start (Madry et al. 2018), model in eval mode.
+
+    x_{k+1} = project(x_k + step_size * steepest(grad l(x_k))). Shape of x. A quick watch over
+    training, not an evaluation: use `art_lfr.evaluate` for a number to report. `watch` gets each
+    point and its gradient, before the step.
+    """
+    point = ball.random_point(x, generator)
+    with mode(model, training=False), frozen(model):
+        for _ in range(steps):
+            gradient = input_gradient(model, criterion, point, y)
+            if watch is not None:
+                watch(point, gradient)
+            point = ball.ascend(point, gradient, x, step_size)
+    return point
+
+
+def classify(
+    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-sample loss, correctness and predicted label, each (N,), in eval mode."""
+    losses, correct, labels = [], [], []
+    with mode(model, training=False), torch.no_grad():
+        for start in range(0, len(x), batch_size):
+            targets = y[start : start + batch_size]
+            outputs = logits_of(model(x[start : start + batch_size]))
+            losses.append(criterion.values(outputs, targets))
+            correct.append(criterion.correct(outputs, targets))
+            labels.append(criterion.predicted(outputs))
+    return torch.cat(losses), torch.cat(correct), torch.cat(labels)

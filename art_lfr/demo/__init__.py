@@ -1,0 +1,1 @@
+"""The demonstration: two networks on digits, attacked, and a report of them."""

@@ -1,0 +1,1 @@
+"""What RobustBench imports and PyPI lacks: the original `autoattack`, by another package."""

@@ -1,0 +1,193 @@
+"""The interface of the original AutoAttack package (github.com/fra31/auto-attack) on pyautoattack.
+
+Arguments, attributes, methods, printed lines and results are those of the original, so that code
+written for it runs; the loop is that of `art_lfr.run_autoattack`. Better than the original are: a
+run that goes on from `state_path` ends as one that was not stopped, adversarial examples included;
+the model's gradients and the global random state are left as found; unknown names are errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyautoattack
+import torch
+from pyautoattack import checks
+from torch import Tensor, nn
+
+from art_lfr.autoattack.suite import Listener, ignore, run_suite
+from art_lfr.core.arguments import check_choice
+from art_lfr.core.randomness import preserved_random_state
+from art_lfr.robustbench.standin.logger import Logger, Screen
+
+__all__ = ["AutoAttack"]
+
+NORMS = ("Linf", "L2", "L1")
+VERSIONS = ("standard", "plus", "rand", "custom")
+
+
+class AutoAttack(pyautoattack.AutoAttack):
+    """An ensemble of attacks on images in [0, 1] (Croce & Hein, ICML 2020).
+
+    Change `attacks_to_run`, `apgd.n_restarts`, `apgd_targeted.n_target_classes`, `fab.n_restarts`,
+    `square.n_queries`, `verbose` or `logger` before a run.
+
+    Args:
+        model: Maps images (N, C, H, W) to logits, in whatever mode it is.
+        norm: "Linf", "L2" or "L1".
+        eps: Radius of the ball.
+        seed: Seed of every attack; None takes the clock, as RobustBench does.
+        verbose: Print and log lines. Warnings are printed and logged in any case.
+        attacks_to_run: With version="custom" only: some of "apgd-ce", "apgd-dlr", "apgd-t", "fab",
+            "fab-t", "square".
+        version: "standard", "plus", "rand" or "custom".
+        is_tf_model: Not supported: TensorFlow needs the original package.
+        device: Where the model is; batches are moved there.
+        log_path: File to which lines are appended.
+
+    Raises:
+        ValueError: For anything else, naming the argument.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        norm: str = "Linf",
+        eps: float = 0.3,
+        seed: float | None = None,
+        verbose: bool = True,
+        attacks_to_run: Sequence[str] | None = (),
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: str | torch.device = "cuda",
+        log_path: str | Path | None = None,
+    ) -> None:
+        check_choice("norm", norm, NORMS)
+        check_choice("version", version, VERSIONS)
+        if is_tf_model:
+            raise ValueError(
+                "is_tf_model is True; allowed: False, as pyautoattack attacks PyTorch models only "
+                "(for TensorFlow: pip install git+https://github.com/fra31/auto-attack)"
+            )
+        attacks = list(attacks_to_run or ())
+        if attacks and version != "custom":
+            raise ValueError(
+                f"attacks_to_run is {attacks} with version {version!r}, which would "
+                "override it; allowed: version='custom'"
+            )
+        super().__init__(
+            model, attacks=None, device=device, eps=eps, norm=norm, seed=seed, version="custom"
+        )
+        self.version, self.verbose = version, verbose
+        self.attacks_to_run = attacks
+        self.is_tf_model = is_tf_model
+        self.logger: Any = Logger(log_path)
+        self.apgd.logger = self.apgd_targeted.logger = self.logger
+        if version != "custom":
+            self.set_version(version)
+
+    def set_version(self, version: str = "standard") -> None:
+        """Set `attacks_to_run` and the attacks' parameters as in "standard", "plus" or "rand"."""
+        check_choice("version", version, VERSIONS[:3])
+        with self._on_screen():
+            self._set_version(version)
+
+    def run_standard_evaluation(
+        self,
+        x_orig: Tensor,
+        y_orig: Tensor,
+        bs: int = 250,
+        return_labels: bool = False,
+        state_path: str | Path | None = None,
+    ) -> Any:
+        """Run the attacks, each on the samples that are left.
+
+        Returns x_adv, shape of x_orig, x itself where no attack succeeded; with `return_labels`
+        (x_adv, y_adv), the model's labels there. `state_path` is written after each batch; where it
+        exists the run goes on from it. Raises ValueError where it belongs to another run.
+        """
+        self._check_device()
+        listener = Listener(
+            log=self.logger.log if self.verbose else ignore,
+            warn=lambda text: self.logger.log(f"Warning: {text}"),
+        )
+        with _kept(self.model, torch.device(self.device)):
+            state = run_suite(
+                self,
+                x_orig,
+                y_orig,
+                batch_size=bs,
+                checks=checks,
+                state_path=state_path,
+                listener=listener,
+            )
+        return (state.adversarial, state.labels.to(y_orig)) if return_labels else state.adversarial
+
+    def run_standard_evaluation_individual(
+        self, x_orig: Tensor, y_orig: Tensor, bs: int = 250, return_labels: bool = False
+    ) -> dict[str, Any]:
+        """Run each attack on all samples: attack -> x_adv, or (x_adv, y_adv)."""
+        attacks, verbose = self.attacks_to_run, self.verbose
+        if verbose:
+            Screen().info(f"using {self.version} version including {', '.join(attacks)}")
+        found: dict[str, Any] = {}
+        try:
+            self.verbose = False
+            for attack in attacks:
+                began = time.time()
+                self.attacks_to_run = [attack]
+                x_adv, y_adv = self.run_standard_evaluation(
+                    x_orig, y_orig, bs=bs, return_labels=True
+                )
+                found[attack] = (x_adv, y_adv) if return_labels else x_adv
+                if verbose:
+                    accuracy = self.clean_accuracy(x_adv, y_orig, bs=bs)
+                    space = "\t \t" if attack == "fab" else "\t"
+                    self.logger.log(
+                        f"robust accuracy by {attack.upper()} {space} {accuracy:.2%} \t "
+                        f"(time attack: {time.time() - began:.1f} s)"
+                    )
+        finally:
+            self.attacks_to_run, self.verbose = attacks, verbose
+        return found
+
+    def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
+        """The share of x_orig that the model classifies as y_orig."""
+        self._check_device()
+        with self._on_screen(), torch.no_grad():
+            return float(super().clean_accuracy(x_orig, y_orig, bs=bs))
+
+    @contextmanager
+    def _on_screen(self) -> Iterator[None]:
+        """Lines of pyautoattack that the original does not log, whichever logger a user has set."""
+        logger = self.logger
+        try:
+            self.logger = Screen()
+            yield
+        finally:
+            self.logger = logger
+
+    def _check_device(self) -> None:
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device is {str(self.device)!r}, but torch sees no GPU; allowed here: device='cpu'"
+            )
+
+
+@contextmanager
+def _kept(model: object, device: torch.device) -> Iterator[None]:
+    """Put back the gradients, to which FAB adds, and the global random state."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    gradients = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        with preserved_random_state(device):
+            yield
+    finally:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient

@@ -1,0 +1,310 @@
+"""The training loop that every entry point calls.
+
+It needs a module, an optimizer and batches; neither ART nor any attack library.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from art_lfr.core.modes import mode, parameters_of
+from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.core.settings import LFRSettings
+from art_lfr.data.augmentation import augmented
+from art_lfr.storage.files import held
+from art_lfr.storage.fingerprint import described
+from art_lfr.training.averaging import copied_state, put_state, tensors_of
+from art_lfr.training.batches import Batch, Batches, fingerprint
+from art_lfr.training.best import check_metrics
+from art_lfr.training.epoch import EpochSums, collapse
+from art_lfr.training.monitoring import Monitor, monitors_for
+from art_lfr.training.options import TrainingOptions
+from art_lfr.training.scheduling import Schedule
+from art_lfr.training.state import MADE_WITH, RunState
+from art_lfr.training.step import NonFiniteError, Objective
+
+# Of what an optimizer is made with, that which a checkpoint would put back without a word.
+OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
+
+Record: TypeAlias = "dict[str, float]"
+
+
+class TrainingError(RuntimeError):
+    """Training stopped; the network holds the last good weights."""
+
+
+class TrainingLoop:
+    """Trains one network with LFR, over as many calls of `fit` as the user makes.
+
+    Args:
+        objective: What is descended.
+        network: The module whose weights are kept, averaged and saved (part of the model).
+        optimizer: Over the network's parameters; frozen ones and groups are left as they are.
+        settings: The LFR objective's settings.
+        options: All else.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: LFRSettings,
+        options: TrainingOptions,
+    ) -> None:
+        self.objective = objective
+        self.network = network
+        self.optimizer = optimizer
+        self.settings = settings
+        self.options = options
+        self._penalty = repr(objective.penalty)  # before training: it may keep what it sees
+        self.state = RunState(options.seed)
+        self._good: dict[str, Tensor] = {}
+
+    def fit(
+        self,
+        batches: Batches,
+        nb_epochs: int,
+        *,
+        validation: tuple[Tensor, Tensor] | None = None,
+        schedule: Schedule | None = None,
+        checkpoint_dir: Path | None = None,
+        resume: bool = False,
+        callback: Callable[[Record], object] | None = None,
+        log: Callable[[Record], None] | None = None,
+    ) -> None:
+        """Train for `nb_epochs` epochs, or for what is left of them when a run is resumed.
+
+        `callback` gets each epoch's record; a true return value stops training. `log` gets the
+        record too. The global random state, module modes and flags are left as found.
+
+        Raises:
+            TrainingError: On a NaN or infinite loss or weight; the network then holds the last
+                weights that are known to be good.
+        """
+        schedule = schedule or Schedule(None, "epoch")
+        monitors = monitors_for(batches, validation, self.options)
+        self._check(batches, schedule, monitors, checkpoint_dir)
+        identity = {
+            "settings": self.settings.plain(),
+            "options": self.options.plain(),
+            "optimizer": type(self.optimizer).__name__,
+            # As it was made: a scheduler changes the groups.
+            MADE_WITH: {n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
+            "attack": repr(self.objective.attack),
+            "penalty": self._penalty,
+            "batch_size": batches.batch_size,
+            "data": batches.fingerprint(),
+            "validation_data": "" if validation is None else fingerprint(*validation),
+        }
+        device = next(self.network.parameters()).device
+        processes = self.objective.processes
+        processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
+        self.state.run_id = processes.from_main(self.state.run_id)
+        with ExitStack() as stack:
+            stack.enter_context(preserved_random_state(device))
+            self._hold(checkpoint_dir, stack)
+            if processes.size > 1:
+                first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
+                put_state(self.network, processes.from_main(first))
+            self.state.begin(
+                self.network,
+                self.optimizer,
+                schedule,
+                nb_epochs=nb_epochs,
+                ema_decay=self.options.ema_decay,
+                checkpoint_dir=checkpoint_dir,
+                resume=resume,
+                identity=identity,
+            )
+            processes.check_same("the epoch of the checkpoint", self.state.epoch)
+            if self.state.random is None:
+                seed_global_generators(self.options.seed)
+            else:
+                RandomState.from_plain(self.state.random, device).restore()
+            self.state.random = RandomState.capture(device).to_plain()
+            self._good = copied_state(self.network)
+            bar = stack.enter_context(
+                tqdm(
+                    total=nb_epochs * len(batches),
+                    initial=(self.state.epoch - self.state.first_epoch) * len(batches),
+                    disable=not (self.options.verbose and processes.main),
+                    unit="batch",
+                )
+            )
+            self._save(schedule)
+            while self.state.epoch < self.state.last_epoch and not self.state.stopped:
+                if not processes.main:  # other masks than those of the main process
+                    seed_global_generators(self._seed_of(processes.rank))
+                record = self._train_epoch(batches, schedule, bar)
+                record.update(self._measure(monitors))
+                record = processes.from_main(record)
+                schedule.after_epoch(record.get("validation_loss", record["loss"]))
+                stop = self.state.end_epoch(record, self.network, self.options)
+                self.state.random = RandomState.capture(device).to_plain()
+                with preserved_random_state(device):
+                    if log is not None and processes.main:
+                        log(record)
+                    if callback is not None and processes.main:
+                        stop = bool(callback(dict(record))) or stop
+                self.state.stopped = processes.from_main(stop)
+                self._save(schedule)
+        self.state.hand_over(self.network)
+
+    def _hold(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
+        """Have the directory for this run alone; the same error in all processes where not."""
+        processes, problem = self.objective.processes, None
+        if processes.main:
+            try:
+                stack.enter_context(held(checkpoint_dir, "checkpoint_dir"))
+            except (ValueError, OSError) as error:
+                problem = error
+        if (problem := processes.from_main(problem)) is not None:
+            raise problem
+
+    def _save(self, schedule: Schedule) -> None:
+        """Write the checkpoint once, when no process reads an earlier one any more."""
+        self.objective.processes.wait()
+        if self.objective.processes.main:
+            self.state.save(self.network, self.optimizer, schedule)
+        self.objective.processes.wait()
+
+    def _seed_of(self, rank: int) -> int:
+        """A seed for the masks of one process in the epoch that begins."""
+        return (self.options.seed + 1_000_003 * rank + 7919 * self.state.epoch) % 2**63
+
+    def _check(
+        self,
+        batches: Batches,
+        schedule: Schedule,
+        monitors: list[Monitor],
+        checkpoint_dir: Path | None,
+    ) -> None:
+        """Refuse what cannot work before anything changes."""
+        if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
+            raise ValueError(
+                "classifier has no trainable parameter in its optimizer; allowed: at least one "
+                "parameter with requires_grad"
+            )
+        if self.options.warm_start and batches.samples is None:
+            raise ValueError(
+                "warm_start is True with batches in which a sample is not known again; allowed: "
+                "`fit`, with all data in memory"
+            )
+        check_metrics(self.options.best_metric, tuple(monitor.prefix for monitor in monitors))
+        schedule.check_drives(self.optimizer)
+        if checkpoint_dir is not None:
+            schedule.check_can_be_saved()
+
+    def _train_epoch(self, batches: Batches, schedule: Schedule, bar: tqdm[Any]) -> Record:
+        """One pass over the data; the record of its means."""
+        began = time.perf_counter()
+        epoch, options = self.state.epoch, self.options
+        device = next(self.network.parameters()).device
+        candidate = copied_state(self.network)
+        sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
+        settings = self.settings
+        given = batches.epoch(self.state.generator)
+        if batches.samples is None and self.objective.processes.size > 1:
+            sent = self.objective.processes.main_reads((b.x.cpu(), b.y.cpu()) for b in given)
+            given = (Batch(x.to(device), y.to(device)) for x, y in sent)
+        with mode(self.objective.model, training=True):
+            for index, batch in enumerate(given):
+                x, starts = batch.x, None
+                settings = self.settings.warmed(
+                    epoch + (index + 1) / len(batches), options.warmup_epochs
+                )
+                if options.augment is not None:
+                    box = self.objective.bounds_for(x)
+                    x = augmented(options.augment, x, self.state.generator, box)
+                if options.warm_start:
+                    starts = self.state.ends.of(batch, batches.samples)
+                try:
+                    result = self.objective.step(
+                        x,
+                        batch.y,
+                        optimizer=self.optimizer,
+                        settings=settings,
+                        generator=self.state.generator,
+                        max_grad_norm=options.max_grad_norm,
+                        weight_perturbation=options.weight_perturbation,
+                        max_physical_batch_size=options.max_physical_batch_size,
+                        starts=starts,
+                    )
+                except NonFiniteError as error:
+                    raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None
+                if self.state.average is not None:
+                    self.state.average.update(self.network)
+                # These weights gave a finite loss: they are good ones to fall back on.
+                self._good = candidate
+                if result.ends is not None:
+                    self.state.ends.keep(batch, result.ends)
+                schedule.after_batch()
+                sums.add(result, len(x))
+        if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
+            raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
+        self._warn_of_collapse(sums.late(), "training")
+        return {
+            "epoch": epoch + 1,
+            **sums.means,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "eps": settings.eps,
+            "lam": settings.resolved_lam,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def _failure(self, what: str) -> TrainingError:
+        """Put the last good weights back, drop what is spoilt, and say what to change."""
+        put_state(self.network, self._good)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()  # momentum that has grown with the loss
+        self.state.average = None
+        return TrainingError(
+            f"{what}; the classifier has been given back its last good weights. "
+            "Lower the learning rate or lam, raise warmup_epochs, or set max_grad_norm."
+        )
+
+    def _measure(self, monitors: list[Monitor]) -> Record:
+        """Validation and training-subset metrics, on the averaged weights where there are any."""
+        record: Record = {}
+        with ExitStack() as stack:
+            if self.state.average is not None and monitors:
+                stack.enter_context(self.state.average.swapped_in(self.network))
+            # No effect on the run: the same weights come out with and without validation data.
+            stack.enter_context(preserved_random_state(next(self.network.parameters()).device))
+            for monitor in monitors:
+                metrics, labels = monitor.measure(
+                    self.objective.model,
+                    self.objective.criterion,
+                    self.objective.bounds_for(monitor.x),
+                    self.settings,
+                )
+                record.update(metrics)
+                self._warn_of_collapse([(labels, monitor.y)], monitor.prefix)
+        return record
+
+    def _warn_of_collapse(self, batches: list[tuple[Tensor, Tensor]], prefix: str) -> None:
+        """Warn once in a run's life when one class is predicted for everything."""
+        warm = self.state.epoch + 1 >= self.options.warmup_epochs
+        if not (warm and self.objective.processes.main) or self.state.collapse_reported:
+            return
+        if (found := collapse(batches, prefix)) is None:
+            return
+        self.state.collapse_reported = True
+        warnings.warn(
+            f"collapse: after epoch {self.state.epoch + 1} the network {found}. Lower lam (now "
+            f"{self.settings.resolved_lam:g}) or eps, raise warmup_epochs (now "
+            f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,100 @@
+"""What is measured after an epoch: clean and robust accuracy, flatness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import flatness_values
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.pgd import classify, projected_gradient_descent
+from art_lfr.core.settings import LFRSettings
+from art_lfr.training.batches import Batches
+from art_lfr.training.options import TrainingOptions
+
+PGD_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Measures a model on fixed samples: clean on all of them, PGD and flatness on the first few.
+
+    Metrics are named `<prefix>_accuracy`, `_loss`, `_robust_accuracy` (clean and PGD-10 right),
+    `_flatness`. The generator is seeded anew each time, so that epochs are comparable.
+    """
+
+    prefix: str
+    x: Tensor
+    y: Tensor
+    attacked: int
+    batch_size: int
+    seed: int
+
+    def measure(
+        self, model: nn.Module, criterion: Criterion, box: Box, settings: LFRSettings
+    ) -> tuple[dict[str, float], Tensor]:
+        """The metrics, and the predicted labels of all samples."""
+        loss, correct, labels = classify(model, criterion, self.x, self.y, self.batch_size)
+        x, y = self.x[: self.attacked], self.y[: self.attacked]
+        generator = torch.Generator().manual_seed(self.seed)
+        ball = Ball(settings.eps, settings.p, box)
+        adversarial = torch.cat(
+            [
+                projected_gradient_descent(
+                    model,
+                    criterion,
+                    x_batch,
+                    y_batch,
+                    ball=ball,
+                    steps=PGD_STEPS,
+                    step_size=2.5 * settings.eps / PGD_STEPS,
+                    generator=generator,
+                )
+                for x_batch, y_batch in zip(
+                    torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True
+                )
+            ]
+        )
+        _, held, _ = classify(model, criterion, adversarial, y, self.batch_size)
+        flatness = flatness_values(
+            model,
+            criterion,
+            x,
+            y,
+            box=box,
+            # What training measures must not depend on which estimator it trains with.
+            settings=replace(
+                settings, estimator="finite-difference", radius=settings.resolved_radius or 1.0
+            ),
+            generator=generator,
+            batch_size=self.batch_size,
+        )
+        metrics = {
+            "loss": loss.mean(),
+            "accuracy": correct.double().mean(),
+            "robust_accuracy": (held & correct[: self.attacked]).double().mean(),
+            "flatness": flatness.mean(),
+        }
+        return {f"{self.prefix}_{name}": float(value) for name, value in metrics.items()}, labels
+
+
+def monitors_for(
+    batches: Batches, validation: tuple[Tensor, Tensor] | None, options: TrainingOptions
+) -> list[Monitor]:
+    """Monitors of validation data and of as many training samples, so that overfitting shows."""
+    if validation is None:
+        return []
+    # In random order: what is attacked are the first ones, and data may be sorted by label.
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(len(validation[0]), generator=generator).to(validation[0].device)
+    found = [("validation", (validation[0][order], validation[1][order]))]
+    if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
+        found.append(("train_subset", subset))
+    size = max(batches.batch_size, 128)
+    return [
+        Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
+        for prefix, (x, y) in found
+    ]

@@ -1,0 +1,107 @@
+"""How a run trains, beside the settings of the LFR objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from art_lfr.core.arguments import check_flag, check_integer, check_number
+from art_lfr.data.augmentation import Augmentation
+from art_lfr.training.best import check_metrics
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a run trains, beside the LFR settings. `None` switches a part off.
+
+    Attributes:
+        warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
+        augment: (batch, generator) -> batch, applied before the ascent.
+        max_grad_norm: Clip the gradient to this l2 norm, > 0.
+        weight_perturbation: Take the gradient at weights moved up the loss by this part of their
+            norm, >= 0 (AWP).
+        max_physical_batch_size: Take larger batches in parts of at most so many samples, >= 1
+            (one more rather than a part of a single sample).
+        ema_decay: Decay of an exponential moving average of the weights, in (0, 1).
+        best_metric: Keep the weights of the best epoch by this metric, or by the first of
+            several, with the others to break ties.
+        patience: Stop after so many epochs without a better `best_metric`, >= 1.
+        warm_start: The ascent starts where that of the epoch before ended for the same sample;
+            without `augment`, and with all data in memory.
+        monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
+        seed: Seed of everything random.
+        verbose: Show a progress bar.
+    """
+
+    warmup_epochs: float = 0.0
+    augment: Augmentation | None = None
+    max_grad_norm: float | None = None
+    weight_perturbation: float | None = None
+    max_physical_batch_size: int | None = None
+    ema_decay: float | None = None
+    best_metric: str | tuple[str, ...] | None = None
+    patience: int | None = None
+    warm_start: bool = False
+    monitor_samples: int = 256
+    seed: int = 0
+    verbose: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("warmup_epochs", self.warmup_epochs)
+        if self.augment is not None and not callable(self.augment):
+            raise TypeError(
+                f"augment is {self.augment!r}; allowed: a callable (batch, generator), or None"
+            )
+        check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
+        check_number("weight_perturbation", self.weight_perturbation, optional=True)
+        check_integer("max_physical_batch_size", self.max_physical_batch_size, low=1, optional=True)
+        check_number("ema_decay", self.ema_decay, low_allowed=False, optional=True)
+        if self.ema_decay is not None and self.ema_decay >= 1:
+            raise ValueError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")
+        check_metrics(self.best_metric)
+        check_integer("patience", self.patience, low=1, optional=True)
+        if self.patience is not None and self.best_metric is None:
+            raise ValueError(
+                f"patience is {self.patience!r} with best_metric None; allowed: a best_metric "
+                "that says what must improve"
+            )
+        check_flag("warm_start", self.warm_start)
+        if self.warm_start and self.augment is not None:
+            raise ValueError(
+                "warm_start is True with an augment; allowed: one of the two, because a point that "
+                "was found for one view of an image is none for another"
+            )
+        check_integer("monitor_samples", self.monitor_samples, low=1)
+        check_integer("seed", self.seed, low=0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
+        check_flag("verbose", self.verbose)
+        object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
+
+    def plain(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it resumes."""
+        # Smaller parts may be what a run needs to go on.
+        free = ("augment", "verbose", "max_physical_batch_size")
+        names = [field.name for field in fields(self) if field.name not in free]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "augmented": self.augment is not None,
+        }
+
+
+def check_fit_arguments(
+    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
+) -> Path | None:
+    """Check what every `fit` takes; the directory as a path."""
+    check_integer("nb_epochs", nb_epochs, low=1)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, low=1)
+    check_flag("resume", resume)
+    if checkpoint_dir is None:
+        if resume:
+            raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
+        return None
+    if not isinstance(checkpoint_dir, str | Path):
+        raise TypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
+    return Path(checkpoint_dir)

@@ -1,0 +1,183 @@
+"""Several processes that train one network: who they are, and how they agree.
+
+Started by `accelerate launch`, one for each GPU or share of the cores; Hugging Face `accelerate`
+knows the back end. Each takes its rows of every batch; gradients are added up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from art_lfr.core.imports import require
+
+T = TypeVar("T")
+# How long the others wait for the main one, in a callback for instance.
+PATIENCE = timedelta(hours=6)
+_MIXED = "ACCELERATE_MIXED_PRECISION"
+_SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+class Processes:
+    """The processes of this training: one, unless a launcher has set WORLD_SIZE above 1.
+
+    Attributes:
+        rank: Which one this is, from 0; 0 is the main one, which reports and writes.
+        size: How many there are.
+        device: Where the classifier of this one belongs, if there are several.
+
+    Raises ImportError without `accelerate` where there are several, and ValueError for sharded
+    weights or mixed precision, which are not tested.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = 0, 1
+        self.device = torch.device("cpu")
+        self._accelerate: Any = None
+        world = os.environ.get("WORLD_SIZE") or "1"
+        if not world.isdigit() or world == "0":
+            raise ValueError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
+        if world == "1":
+            return
+        for variable, name in _SHARDED.items():
+            if os.environ.get(variable, "false").lower() in ("1", "true"):
+                raise ValueError(
+                    f"accelerate is set to {name}, which shards the weights; allowed: plain data "
+                    "parallelism (`accelerate launch` without it)"
+                )
+        if (precision := os.environ.get(_MIXED, "no")) not in ("", "no"):
+            raise ValueError(
+                f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
+            )
+        self._accelerate = require("accelerate", "distributed")
+        # Without being told so, it takes several processes without a GPU for unrelated ones.
+        state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        self.rank, self.size = int(state.process_index), int(state.num_processes)
+        if self.size != int(world):
+            raise ValueError(
+                f"accelerate's PartialState has {self.size} of {world} processes; allowed: all "
+                "(make it with cpu=True where there is no GPU)"
+            )
+        if state.device.type != "cpu":  # which it numbers, as if there were several
+            self.device = state.device
+        atexit.unregister(_end_threads)  # once, however many trainers there are
+        atexit.register(_end_threads)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that reports and writes."""
+        return self.rank == 0
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ValueError where a classifier is not on this process's own device."""
+        index = torch.cuda.current_device() if device.type == "cuda" else None
+        own = torch.device(device.type, index if device.index is None else device.index)
+        if self.size > 1 and own != self.device:
+            raise ValueError(
+                f"classifier is on {own} in process {self.rank} of {self.size}; allowed: "
+                f"{self.device} (call accelerate.PartialState() before you make it)"
+            )
+
+    def check_alone(self, what: str) -> None:
+        """Raise ValueError for what is not made for several processes."""
+        if self.size > 1:
+            raise ValueError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
+
+    def check_same(self, what: str, value: object) -> None:
+        """Raise ValueError in all processes where one has another value than the main one."""
+        if self.size == 1:
+            return
+        differs = torch.tensor([float(self.from_main(value) != value)], device=self.device)
+        if self.add_up([differs])[0].item():
+            raise ValueError(f"{what} differs between the processes; allowed: the same in all")
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            self._accelerate.PartialState().wait_for_everyone()
+
+    def add_up(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sum over the processes of each tensor, in one exchange for each dtype."""
+        found = list(tensors)
+        if self.size == 1:
+            return found
+        for dtype in dict.fromkeys(tensor.dtype for tensor in found):
+            where = [i for i, tensor in enumerate(found) if tensor.dtype == dtype]
+            flat = torch.cat([found[i].flatten() for i in where])
+            total = self._accelerate.utils.reduce(flat, reduction="sum")
+            for i, part in zip(where, total.split([found[i].numel() for i in where]), strict=True):
+                found[i] = part.view_as(found[i])
+        return found
+
+    def from_main(self, value: T) -> T:
+        """The main process's value, in all of them; of types that pickle."""
+        if self.size == 1:
+            return value
+        held = [value]
+        self._accelerate.utils.broadcast_object_list(held)
+        return held[0]
+
+    def main_reads(self, items: Iterator[T]) -> Iterator[T]:
+        """What the main process's iterator gives, in all of them; the others' are not touched."""
+        while True:
+            item: Any = None
+            if self.main:
+                try:
+                    item = next(items, None)
+                except Exception as error:  # the others wait for a batch: let them end too
+                    self.from_main(error)
+                    raise
+            item = self.from_main(item)
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+
+def _end_threads() -> None:
+    """End gloo's threads while the interpreter still runs.
+
+    One that lets go of a tensor later needs an interpreter that has gone, and aborts the process:
+    status 134 after all has been done. Not with NCCL, which would wait for processes that failed.
+    """
+    group = torch.distributed
+    if group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
+
+
+def launcher(size: int) -> list[str]:
+    """What stands between `python` and a script or `-m module` to run it in so many processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
+    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
+
+
+def launch(size: int, arguments: Sequence[str]) -> int:
+    """Run `art-lfr` with these arguments in so many processes; the exit status.
+
+    On POSIX it takes the place of this process, so that a signal reaches the launcher.
+    Raises ValueError where there are GPUs, but fewer, and ImportError without `accelerate`.
+    """
+    require("accelerate", "distributed")
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < size:
+        raise ValueError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
+    command = [sys.executable, *launcher(size), "-m", "art_lfr", *arguments]
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(sys.executable, command)
+    return subprocess.run(command).returncode

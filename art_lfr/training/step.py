@@ -1,0 +1,255 @@
+"""One optimizer step on the objective of a batch: clean loss and penalty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import Box, per_sample
+from art_lfr.core.modes import parameters_of, protected_buffers
+from art_lfr.core.randomness import PartGenerator, preserved_random_state
+from art_lfr.core.settings import LFRSettings
+from art_lfr.loss import objective_terms, search
+from art_lfr.penalties import LocalFlatness, LossView, Penalty
+from art_lfr.training.processes import Processes
+from art_lfr.training.weight_perturbation import perturbed_weights
+
+# (inputs, targets, generator) -> the inputs of the clean term
+Attack: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is NaN or infinite; no weight has been changed by it."""
+
+
+class StepResult(NamedTuple):
+    """A batch's mean loss, clean loss, flatness and accuracy, and its gradient's norm unclipped.
+
+    And the predicted labels and the targets of the rows that this process had; and where the
+    penalty's search has ended, the shape of the batch, for all rows of all processes (NaN where it
+    has not, None unless starts were given).
+    """
+
+    means: dict[str, float]
+    predicted: Tensor
+    targets: Tensor
+    ends: Tensor | None
+
+
+class _BatchPart(NamedTuple):
+    """As much of a batch as goes through the model at once, and its share in the batch's mean."""
+
+    view: LossView
+    x: Tensor
+    y: Tensor
+    found: Any
+    x_clean: Tensor | None
+    share: float
+    rows: slice
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step descends: the model, its loss, its box, and what the clean term is taken on.
+
+    Attributes:
+        model: Maps raw inputs to logits.
+        criterion: The loss, per sample.
+        bounds_for: Gives the box of valid inputs for a batch.
+        attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
+        penalty: What is added to the clean loss, with the weight lam.
+        processes: Those that train the model together.
+    """
+
+    model: nn.Module
+    criterion: Criterion
+    bounds_for: Callable[[Tensor], Box]
+    attack: Attack | None = None
+    penalty: Penalty = field(default_factory=LocalFlatness)
+    processes: Processes = field(default_factory=Processes)
+
+    def step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        optimizer: torch.optim.Optimizer,
+        settings: LFRSettings,
+        generator: torch.Generator,
+        max_grad_norm: float | None,
+        weight_perturbation: float | None = None,
+        max_physical_batch_size: int | None = None,
+        starts: Tensor | None = None,
+    ) -> StepResult:
+        """Back-propagate the terms one after another, so that one graph is alive; then step.
+
+        A batch larger than `max_physical_batch_size` is taken in parts, whose gradients add up.
+        `starts`, the shape of x: where the penalty's search may start, NaN where it has no point.
+        Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
+        finite.
+        """
+        largest = max_physical_batch_size or len(x)
+        parts = list(self._parts(x, y, settings, generator, largest, starts))
+        passes = partial(self._back_propagate, parts, optimizer)
+        with ExitStack() as stack:
+            if weight_perturbation is not None:
+                # The same masks as in the pass that counts, which alone moves the statistics.
+                with preserved_random_state(x.device), protected_buffers(self.model):
+                    passes()
+                stack.enter_context(perturbed_weights(self.model, weight_perturbation))
+            clean, flatness, outputs = passes()
+        self._share_statistics(sum(len(part.x) for part in parts) / len(x))
+        # A process can be left without rows of a small last batch.
+        targets = torch.cat([part.y for part in parts]) if parts else y[:0]
+        correct = self.criterion.correct(outputs, targets).sum()
+        # Clipped at infinity, the gradient is left as it is and its norm is returned.
+        limit = math.inf if max_grad_norm is None else max_grad_norm
+        norm = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"the gradient's norm is {norm}")
+        optimizer.step()
+        return StepResult(
+            {
+                "loss": clean + settings.resolved_lam * flatness,
+                "clean_loss": clean,
+                "flatness": flatness,
+                "train_accuracy": float(self.processes.add_up([correct])[0]) / len(x),
+                "gradient_norm": norm,
+            },
+            self.criterion.predicted(outputs),
+            targets,
+            None if starts is None else self._ends(parts, x),
+        )
+
+    def _parts(
+        self,
+        x: Tensor,
+        y: Tensor,
+        settings: LFRSettings,
+        generator: torch.Generator,
+        largest: int,
+        starts: Tensor | None = None,
+    ) -> Iterator[_BatchPart]:
+        """This process's parts of the batch, with what the penalty's search found for each.
+
+        All parts of all processes are of nearly equal size, `largest` at most.
+        """
+        size, rank = self.processes.size, self.processes.rank
+        # BatchNorm has no statistics of one sample.
+        fewest = 1 if largest == 1 else 2
+        count = max(1, min(len(x) // fewest, size * -(-len(x) // (largest * size))))
+        shares = self._shares(y, count)
+        draws, first = generator, 0
+        drawn: list[tuple[Tensor, Tensor]] = []
+        for index, (own_x, own_y) in enumerate(
+            zip(x.tensor_split(count), y.tensor_split(count), strict=True)
+        ):
+            rows = slice(first, first + len(own_x))
+            first = rows.stop
+            # Of ignored labels alone a mean is 0 / 0, and weighs nothing.
+            if index * size // count != rank or shares[index] == 0:
+                continue
+            if count > 1:
+                draws = PartGenerator.of(generator, rows, len(x), drawn)
+            attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
+            view = LossView(
+                self.model,
+                self.criterion,
+                self.bounds_for(own_x),
+                settings,
+                start=None if starts is None else starts[rows],
+            )
+            found = search(view, self.penalty, own_x, own_y, draws)
+            yield _BatchPart(view, own_x, own_y, found, attacked, shares[index], rows)
+        # One may have drawn nothing, or, in a penalty of the user's own, something else.
+        generator.set_state(self.processes.from_main(draws.get_state()))
+
+    def _ends(self, parts: list[_BatchPart], x: Tensor) -> Tensor:
+        """Where the searches of all processes have ended, the shape of x; NaN where none has."""
+        ends, known = torch.zeros_like(x), x.new_zeros(len(x))
+        for part in parts:
+            end = None if part.found is None else self.penalty.end(part.found)
+            if end is not None:
+                ends[part.rows], known[part.rows] = end, 1.0
+        ends, known = self.processes.add_up([ends, known])
+        return ends.masked_fill(per_sample(known == 0, ends), math.nan)
+
+    def _shares(self, y: Tensor, count: int) -> list[float]:
+        """What each part weighs in the mean over the batch, as the loss weighs its samples."""
+        if count == 1:
+            return [1.0]
+        weights = self.criterion.sample_weights(y)
+        if weights is None:
+            weights = torch.ones(len(y))
+        sums = torch.stack([part.double().sum() for part in weights.tensor_split(count)])
+        shares: list[float] = (sums / sums.sum()).tolist()
+        return shares
+
+    def _back_propagate(
+        self, parts: list[_BatchPart], optimizer: torch.optim.Optimizer
+    ) -> tuple[float, float, Tensor]:
+        """Fill the gradients, term by term; the batch's clean loss and penalty, own logits."""
+        self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
+        optimizer.zero_grad(set_to_none=True)
+        clean, penalty, logits = 0.0, 0.0, []
+        for part in parts:
+            for term in objective_terms(
+                part.view, self.penalty, part.x, part.y, part.found, x_clean=part.x_clean
+            ):
+                value, scale = float(term.value.detach()), part.share
+                if not math.isfinite(value) and self.processes.size == 1:
+                    raise NonFiniteError(f"the loss is {value}")
+                if term.outputs is not None:
+                    clean += scale * value
+                    logits.append(term.outputs.detach())
+                else:
+                    scale *= term.weight
+                    penalty += scale * value
+                    scale *= part.view.settings.resolved_lam
+                # A part of the penalty may be held: it counts, and pulls at nothing.
+                if term.outputs is not None or term.value.requires_grad:
+                    (scale * term.value).backward()  # type: ignore[no-untyped-call]
+        if self.processes.size > 1:
+            own = [*parameters_of(optimizer), *self.model.parameters()]
+            clean, penalty = self._share(list(dict.fromkeys(own)), clean, penalty)
+        nothing = parameters_of(optimizer)[0].new_zeros(0, 2)
+        return clean, penalty, torch.cat(logits) if logits else nothing
+
+    def _share(
+        self, parameters: list[nn.Parameter], clean: float, penalty: float
+    ) -> tuple[float, float]:
+        """Add up gradients and terms over the processes.
+
+        Raises NonFiniteError in all of them where a term is not finite in one.
+        """
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        # What no process has a gradient of stays without one, as with a single process.
+        used = [float(p.grad is not None) for p in parameters]
+        sums = torch.tensor([clean, penalty, *used], dtype=torch.float64).to(parameters[0].device)
+        *gradients, sums = self.processes.add_up([*gradients, sums])
+        clean, penalty, *used = sums.tolist()
+        if not math.isfinite(clean + penalty):
+            raise NonFiniteError(f"the loss is {clean + penalty} in one of the processes")
+        for parameter, gradient, times in zip(parameters, gradients, used, strict=True):
+            parameter.grad = gradient if times else None
+        return clean, penalty
+
+    def _share_statistics(self, weight: float) -> None:
+        """Give all processes the mean of their running statistics, weighted by their rows."""
+        if self.processes.size == 1:
+            return
+        floating = [b for b in self.model.buffers() if b.is_floating_point()]
+        others = [b for b in self.model.buffers() if not b.is_floating_point()]
+        with torch.no_grad():
+            means = self.processes.add_up([weight * buffer for buffer in floating])
+            counts = self.processes.from_main([buffer.cpu() for buffer in others])
+            for buffer, value in zip([*floating, *others], [*means, *counts], strict=True):
+                buffer.copy_(value)
