@@ -84,14 +84,32 @@ def objective_terms(
         yield Term(weight, criterion.mean(values, y))
 
 
-def search(
-    view: LossView, penalty: Penalty, x: Tensor, y: Tensor, generator: torch.Generator | None
-) -> Any:
+def start_of(
+    view: LossView,
+    penalty: Penalty,
+    x: Tensor,
+    generator: torch.Generator,
+    ends: Tensor | None = None,
+) -> Tensor | None:
+    """Where the search of a whole batch starts, shape of x; None where lam is 0: there is none.
+
+    At `ends`, shape of x, where earlier searches have ended, projected on the ball; at
+    `penalty.start` without them and where they are NaN.
+    """
+    if view.settings.resolved_lam == 0:
+        return None
+    start = penalty.start(view.ball, x, generator)
+    if start is None or ends is None:
+        return start
+    return torch.where(ends.isnan(), start, view.ball.project(ends, x))
+
+
+def search(view: LossView, penalty: Penalty, x: Tensor, y: Tensor, start: Tensor | None) -> Any:
     """`penalty.search`, global generators left as they are; None where lam is 0."""
     if view.settings.resolved_lam == 0:
         return None
     with preserved_random_state(x.device):
-        return penalty.search(view, x, y, generator)
+        return penalty.search(view, x, y, start)
 
 
 class LFRLoss:
@@ -149,7 +167,7 @@ class LFRLoss:
         check_labels("y", y, len(x))
         x = x.detach()
         view = LossView(model, self.criterion, box, self.settings)
-        found = search(view, self.penalty, x, y, self.generator)
+        found = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
         clean, *parts = objective_terms(view, self.penalty, x, y, found)
         flatness = torch.zeros_like(clean.value)
         for term in parts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -100,20 +101,27 @@ def train(
     # Adversarial training warms up as LFR does.
     warmup_batches, calls = 0.0, 0
 
-    def attack(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def attack(
+        samples: int, generator: torch.Generator
+    ) -> Callable[[Tensor, Tensor, slice], Tensor]:
         nonlocal calls
         calls += 1
         eps = job.eps * (min(1.0, calls / warmup_batches) if warmup_batches else 1.0)
-        return projected_gradient_descent(
-            model,
-            Criterion(),
-            x,
-            y,
-            ball=Ball(eps, settings.p, box),
-            steps=job.steps,
-            step_size=2.5 * eps / job.steps,
-            generator=generator,
-        )
+        ball = Ball(eps, settings.p, box)
+
+        def examples(x: Tensor, y: Tensor, rows: slice) -> Tensor:
+            return projected_gradient_descent(
+                model,
+                Criterion(),
+                x,
+                y,
+                ball=ball,
+                steps=job.steps,
+                step_size=2.5 * eps / job.steps,
+                start=ball.random_point(x, generator),
+            )
+
+        return examples
 
     objective = Objective(
         model, Criterion(), lambda batch: box, attack if method == "pgd" else None
@@ -193,16 +201,17 @@ def judge(job: Job, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     box = Box.from_bounds((0.0, 1.0), x[:1])
     criterion, generator = Criterion(), torch.Generator().manual_seed(0)
     settings = LFRSettings(eps=job.eps, steps=20)
+    ball = Ball(job.eps, settings.p, box)
     _, clean, _ = classify(model, criterion, x, y, 512)
     adversarial = projected_gradient_descent(
         model,
         criterion,
         x,
         y,
-        ball=Ball(job.eps, settings.p, box),
+        ball=ball,
         steps=40,
         step_size=2.5 * job.eps / 40,
-        generator=generator,
+        start=ball.random_point(x, generator),
     )
     _, held, _ = classify(model, criterion, adversarial, y, 512)
     flatness = flatness_values(

@@ -67,32 +67,33 @@ def main(
             ball=ball,
             steps=steps,
             step_size=2 * eps / steps,
-            generator=generator,
+            start=ball.random_point(x, generator),
         )
         points = {"PGD's example": example}
         for where, how in ASCENTS.items():
             view = LossView(network, criterion, ball.box, replace(settings, **how))
-            points[where] = LocalFlatness().search(view, x, y, generator.manual_seed(0)).point
+            start = ball.start_point(x, generator.manual_seed(0))
+            points[where] = LocalFlatness().search(view, x, y, start).point
         shown = []
         for where, point in points.items():
             slope = sample_norm(input_gradient(network, criterion, point, y), dual_norm(ball.p))
             with torch.no_grad():
                 loss = criterion.values(logits_of(network(point)), y)
             shown.append(f"at {where} slope {slope.mean():.2f}, loss {loss.mean():.2f}")
-        visited = iterates(network, view, x, y, generator.manual_seed(0))
+        visited = iterates(network, view, x, y, ball.start_point(x, generator.manual_seed(0)))
         still = [(a == b).flatten(1).all(dim=1) for a, b in pairwise(visited)]
         shown.append(f"left in place {100 * torch.stack(still).float().mean():.2f} %")
         typer.echo(f"{one}: {'; '.join(shown)}")
 
 
 def iterates(
-    network: nn.Module, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator
+    network: nn.Module, view: LossView, x: Tensor, y: Tensor, start: Tensor
 ) -> list[Tensor]:
     """The points that the default ascent visits: every second of those it asks the network for."""
     seen: list[Tensor] = []
     handle = network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
     settings = replace(view.settings, autocast=False, renew_every=1)
-    LocalFlatness().search(replace(view, settings=settings), x, y, generator)
+    LocalFlatness().search(replace(view, settings=settings), x, y, start)
     handle.remove()
     return seen[::2]
 

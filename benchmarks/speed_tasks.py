@@ -131,7 +131,14 @@ def makers_of(
 
         def step() -> None:
             point = projected_gradient_descent(
-                own, criterion, x, y, ball=ball, steps=steps, step_size=0.02, generator=generator
+                own,
+                criterion,
+                x,
+                y,
+                ball=ball,
+                steps=steps,
+                step_size=0.02,
+                start=ball.random_point(x, generator),
             )
             optimizer.zero_grad()
             nn.functional.cross_entropy(own(point), y).backward()

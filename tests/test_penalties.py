@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from art_lfr import LFRLoss, lfr_loss
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.settings import LFRSettings
+from art_lfr.loss import start_of
 from art_lfr.penalties import (
     PENALTIES,
     Cure,
@@ -30,6 +31,11 @@ from art_lfr.penalties import (
 
 EPS = 0.1
 Problem: TypeAlias = "tuple[nn.Module, Tensor, Tensor]"
+
+
+def searched(penalty: Penalty, view: LossView, x: Tensor, y: Tensor) -> Any:
+    start = penalty.start(view.ball, x, torch.Generator().manual_seed(0))
+    return penalty.search(view, x, y, start)
 
 
 @pytest.fixture
@@ -92,7 +98,7 @@ def test_local_flatness_is_the_dual_norm_at_the_point_found(
     network, x, y = problem
     settings = LFRSettings(eps=EPS, estimator=estimator, radius=1e-5)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    point = searched(LocalFlatness(), view, x, y).point
     found = LocalFlatness().values(network, x, y, settings=settings)
     check_same(network, found, slope(network, point, y).abs().sum(dim=1), 1e-6)
     assert (found > InputGradient().values(network, x, y, settings=settings)).all()
@@ -106,7 +112,7 @@ def test_held_lower_end_counts_in_the_value_and_pulls_by_its_part(
     h = 0.05
     settings = LFRSettings(eps=EPS, radius=h)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    point = searched(LocalFlatness(), view, x, y).point
     shift = h * slope(network, point, y).detach().sign().reshape(x.shape)
     upper, lower = losses(network, point + shift, y), losses(network, point - shift, y)
     found = LocalFlatness(minus_weight=part).values(network, x, y, settings=settings)
@@ -123,13 +129,14 @@ def test_local_flatness_starts_in_the_ball_where_it_is_told_to(problem: Problem,
     box = Box.from_bounds((0.0, 1.0), x)
     ball = Ball(EPS, p, box)
     settings = LFRSettings(eps=EPS, norm=p, steps=0)
-    start = x + torch.linspace(0.0, 1.0, 6).double().view(1, 2, 3)
-    start[0] = math.nan  # no such point
-    view = LossView(network, Criterion(), box, settings, start=start)
-    found = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
-    assert torch.equal(found[1:], ball.project(start, x)[1:])
+    ends = x + torch.linspace(0.0, 1.0, 6).double().view(1, 2, 3)
+    ends[0] = math.nan  # no such point
+    view = LossView(network, Criterion(), box, settings)
+    start = start_of(view, LocalFlatness(), x, torch.Generator().manual_seed(0), ends)
+    point = LocalFlatness().search(view, x, y, start).point
+    assert torch.equal(point[1:], ball.project(ends, x)[1:])
     beside = ball.start_point(x, torch.Generator().manual_seed(0))
-    assert torch.equal(found[0], beside[0])
+    assert torch.equal(point[0], beside[0])
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.1])
@@ -166,7 +173,7 @@ def test_llr_is_gap_and_slope_at_the_worst_point(problem: Problem) -> None:
     settings = LFRSettings(eps=EPS, steps=8)
     penalty = LocalLinearity(mu=0.5)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = penalty.search(view, x, y, torch.Generator().manual_seed(0))
+    point = searched(penalty, view, x, y)
     found = penalty.values(network, x, y, settings=settings)
     linear = ((point - x).flatten(1) * slope(network, x, y)).sum(dim=1)
     gap = (losses(network, point, y) - losses(network, x, y) - linear).abs()
@@ -179,7 +186,7 @@ def test_llr_search_beats_random_points_of_the_ball(problem: Problem) -> None:
     box = Box.from_bounds((0.0, 1.0), x)
     view = LossView(network, Criterion(None), box, settings)
     generator = torch.Generator().manual_seed(0)
-    point = LocalLinearity().search(view, x, y, generator)
+    point = searched(LocalLinearity(), view, x, y)
     ball = Ball(EPS, math.inf, box)
 
     def gap(at: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.core.arguments import check_number
-from art_lfr.core.randomness import PartGenerator
 
 
 def check_ratio(ratio: float) -> None:
@@ -57,21 +57,25 @@ class CleanTermAttack:
         names = [type(attack).__name__ for attack in self._attacks]
         return f"{', '.join(names)} on {self._ratio:g}"
 
-    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The batch with `ratio` of its samples replaced by adversarial ones."""
-        chosen = int(torch.randint(len(self._attacks), (), generator=generator))
-        # Of a part of a batch, those that are drawn for the whole of it.
-        part = generator if isinstance(generator, PartGenerator) else None
-        rows, whole = (range(len(x)), len(x)) if part is None else (part.rows, part.whole)
-        order = torch.randperm(whole, generator=generator)[: max(1, round(self._ratio * whole))]
-        own = (order >= rows.start) & (order < rows.stop)
-        indices = (order[own] - rows.start).to(x.device)
+    def __call__(
+        self, samples: int, generator: torch.Generator
+    ) -> Callable[[Tensor, Tensor, slice], Tensor]:
+        """Draw one of the attacks, and which samples of a batch it replaces."""
+        attack = self._attacks[int(torch.randint(len(self._attacks), (), generator=generator))]
+        count = max(1, round(self._ratio * samples))
+        replaced = torch.zeros(samples, dtype=torch.bool)
+        replaced[torch.randperm(samples, generator=generator)[:count]] = True
+        return partial(self._replace, attack, replaced)
+
+    def _replace(self, attack: Any, replaced: Tensor, x: Tensor, y: Tensor, rows: slice) -> Tensor:
+        """Some rows of a batch, the drawn ones of them replaced by adversarial examples."""
+        indices = replaced[rows].nonzero().flatten().to(x.device)
         if len(indices) == 0:
             return x
         labels = y.argmax(dim=1) if y.dim() == 2 and y.shape[1] > 1 else y.flatten().long()
         # ART's attacks leave the network in eval mode.
         with self._adapter.network_mode(training=False):
-            adversarial = self._attacks[chosen].generate(
+            adversarial = attack.generate(
                 x=x[indices].cpu().numpy(), y=labels[indices].cpu().numpy()
             )
         attacked = x.clone()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from art_lfr.core.arguments import check_number
 from art_lfr.core.flatness import find_least_flat_point
-from art_lfr.core.geometry import dual_vector
+from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties.base import LossView, Part, Penalty
 
@@ -51,15 +51,14 @@ class LocalFlatness(Penalty):
         if self.minus_weight > 1:
             raise ValueError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
-        """The least flat point of the ball, in eval mode."""
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """A point beside x."""
+        return ball.start_point(x, generator)
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
+        """The least flat point of the ball, in eval mode; from x itself where `start` is None."""
         settings, narrow = view.settings, view.settings.autocast
-        start = view.ball.start_point(x, generator)
-        if view.start is not None:
-            before = view.ball.project(view.start, x)
-            start = torch.where(before.isnan(), start, before)
+        start = x if start is None else start
         context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
@@ -109,9 +108,10 @@ class InputGradient(LocalFlatness):
 
     ascends: ClassVar[bool] = False
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> None:
+        """None: nothing is random."""
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
         """x itself."""
         return Found(x, None)
 

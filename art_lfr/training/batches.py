@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -80,6 +82,20 @@ class TensorBatches:
     def fingerprint(self) -> str:
         """A hash of shapes and values."""
         return fingerprint(self.x, self.y)
+
+
+def parts_of(samples: int, largest: int, processes: int) -> list[slice]:
+    """The rows of a batch in parts of nearly equal size, of at most `largest` samples.
+
+    As many parts for each process, where the samples suffice. A part has two samples at least,
+    because BatchNorm has no statistics of one; unless `largest` is 1.
+    """
+    fewest = 1 if largest == 1 else 2
+    rounds = math.ceil(samples / (largest * processes))
+    count = max(1, min(samples // fewest, processes * rounds))
+    size, longer = divmod(samples, count)
+    ends = [size * i + min(i, longer) for i in range(count + 1)]
+    return [slice(first, end) for first, end in pairwise(ends)]
 
 
 def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:

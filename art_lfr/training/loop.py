@@ -220,7 +220,7 @@ class TrainingLoop:
             given = (Batch(x.to(device), y.to(device)) for x, y in sent)
         with mode(self.objective.model, training=True):
             for index, batch in enumerate(given):
-                x, starts = batch.x, None
+                x, ends = batch.x, None
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
                 )
@@ -228,7 +228,7 @@ class TrainingLoop:
                     box = self.objective.bounds_for(x)
                     x = augmented(options.augment, x, self.state.generator, box)
                 if options.warm_start:
-                    starts = self.state.ends.of(batch, batches.samples)
+                    ends = self.state.ends.of(batch, batches.samples)
                 try:
                     result = self.objective.step(
                         x,
@@ -239,7 +239,7 @@ class TrainingLoop:
                         max_grad_norm=options.max_grad_norm,
                         weight_perturbation=options.weight_perturbation,
                         max_physical_batch_size=options.max_physical_batch_size,
-                        starts=starts,
+                        ends=ends,
                     )
                 except NonFiniteError as error:
                     raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None

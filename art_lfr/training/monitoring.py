@@ -51,7 +51,7 @@ class Monitor:
                     ball=ball,
                     steps=PGD_STEPS,
                     step_size=2.5 * settings.eps / PGD_STEPS,
-                    generator=generator,
+                    start=ball.random_point(x_batch, generator),
                 )
                 for x_batch, y_batch in zip(
                     torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True

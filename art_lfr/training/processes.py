@@ -7,6 +7,7 @@ knows the back end. Each takes its rows of every batch; gradients are added up.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import socket
 import subprocess
@@ -76,6 +77,11 @@ class Processes:
     def main(self) -> bool:
         """Whether this is the one that reports and writes."""
         return self.rank == 0
+
+    def share_of(self, count: int) -> range:
+        """Which of `count` parts of a batch this process takes; none where they do not suffice."""
+        first, end = (math.ceil(rank * count / self.size) for rank in (self.rank, self.rank + 1))
+        return range(first, end)
 
     def check_device(self, device: torch.device) -> None:
         """Raise ValueError where a classifier is not on this process's own device."""
