@@ -13,8 +13,8 @@ from torch import nn
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.settings import DEFAULTS, LFRSettings
+from art_lfr.errors import TrainingError
 from art_lfr.penalties import LocalFlatness
-from art_lfr.training.loop import TrainingError
 from art_lfr.tuning import Candidate, Trial, Tuning, candidates, tune
 from art_lfr.tuning import trial as trial_module
 

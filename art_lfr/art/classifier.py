@@ -21,6 +21,7 @@ from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
 from art_lfr.core.modes import dtype_of, mode, parameters_of
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.fingerprint import described, public
 
 
@@ -68,20 +69,20 @@ class ClassifierAdapter:
 
     def __init__(self, classifier: object, name: str = "classifier") -> None:
         if not isinstance(classifier, PyTorchClassifier):
-            raise TypeError(
+            raise WrongTypeError(
                 f"{name} is a {type(classifier).__name__}; allowed: "
                 "art.estimators.classification.PyTorchClassifier or a subclass"
             )
         for defence in classifier.preprocessing_operations:
             if not isinstance(defence, PreprocessorPyTorch):
-                raise ValueError(
+                raise UsageError(
                     f"{name} has the preprocessing defence {type(defence).__name__}, through which "
                     "no gradient passes; allowed: defences that are PreprocessorPyTorch"
                 )
         if classifier.use_amp:
-            raise ValueError(f"{name} has use_amp True; allowed: False")
+            raise UsageError(f"{name} has use_amp True; allowed: False")
         if classifier.loss is None:
-            raise ValueError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
+            raise UsageError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
         self.classifier = classifier
         self.name = name
         self.module = ClassifierModule(classifier)
@@ -99,7 +100,7 @@ class ClassifierAdapter:
         """The classifier's optimizer; ValueError where it has none."""
         optimizer: torch.optim.Optimizer | None = self.classifier.optimizer
         if optimizer is None:
-            raise ValueError(
+            raise UsageError(
                 f"{self.name} has optimizer None; allowed: a torch.optim.Optimizer over its "
                 "model's parameters, given to the PyTorchClassifier"
             )
@@ -109,7 +110,7 @@ class ClassifierAdapter:
         """Raise ValueError unless the optimizer has parameters of the network."""
         own = {id(parameter) for parameter in self.network.parameters()}
         if not any(id(parameter) in own for parameter in parameters_of(self.optimizer)):
-            raise ValueError(
+            raise UsageError(
                 f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
                 "made from model.parameters()"
             )
@@ -133,7 +134,7 @@ class ClassifierAdapter:
         like = like.float()  # ART keeps clip_values so
         given, own = Box.from_bounds(bounds, like), self.box(like)
         if not bool((given.low == own.low).all() and (given.high == own.high).all()):
-            raise ValueError(
+            raise UsageError(
                 f"bounds is {bounds!r} beside the {self.name}'s clip_values "
                 f"{self.classifier.clip_values!r}; allowed with a classifier: the same, or "
                 "leave bounds out (set its clip_values)"
@@ -142,7 +143,7 @@ class ClassifierAdapter:
     def check_loss(self, loss: object) -> None:
         """Raise ValueError for a loss that is given beside the classifier's own."""
         if loss is not None:
-            raise ValueError(
+            raise UsageError(
                 f"loss is {loss!r} beside the {self.name}'s own; allowed with a classifier: None "
                 "(set its loss)"
             )
@@ -161,7 +162,7 @@ class ClassifierAdapter:
         given = as_tensor(name, x)
         check_inputs(name, given)
         if tuple(given.shape[1:]) != tuple(self.classifier.input_shape):
-            raise ValueError(
+            raise UsageError(
                 f"{name} has shape {tuple(given.shape)}; allowed: (N, "
                 f"{', '.join(map(str, self.classifier.input_shape))}), the classifier's input_shape"
             )
@@ -182,13 +183,13 @@ class ClassifierAdapter:
                 ((given == 0) | (given == 1)).all() and (given.sum(dim=1) == 1).all()
             )
             if not one_hot:
-                raise ValueError(
+                raise UsageError(
                     f"{name} has shape {tuple(given.shape)}; allowed: labels of shape (N,), or "
                     f"one-hot rows (one 1, else 0) of shape (N, {classes})"
                 )
             given = given.argmax(dim=1)
         if given.dim() != 1 or given.is_complex() or bool((given != given.long()).any()):
-            raise ValueError(
+            raise UsageError(
                 f"{name} has shape {tuple(given.shape)} and dtype {given.dtype}; allowed: integer "
                 f"labels of shape (N,), or one-hot rows of shape (N, {classes})"
             )

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.core.arguments import check_number
+from art_lfr.errors import UsageError, WrongTypeError
 
 
 def check_ratio(ratio: float) -> None:
     """Raise unless `ratio` is in (0, 1]."""
     check_number("ratio", ratio, low_allowed=False)
     if ratio > 1:
-        raise ValueError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
+        raise UsageError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
 
 
 class CleanTermAttack:
@@ -34,21 +35,21 @@ class CleanTermAttack:
         listed: Sequence[Any] = attacks if isinstance(attacks, list | tuple) else [attacks]
         for attack in listed:
             if not isinstance(attack, EvasionAttack):
-                raise TypeError(
+                raise WrongTypeError(
                     f"attack is a {type(attack).__name__}; allowed: an "
                     "art.attacks.EvasionAttack, or a list of them"
                 )
             if getattr(attack, "targeted", False):
-                raise ValueError(
+                raise UsageError(
                     f"attack is a targeted {type(attack).__name__}; allowed: untargeted attacks"
                 )
             if tuple(attack.estimator.input_shape) != tuple(adapter.classifier.input_shape):
-                raise ValueError(
+                raise UsageError(
                     f"attack has an estimator with input_shape {attack.estimator.input_shape}; "
                     f"allowed: {adapter.classifier.input_shape}, that of the classifier"
                 )
         if not listed:
-            raise ValueError("attack is an empty list; allowed: at least one attack, or None")
+            raise UsageError("attack is an empty list; allowed: at least one attack, or None")
         self._attacks = listed
         self._ratio = ratio
         self._adapter = adapter

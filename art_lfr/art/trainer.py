@@ -16,6 +16,7 @@ from art_lfr.art.clean_attack import CleanTermAttack, check_ratio
 from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
+from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.loop import Record, TrainingLoop
@@ -166,13 +167,13 @@ class ClassifierTrainer(Trainer):
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, list | tuple) or len(validation_data) != 2:
-                raise TypeError(
+                raise WrongTypeError(
                     f"validation_data is a {type(validation_data).__name__}; allowed: (x, y)"
                 )
             inputs, targets = self._adapter.tensors(*validation_data, suffix=" of validation_data")
             validation = inputs.to(self._adapter.device), targets.to(self._adapter.device)
         if callback is not None and not callable(callback):
-            raise TypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
+            raise WrongTypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
         # The user may have given the classifier another optimizer since the last call.
         self._adapter.check_optimizer()
         self._loop.optimizer = self._adapter.optimizer

@@ -11,6 +11,7 @@ from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import TRAINER_KEYWORDS, AdversarialTrainerLFRPyTorch
 from art_lfr.core.arguments import Array, check_integer, reject_unknown
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.errors import UsageError
 
 
 class LocalFlatnessRegularization(Transformer):
@@ -78,7 +79,7 @@ class LocalFlatnessRegularization(Transformer):
         shared = [n for n, p in student.network.named_parameters() if p.data_ptr() in theirs]
         if teacher.classifier is student.classifier or shared:
             what = f"shares {shared[0]!r} with classifier" if shared else "is classifier itself"
-            raise ValueError(
+            raise UsageError(
                 f"transformed_classifier {what}; allowed: a second classifier with a network of "
                 "its own, because the first is left as it is"
             )

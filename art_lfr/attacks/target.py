@@ -16,6 +16,7 @@ from art_lfr.core.geometry import Ball, Bounds, Box
 from art_lfr.core.modes import device_of, frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
+from art_lfr.errors import UsageError
 
 
 class LogitsModule(nn.Module):
@@ -105,7 +106,7 @@ def make_target(
         box = Box.from_bounds(bounds, inputs)
     logits = _first_logits(module, inputs, device)
     if logits.dim() != 2 or logits.shape[1] < 2:
-        raise ValueError(
+        raise UsageError(
             f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
             "shape (N, classes), at least two classes"
         )
@@ -113,7 +114,7 @@ def make_target(
     if labels.dim() == 2 and labels.shape[1] == classes:
         labels = labels.argmax(dim=1)
     if labels.dim() != 1 or bool((labels != labels.long()).any()):
-        raise ValueError(
+        raise UsageError(
             f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: integer labels "
             f"of shape (N,), or one-hot rows of shape (N, {classes})"
         )
@@ -141,7 +142,7 @@ def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
         swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
         hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
         detail = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise UsageError(
             f"x has shape {tuple(x.shape)}, on which the model fails{hint}; allowed: inputs that "
             f"the model takes, (N, C, H, W) for most image models. The model said: {detail}"
         ) from error

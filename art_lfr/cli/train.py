@@ -23,6 +23,7 @@ from art_lfr.cli.options import (
     SeedOption,
     WeightsOption,
 )
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -170,7 +171,7 @@ def train(
     if num_processes > 1 and processes.size == 1:
         raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
     if num_processes not in (1, processes.size):
-        raise ValueError(
+        raise UsageError(
             f"--num-processes is {num_processes} under a launcher of {processes.size}; allowed: "
             "what the launcher starts, or none"
         )

@@ -32,6 +32,7 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.core.imports import named_object
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import random_flip
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 
 # Steps of the attack or ascent, where a method does not say.
@@ -78,7 +79,7 @@ def check_method(run: Run) -> None:
             else:
                 art_epochs(run, classifier, lambda: network, x, y)
         except (ValueError, TypeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{run.comparison.name}: method {run.method!r} has settings that do not work: "
                 f"{error}"
             ) from error
@@ -139,9 +140,9 @@ def _named_penalty(run: Run, name: str) -> Penalty:
     try:
         found = named_object(name)
     except ValueError as error:
-        raise ValueError(f"penalty of {run.method!r} is {error}") from error
+        raise UsageError(f"penalty of {run.method!r} is {error}") from error
     if not isinstance(found, Penalty):
-        raise TypeError(
+        raise WrongTypeError(
             f"penalty of {run.method!r} is {name!r}, a {type(found).__name__}; allowed: an "
             "art_lfr.penalties.Penalty"
         )

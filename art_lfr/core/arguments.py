@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.core.geometry import Box
+from art_lfr.errors import UsageError, WrongTypeError
 
 # Of any shape and type.
 Array: TypeAlias = npt.NDArray[Any]
@@ -29,13 +30,13 @@ def check_number(
     allowed = f"a finite number {'>=' if low_allowed else '>'} {low:g}"
     allowed += ", or None" if optional else ""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: {allowed}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number < low or (number == low and not low_allowed):
-        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+        raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def check_integer(name: str, value: object, *, low: int, optional: bool = False) -> None:
@@ -44,9 +45,9 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
         return
     allowed = f"an integer >= {low}" + (", or None" if optional else "")
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: {allowed}")
     if value < low:
-        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+        raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -54,7 +55,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
+        raise UsageError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
 
 
 def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) -> None:
@@ -73,7 +74,7 @@ def keywords_of(function: Callable[..., object], *, positional: bool = False) ->
 
 def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
     nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
-    raise TypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
+    raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
 
 
 def _nearest(value: object, choices: tuple[str, ...]) -> str:
@@ -84,13 +85,13 @@ def _nearest(value: object, choices: tuple[str, ...]) -> str:
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; allowed: True or False")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: True or False")
 
 
 def check_type(name: str, value: object, kind: type, allowed: str) -> None:
     """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
 
 
 def check_batch(model: object, x: object, y: object) -> None:
@@ -103,19 +104,19 @@ def check_batch(model: object, x: object, y: object) -> None:
 def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
     """Raise ValueError unless x is a non-empty, floating, finite batch inside the box."""
     if x.dim() < 2 or len(x) == 0 or x[0].numel() == 0:
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {tuple(x.shape)}; allowed: (N, ...) with at least one sample"
         )
     if not x.is_floating_point():
-        raise ValueError(
+        raise UsageError(
             f"{name} has dtype {x.dtype}; allowed: floating point (convert integer images and "
             "scale them as the model expects)"
         )
     if not bool(x.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinite values; allowed: finite values")
+        raise UsageError(f"{name} holds NaN or infinite values; allowed: finite values")
     if box is not None and not box.contains(x):
         low, high = float(box.low.min()), float(box.high.max())
-        raise ValueError(
+        raise UsageError(
             f"{name} has values from {float(x.min()):g} to {float(x.max()):g}; allowed: inside "
             f"the bounds, [{low:g}, {high:g}]"
             + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
@@ -125,14 +126,14 @@ def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
 def check_labels(name: str, y: Tensor, count: int, classes: int | None = None) -> None:
     """Raise ValueError unless y has one label per sample; index labels lie in 0..classes-1."""
     if y.dim() == 0 or len(y) != count:
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {tuple(y.shape)} for {count} samples; allowed: one label per sample"
         )
     if classes is None:
         return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
-        raise ValueError(
+        raise UsageError(
             f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
             f"has {classes} classes"
         )
@@ -148,6 +149,6 @@ def as_tensor(name: str, value: object) -> Tensor:
             value = value.copy()  # torch warns about tensors over read-only memory
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
+        raise WrongTypeError(
             f"{name} is a {type(value).__name__}; allowed: a numeric array or tensor"
         ) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from art_lfr.core.arguments import Array
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     pass
@@ -58,13 +59,13 @@ def paired_difference(
     Raises ValueError where there is no pair or shapes differ.
     """
     if not first or not len(first) == len(second) == len(splits):
-        raise ValueError(
+        raise UsageError(
             f"first has {len(first)} runs, second {len(second)}, splits {len(splits)}; allowed: "
             "as many of each, at least one"
         )
     for a, b in zip(first, second, strict=True):
         if a.shape != b.shape:
-            raise ValueError(f"shapes {a.shape} and {b.shape} differ; allowed: the same images")
+            raise UsageError(f"shapes {a.shape} and {b.shape} differ; allowed: the same images")
     generator = np.random.default_rng(seed)
     differences = [np.asarray(a, float) - b for a, b in zip(first, second, strict=True)]
     # One row of means for each pair of runs: over all images, then over images drawn anew.
@@ -96,7 +97,7 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     Source: Wilson, "Probable inference", JASA 1927.
     """
     if not 0 <= successes <= count or count == 0:
-        raise ValueError(f"successes is {successes} of {count}; allowed: 0 to count, count > 0")
+        raise UsageError(f"successes is {successes} of {count}; allowed: 0 to count, count > 0")
     share, z2 = successes / count, Z_95**2
     centre = share + z2 / (2 * count)
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))

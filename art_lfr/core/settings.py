@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from art_lfr.core.arguments import check_choice, check_flag, check_integer, check_number
 from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError
 
 ESTIMATORS = ("finite-difference", "exact")
 BATCH_NORM_MODES = ("eval", "train")
@@ -65,7 +66,7 @@ class LFRSettings:
         check_integer("renew_every", self.renew_every, low=1, optional=True)
         check_flag("autocast", self.autocast)
         if self.eps == 0 and self.radius is None and self.estimator != "exact":
-            raise ValueError(
+            raise UsageError(
                 "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
                 "because the default radius is a multiple of eps"
             )

@@ -13,6 +13,7 @@ from art_lfr.attacks.target import Target, classifier_of
 from art_lfr.attacks.threat import ThreatModel
 from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.fingerprint import described_attack, fingerprint
 
 # Classes, of any of the libraries, that use no gradients.
@@ -37,7 +38,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
     if spec.eps is not None or spec.norm is not None:
         p = target.ball.p if spec.norm is None else _norm(spec.norm)
         if spec.eps is None and p != target.ball.p:
-            raise ValueError(
+            raise UsageError(
                 f"attacks has an AttackSpec with norm {spec.norm!r} and no eps; allowed: both"
             )
         threat = ThreatModel(p, target.ball.eps if spec.eps is None else float(spec.eps))
@@ -46,7 +47,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
     else:
         threat = ThreatModel(target.ball.p, target.ball.eps)
     if declared is not None and declared.p == threat.p and declared.eps > 1.0001 * threat.eps:
-        raise ValueError(
+        raise UsageError(
             f"attacks has a {kind} with eps {declared.eps:g}, in raw units, where eps is "
             f"{threat.eps:g}; allowed: at most that"
         )
@@ -107,7 +108,7 @@ def _library(attack: object) -> str:
             return "art"
     from art_lfr.evaluation.presets import NAMES
 
-    raise TypeError(
+    raise WrongTypeError(
         f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, {ALLOWED}"
     )
 

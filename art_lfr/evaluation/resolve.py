@@ -10,6 +10,7 @@ from typing import Any
 from art_lfr.attacks.named import AttackSpec, NamedAttack
 from art_lfr.attacks.target import Target
 from art_lfr.core.arguments import check_integer
+from art_lfr.errors import UsageError
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
@@ -46,12 +47,12 @@ def resolve_attacks(
         if isinstance(spec.attack, str):
             new = named_attacks(spec.attack, target, slow_images, state_dir, progress)
             if spec.eps is not None or spec.norm is not None:
-                raise ValueError(
+                raise UsageError(
                     f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "
                     "allowed: around an attack object (named attacks have those of the evaluation)"
                 )
             if name is not None and len(new) > 1:
-                raise ValueError(
+                raise UsageError(
                     f"attacks[{name!r}] is the preset {spec.attack!r}; allowed in a mapping: "
                     "single attacks"
                 )
@@ -64,7 +65,7 @@ def resolve_attacks(
             found.append(replace(attack, **changes))
     for attack in found:
         if attack.name in RESERVED:
-            raise ValueError(
+            raise UsageError(
                 f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
             )
     return found

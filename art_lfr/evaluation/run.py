@@ -26,6 +26,7 @@ from art_lfr.core.arguments import (
     check_type,
 )
 from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.metrics import METRICS, measure_metrics
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
@@ -184,7 +185,7 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
         return
     shifted = float(target.correct(target.x, target.y - 1).double().mean())
     if shifted > 0.5 and right < shifted / 2:
-        raise ValueError(
+        raise UsageError(
             f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
             f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
             "taken from each; allowed: labels that start at 0"

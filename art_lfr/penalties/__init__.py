@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from art_lfr.core.arguments import check_choice
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.penalties.flatness import InputGradient, LocalFlatness
 from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity
@@ -38,23 +39,23 @@ def penalty_for(
         check_choice("penalty", penalty, tuple(PENALTIES))
         found = PENALTIES[penalty]
     else:
-        raise TypeError(
+        raise WrongTypeError(
             f"penalty is {penalty!r}; allowed: {', '.join(PENALTIES)}, or an "
             "art_lfr.penalties.Penalty"
         )
     if lam is None and not isinstance(found, LocalFlatness):
-        raise ValueError(
+        raise UsageError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
         )
     if estimator == "exact" and isinstance(found, LocalFlatness) and found.minus_weight < 1:
-        raise ValueError(
+        raise UsageError(
             f"estimator is 'exact' with penalty {penalty!r}, which holds the lower end of a finite "
             "difference; allowed: 'finite-difference', or penalty 'lfr'"
         )
     for name, value in {"autocast": autocast, "warm_start": warm_start}.items():
         if value and not found.ascends:
-            raise ValueError(
+            raise UsageError(
                 f"{name} is True with penalty {penalty!r}; allowed: False, because it is an option "
                 "of LFR's ascent, which this penalty has not"
             )

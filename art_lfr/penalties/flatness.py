@@ -21,6 +21,7 @@ from art_lfr.core.arguments import check_number
 from art_lfr.core.flatness import find_least_flat_point
 from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 
@@ -49,7 +50,7 @@ class LocalFlatness(Penalty):
     def __post_init__(self) -> None:
         check_number("minus_weight", self.minus_weight)
         if self.minus_weight > 1:
-            raise ValueError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
+            raise UsageError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
 
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """A point beside x."""

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from art_lfr.errors import UsageError
+
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 
 
@@ -86,7 +88,7 @@ def held(directory: Path | None, name: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(
+            raise UsageError(
                 f"{name} is {str(directory)!r}, where another run is at work; allowed: a directory "
                 "of its own"
             ) from error
@@ -103,6 +105,6 @@ def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
     """Raise before any work where the file cannot be written or has another ending."""
     listed = " or ".join(endings)
     if path.suffix not in endings:
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
+        raise UsageError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")
+        raise UsageError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")

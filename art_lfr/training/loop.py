@@ -20,6 +20,7 @@ from art_lfr.core.modes import mode, parameters_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
+from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.files import held
 from art_lfr.storage.fingerprint import described
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
@@ -36,10 +37,6 @@ from art_lfr.training.step import NonFiniteError, Objective
 OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
 
 Record: TypeAlias = "dict[str, float]"
-
-
-class TrainingError(RuntimeError):
-    """Training stopped; the network holds the last good weights."""
 
 
 class TrainingLoop:
@@ -192,12 +189,12 @@ class TrainingLoop:
     ) -> None:
         """Refuse what cannot work before anything changes."""
         if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
-            raise ValueError(
+            raise UsageError(
                 "classifier has no trainable parameter in its optimizer; allowed: at least one "
                 "parameter with requires_grad"
             )
         if self.options.warm_start and batches.samples is None:
-            raise ValueError(
+            raise UsageError(
                 "warm_start is True with batches in which a sample is not known again; allowed: "
                 "`fit`, with all data in memory"
             )

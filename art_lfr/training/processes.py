@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.core.imports import require
+from art_lfr.errors import UsageError
 
 T = TypeVar("T")
 # How long the others wait for the main one, in a callback for instance.
@@ -46,17 +47,17 @@ class Processes:
         self._accelerate: Any = None
         world = os.environ.get("WORLD_SIZE") or "1"
         if not world.isdigit() or world == "0":
-            raise ValueError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
+            raise UsageError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
         if world == "1":
             return
         for variable, name in _SHARDED.items():
             if os.environ.get(variable, "false").lower() in ("1", "true"):
-                raise ValueError(
+                raise UsageError(
                     f"accelerate is set to {name}, which shards the weights; allowed: plain data "
                     "parallelism (`accelerate launch` without it)"
                 )
         if (precision := os.environ.get(_MIXED, "no")) not in ("", "no"):
-            raise ValueError(
+            raise UsageError(
                 f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
             )
         self._accelerate = require("accelerate", "distributed")
@@ -64,7 +65,7 @@ class Processes:
         state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
         if self.size != int(world):
-            raise ValueError(
+            raise UsageError(
                 f"accelerate's PartialState has {self.size} of {world} processes; allowed: all "
                 "(make it with cpu=True where there is no GPU)"
             )
@@ -88,7 +89,7 @@ class Processes:
         index = torch.cuda.current_device() if device.type == "cuda" else None
         own = torch.device(device.type, index if device.index is None else device.index)
         if self.size > 1 and own != self.device:
-            raise ValueError(
+            raise UsageError(
                 f"classifier is on {own} in process {self.rank} of {self.size}; allowed: "
                 f"{self.device} (call accelerate.PartialState() before you make it)"
             )
@@ -96,7 +97,7 @@ class Processes:
     def check_alone(self, what: str) -> None:
         """Raise ValueError for what is not made for several processes."""
         if self.size > 1:
-            raise ValueError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
+            raise UsageError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
 
     def check_same(self, what: str, value: object) -> None:
         """Raise ValueError in all processes where one has another value than the main one."""
@@ -104,7 +105,7 @@ class Processes:
             return
         differs = torch.tensor([float(self.from_main(value) != value)], device=self.device)
         if self.add_up([differs])[0].item():
-            raise ValueError(f"{what} differs between the processes; allowed: the same in all")
+            raise UsageError(f"{what} differs between the processes; allowed: the same in all")
 
     def wait(self) -> None:
         """Return when all processes have come here."""
@@ -181,7 +182,7 @@ def launch(size: int, arguments: Sequence[str]) -> int:
     require("accelerate", "distributed")
     gpus = torch.cuda.device_count()
     if 0 < gpus < size:
-        raise ValueError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
+        raise UsageError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
     command = [sys.executable, *launcher(size), "-m", "art_lfr", *arguments]
     if os.name == "posix":
         sys.stdout.flush()

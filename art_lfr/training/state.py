@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import FORMAT, LAST, load_run, to_plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.training.averaging import (
@@ -74,7 +75,7 @@ class RunState:
         content = load_run(path) if path is not None and path.exists() else None
         own = content is not None and content["run_id"] == self.run_id
         if content is not None and not own and not resume:
-            raise ValueError(
+            raise UsageError(
                 f"checkpoint_dir is {str(checkpoint_dir)!r}, which holds a run; allowed: a new "
                 "directory, or resume=True to go on with it"
             )
@@ -201,7 +202,7 @@ def _check_same_run(
     saved = _flatten(content["identity"])
     for name, value in _flatten(to_plain(identity, "settings")).items():
         if saved.get(name, value) != value:  # an older version may not have kept it
-            raise ValueError(
+            raise UsageError(
                 f"{name} is {value!r}, but the run in checkpoint_dir has {saved[name]!r}; "
                 "allowed: the same, or another directory"
             )
@@ -209,7 +210,7 @@ def _check_same_run(
     theirs = {k: tuple(v.shape) for k, v in content["network"].items() if isinstance(v, Tensor)}
     if own != theirs:
         name = sorted(set(own.items()) ^ set(theirs.items()))[0][0]
-        raise ValueError(
+        raise UsageError(
             f"classifier has {own.get(name)} as the shape of {name!r}, but the run in "
             f"checkpoint_dir has {theirs.get(name)}; allowed: the same network"
         )

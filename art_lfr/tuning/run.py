@@ -13,8 +13,8 @@ import numpy as np
 from art_lfr.art.trainer import TRAINER_KEYWORDS
 from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, reject_unknown
 from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
-from art_lfr.training.loop import TrainingError
 from art_lfr.training.processes import Processes
 from art_lfr.tuning.candidates import Candidate, candidates
 from art_lfr.tuning.held_out import split
@@ -112,7 +112,7 @@ def tune(
     check_penalty("penalty", trainer.get("penalty", "lfr"))
     listed = isinstance(attacks, Sequence) and not isinstance(attacks, str)
     if not listed or not attacks or not all(isinstance(a, str) for a in attacks):
-        raise TypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
+        raise WrongTypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
     conditions = Conditions(
         make_classifier=make_classifier,
         data=split(x, y, held_out),
@@ -151,7 +151,7 @@ def check_penalty(name: str, penalty: object) -> None:
     """Raise unless it is a form of LFR: of others, lam is no multiple of eps."""
     listed = [key for key, value in PENALTIES.items() if isinstance(value, LocalFlatness)]
     if not isinstance(penalty, LocalFlatness) and penalty not in listed:
-        raise ValueError(
+        raise UsageError(
             f"{name} is {penalty!r}; allowed: {', '.join(listed)}, or an "
             "art_lfr.penalties.LocalFlatness (the settings tried are multiples of eps)"
         )
@@ -161,7 +161,7 @@ def check_floor(name: str, value: float | None) -> None:
     """Raise unless the value is an accuracy in (0, 1], or None."""
     check_number(name, value, low_allowed=False, optional=True)
     if value is not None and value > 1:
-        raise ValueError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
+        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
 
 
 def _search(

@@ -19,10 +19,10 @@ from art_lfr.core.arguments import Array
 from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.errors import TrainingError, UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.storage.fingerprint import described, fingerprint
-from art_lfr.training.loop import TrainingError
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.held_out import Data, largest_class
 
@@ -85,7 +85,7 @@ class Conditions:
             resolved = resolve_attacks(self.attacks, target)
         threat = ThreatModel(self.p, self.eps)
         if not any(attack.threat == threat and attack.images is None for attack in resolved):
-            raise ValueError(
+            raise UsageError(
                 f"attacks is {list(self.attacks)}, none of which attacks all images within eps; "
                 "allowed: at least one that does, such as 'APGD-CE'"
             )
@@ -159,7 +159,7 @@ class Conditions:
         first, adapter = self._first, self._fresh()
         weights = [fingerprint(a.module, {}, {}) for a in (first, adapter)]
         if adapter.network is first.network or weights[0] != weights[1]:
-            raise ValueError(
+            raise UsageError(
                 "make_classifier gives the same network again, or other weights; allowed: a new "
                 "network at each call, with the same first weights"
             )
