@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, overload
+from typing import TypedDict, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from art_lfr.core.arguments import (
     Array,
@@ -17,7 +18,6 @@ from art_lfr.core.arguments import (
     check_labels,
     check_number,
     keywords_of,
-    reject_unknown,
 )
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.flatness import flatness_values
@@ -26,16 +26,34 @@ from art_lfr.core.modes import device_of, dtype_of
 from art_lfr.core.settings import LFRSettings
 
 
+class MeasureKeywords(TypedDict, total=False):
+    """What `local_flatness` takes beside eps."""
+
+    norm: float | str
+    steps: int
+    step_size: float | None
+    estimator: str
+    radius: float | None
+    bounds: Bounds
+    restarts: int
+    loss: LossLike
+    batch_size: int
+    seed: int
+
+
 @overload
 def local_flatness(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Any
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Unpack[MeasureKeywords]
 ) -> Tensor: ...
 
 
 @overload
-def local_flatness(model: object, x: Array, y: Array, *, eps: float, **settings: Any) -> Array: ...
+def local_flatness(
+    model: object, x: Array, y: Array, *, eps: float, **settings: Unpack[MeasureKeywords]
+) -> Array: ...
 
 
+@keywords_of()
 def local_flatness(
     model: object,
     x: Tensor | Array,
@@ -52,7 +70,6 @@ def local_flatness(
     loss: LossLike = None,
     batch_size: int = 256,
     seed: int = 0,
-    **unknown: Any,
 ) -> Tensor | Array:
     """The local flatness of a loss around each sample, as found by projected ascent.
 
@@ -85,7 +102,6 @@ def local_flatness(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
-    reject_unknown("local_flatness()", unknown, keywords_of(local_flatness))
     criterion = Criterion(loss)
     if isinstance(model, nn.Module):
         as_numpy = isinstance(x, np.ndarray)

@@ -107,7 +107,7 @@ def train(
         nonlocal calls
         calls += 1
         eps = job.eps * (min(1.0, calls / warmup_batches) if warmup_batches else 1.0)
-        ball = Ball(eps, settings.p, box)
+        ball = Ball(eps, settings.norm, box)
 
         def examples(x: Tensor, y: Tensor, rows: slice) -> Tensor:
             return projected_gradient_descent(
@@ -155,8 +155,8 @@ def train(
         "planned epochs": epochs,
         "epochs": done,
         "seconds": time.perf_counter() - began,
-        "lam": settings.resolved_lam,
-        "radius": settings.resolved_radius,
+        "lam": settings.lam,
+        "radius": settings.radius,
         "warm-up epochs": warmup,
     }
 
@@ -201,7 +201,7 @@ def judge(job: Job, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     box = Box.from_bounds((0.0, 1.0), x[:1])
     criterion, generator = Criterion(), torch.Generator().manual_seed(0)
     settings = LFRSettings(eps=job.eps, steps=20)
-    ball = Ball(job.eps, settings.p, box)
+    ball = Ball(job.eps, settings.norm, box)
     _, clean, _ = classify(model, criterion, x, y, 512)
     adversarial = projected_gradient_descent(
         model,

@@ -57,7 +57,7 @@ def main(
         network = load_model(run.settings["model"], weights).eval()
         split = load_split(comparison, run.split, data_dir)
         x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
-        ball = Ball(eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+        ball = Ball(eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         generator = torch.Generator().manual_seed(0)
         example = projected_gradient_descent(
             network,

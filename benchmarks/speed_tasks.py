@@ -113,7 +113,7 @@ def makers_of(
     def outer_step(settings: LFRSettings) -> Task:
         own, optimizer = trained_by(settings)
         objective = Objective(own, criterion, lambda like: box)
-        parts = list(objective._parts(x, y, settings, generator, len(x)))
+        parts = list(objective._parts(x, y, settings, generator, len(x), None))
         own.train()
         return lambda: objective._back_propagate(parts, optimizer)
 

@@ -68,7 +68,7 @@ class Variant(LocalFlatness):
                 y,
                 ball=view.ball,
                 steps=settings.steps,
-                step_size=settings.resolved_step_size,
+                step_size=settings.step_size,
                 start=start,
             )
             return x, InputGradient().search(view, point, y, None)
@@ -84,11 +84,11 @@ class Variant(LocalFlatness):
         if view.settings.estimator == "exact":
             yield from super().parts(view, x, y, least_flat)
             return
-        point, h = least_flat.point, view.settings.resolved_radius
+        point, h = least_flat.point, view.settings.radius
         gradient = least_flat.gradient
         if view.differs or gradient is None:
             gradient = view.gradient(point, y)
-        shift = h * dual_vector(gradient, view.settings.p)
+        shift = h * dual_vector(gradient, view.settings.norm)
         upper = view.losses(self._end(view, point + shift, x), y)
         if self.sides == "only plus":
             yield Part(1 / (2 * h), upper)
@@ -115,7 +115,7 @@ class Updating(LocalFlatness):
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """The same values, from passes that are no different from the clean one."""
-        p, h = view.settings.p, view.settings.resolved_radius
+        p, h = view.settings.norm, view.settings.radius
         point = found.point.detach().requires_grad_(True)
         exact = view.settings.estimator == "exact"
         gradient = input_gradient(view.model, view.criterion, point, y, create_graph=exact)

@@ -123,7 +123,7 @@ def test_their_threads_end_before_the_interpreter(tmp_path: Path) -> None:
 def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
     failed = launch(2, tmp_path / "x", 1, "fit", "--different")
     assert failed.returncode != 0
-    assert failed.stderr.count("ValueError: data, settings or length of an epoch differs") == 2
+    assert failed.stderr.count("UsageError: data, settings or length of an epoch differs") == 2
 
 
 def test_processes_that_accelerate_takes_for_unrelated_ones_are_refused() -> None:

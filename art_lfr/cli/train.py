@@ -167,7 +167,7 @@ def train(
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
-    check_fit_arguments(epochs, checkpoint_dir, resume, batch_size)
+    check_fit_arguments(epochs, checkpoint_dir, resume)
     if num_processes > 1 and processes.size == 1:
         raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
     if num_processes not in (1, processes.size):

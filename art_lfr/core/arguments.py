@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from art_lfr.core.geometry import Box
 from art_lfr.errors import UsageError, WrongTypeError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 # Of any shape and type.
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -58,27 +61,74 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise UsageError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
 
 
-def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) -> None:
-    """Raise TypeError for keywords that `owner` does not have, naming the nearest that it has."""
-    if unknown:
-        _raise_unknown(owner, next(iter(unknown)), tuple(known))
+# Names that users of ART, torchattacks and this package's loss take one for the other.
+MIXED_UP = {
+    "steps": ("max_iter",),
+    "max_iter": ("steps",),
+    "step_size": ("eps_step",),
+    "eps_step": ("step_size",),
+    "alpha": ("eps_step", "step_size"),
+    "lambda_": ("lam",),
+    "epochs": ("nb_epochs",),
+    "nb_epochs": ("epochs",),
+}
 
 
-def keywords_of(function: Callable[..., object], *, positional: bool = False) -> list[str]:
-    """The names of a function's keyword-only parameters, or with the `positional` ones."""
-    parameters = list(inspect.signature(function).parameters.values())
-    kinds = (parameters[0].KEYWORD_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
-    wanted = kinds if positional else kinds[:1]
-    return [p.name for p in parameters if p.kind in wanted and p.name != "self"]
+def keywords_of(
+    *sources: Callable[..., object],
+    renamed: Mapping[str, str] | None = None,
+    only: type | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function, so that a keyword it does not have is an error that names the nearest.
+
+    Where it has `**settings`, these are the keyword-only parameters of `sources`, under other names
+    where `renamed` says so (of them those that the TypedDict `only` has), and stand in its
+    signature (`help`, `inspect`) with their defaults.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        parameters = {
+            name: parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        for source in sources:
+            for parameter in inspect.signature(source).parameters.values():
+                name = (renamed or {}).get(parameter.name, parameter.name)
+                wanted = only is None or name in only.__annotations__
+                if parameter.kind is parameter.KEYWORD_ONLY and wanted:
+                    parameters.setdefault(name, parameter.replace(name=name))
+        owner = function.__qualname__.replace(".__init__", "").rpartition(".")[2]
+        known = [name for name in parameters if name != "self"]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            reject_unknown(f"{owner}()", kwargs, known)
+            return function(*args, **kwargs)
+
+        vars(checked)["__signature__"] = signature.replace(parameters=list(parameters.values()))
+        return checked
+
+    return decorate
 
 
-def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
-    nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
-    raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
+def reject_unknown(owner: str, keywords: Iterable[str], known: Collection[str]) -> None:
+    """Raise WrongTypeError for a keyword that `owner` does not have, naming the nearest."""
+    for name in keywords:
+        if name not in known:
+            nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
+            raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
 
 
-def _nearest(value: object, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Those keywords that a TypedDict has."""
+    return {name: value for name, value in keywords.items() if name in kind.__annotations__}
+
+
+def _nearest(value: object, choices: Collection[str]) -> str:
+    close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
+    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

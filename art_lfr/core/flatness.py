@@ -64,8 +64,8 @@ def find_least_flat_point(
     the box take no part in the step. K steps take K + 1 gradients and K Hessian-vector products
     ("exact"), or else K + ceil(K / r) + 1 gradients.
     """
-    exact, h = settings.estimator == "exact", settings.resolved_radius
-    renew_every = 1 if exact else settings.resolved_renew_every
+    exact, h = settings.estimator == "exact", settings.radius
+    renew_every = 1 if exact else settings.renew_every
     point, best = start.detach(), None
     with mode(model, training=False), frozen(model):
         for step in range(settings.steps):
@@ -80,7 +80,7 @@ def find_least_flat_point(
                 u = significant_difference(latest, gradient)
             if renewed:
                 best = _less_flat(best, point, gradient, ball.p)
-            point = ball.ascend(point, u, x, settings.resolved_step_size)
+            point = ball.ascend(point, u, x, settings.step_size)
         return _less_flat(best, point, input_gradient(model, criterion, point, y), ball.p)
 
 
@@ -118,7 +118,7 @@ def flatness_values(
     measured is not saved on: `renew_every` is that of training.
     """
     settings = replace(settings, renew_every=1)
-    ball = Ball(settings.eps, settings.p, box)
+    ball = Ball(settings.eps, settings.norm, box)
     found: list[Tensor] = []
     # Restarts outside, so that the first ascents draw the same noise however many follow.
     with preserved_random_state(x.device):

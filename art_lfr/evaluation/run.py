@@ -233,8 +233,8 @@ def _notes(
 
 def _flatness(model: object, target: Target, steps: int) -> Array:
     # A classifier brings its own bounds and loss.
-    plain = {"bounds": target.bounds} if isinstance(model, nn.Module) else {}
-    found = local_flatness(
+    plain = isinstance(model, nn.Module)
+    return local_flatness(
         target.module if plain else model,
         target.x.numpy(),
         target.y.numpy(),
@@ -243,9 +243,8 @@ def _flatness(model: object, target: Target, steps: int) -> Array:
         steps=steps,
         batch_size=target.batch_size,
         seed=target.seed,
-        **plain,
+        bounds=target.bounds if plain else UNIT_BOUNDS,
     )
-    return np.asarray(found)
 
 
 def _save(path: Path, target: Target, results: dict[str, AttackResult]) -> None:

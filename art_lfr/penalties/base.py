@@ -52,7 +52,7 @@ class LossView:
     @property
     def ball(self) -> Ball:
         """The eps-ball of the settings inside the box."""
-        return Ball(self.settings.eps, self.settings.p, self.box)
+        return Ball(self.settings.eps, self.settings.norm, self.box)
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-sample losses, shape (N,), with a graph in the weights."""

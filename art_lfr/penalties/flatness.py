@@ -76,7 +76,7 @@ class LocalFlatness(Penalty):
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
-        p = view.settings.p
+        p = view.settings.norm
         if view.settings.estimator == "exact":
             gradient = view.differentiable_gradient(found.point, y)
             # The same value and weight-gradient as ||g||_q, and 0 where g = 0.
@@ -87,7 +87,7 @@ class LocalFlatness(Penalty):
         gradient = found.gradient
         if view.differs or gradient is None:
             gradient = view.gradient(found.point, y)
-        h = view.settings.resolved_radius
+        h = view.settings.radius
         shift = h * dual_vector(gradient, p)
         upper, lower = found.point + shift, found.point - shift
         yield Part(1 / (2 * h), view.losses(upper, y))
@@ -122,7 +122,7 @@ def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:
 
     Below it x + h s can be x to a layer. In other norms h is no length of single coordinates.
     """
-    if settings.p != math.inf:
-        return settings.resolved_radius
+    if settings.norm != math.inf:
+        return settings.radius
     rounding = torch.finfo(torch.bfloat16).eps * float(x.abs().max())
-    return max(settings.resolved_radius, rounding)
+    return max(settings.radius, rounding)

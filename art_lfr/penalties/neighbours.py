@@ -33,7 +33,7 @@ class Cure(Penalty):
         at_x = view.differentiable_gradient(x, y)
         direction = at_x.detach().sign()
         z = direction / per_sample(sample_norm(direction, 2).clamp_min(1.0), direction)
-        shifted = view.differentiable_gradient(x + view.settings.resolved_radius * z, y)
+        shifted = view.differentiable_gradient(x + view.settings.radius * z, y)
         yield Part(1.0, (shifted - at_x).flatten(1).square().sum(dim=1))
 
 
@@ -69,7 +69,7 @@ class LocalLinearity(Penalty):
                 gap = view.losses(point, y).detach() - at_x - _inner(point - x, slope)
                 gradient = input_gradient(view.model, view.criterion, point, y) - slope
                 ascent = gradient * per_sample(gap.sign(), gradient)
-                point = ball.ascend(point, ascent, x, settings.resolved_step_size)
+                point = ball.ascend(point, ascent, x, settings.step_size)
         return point
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:

@@ -87,7 +87,7 @@ class LocalFlatnessAttack(HarmlessAttack):
         """The least flat point found around each image; the model runs in eval mode."""
         settings = self._settings()
         x, y = self.here(images), self.here(labels)
-        ball = Ball(settings.eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+        ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         model, criterion = _Logits(self), Criterion()
         start = ball.start_point(x, torch.Generator().manual_seed(self.seed))
         with mode(model, training=False):

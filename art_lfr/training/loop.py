@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +94,7 @@ class TrainingLoop:
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, schedule, monitors, checkpoint_dir)
         identity = {
-            "settings": self.settings.plain(),
+            "settings": asdict(self.settings),
             "options": self.options.plain(),
             "optimizer": type(self.optimizer).__name__,
             # As it was made: a scheduler changes the groups.
@@ -256,7 +257,7 @@ class TrainingLoop:
             **sums.means,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "eps": settings.eps,
-            "lam": settings.resolved_lam,
+            "lam": settings.lam,
             "seconds": time.perf_counter() - began,
         }
 
@@ -300,7 +301,7 @@ class TrainingLoop:
         self.state.collapse_reported = True
         warnings.warn(
             f"collapse: after epoch {self.state.epoch + 1} the network {found}. Lower lam (now "
-            f"{self.settings.resolved_lam:g}) or eps, raise warmup_epochs (now "
+            f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,
             stacklevel=4,

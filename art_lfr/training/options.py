@@ -12,7 +12,7 @@ from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.training.best import check_metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How a run trains, beside the LFR settings. `None` switches a part off.
 
@@ -35,7 +35,7 @@ class TrainingOptions:
         verbose: Show a progress bar.
     """
 
-    warmup_epochs: float = 0.0
+    warmup_epochs: float = 2.0
     augment: Augmentation | None = None
     max_grad_norm: float | None = None
     weight_perturbation: float | None = None
@@ -91,13 +91,9 @@ class TrainingOptions:
         }
 
 
-def check_fit_arguments(
-    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
-) -> Path | None:
+def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) -> Path | None:
     """Check what every `fit` takes; the directory as a path."""
     check_integer("nb_epochs", nb_epochs, low=1)
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, low=1)
     check_flag("resume", resume)
     if checkpoint_dir is None:
         if resume:

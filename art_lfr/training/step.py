@@ -121,7 +121,7 @@ class Objective:
         optimizer.step()
         return StepResult(
             {
-                "loss": clean + settings.resolved_lam * flatness,
+                "loss": clean + settings.lam * flatness,
                 "clean_loss": clean,
                 "flatness": flatness,
                 "train_accuracy": float(self.processes.add_up([correct])[0]) / len(x),
@@ -203,7 +203,7 @@ class Objective:
                 else:
                     scale *= term.weight
                     penalty += scale * value
-                    scale *= part.view.settings.resolved_lam
+                    scale *= part.view.settings.lam
                 # A part of the penalty may be held: it counts, and pulls at nothing.
                 if term.outputs is not None or term.value.requires_grad:
                     (scale * term.value).backward()  # type: ignore[no-untyped-call]

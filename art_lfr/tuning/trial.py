@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -19,19 +19,37 @@ from art_lfr.core.arguments import Array
 from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.data import Augmentation
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
+from art_lfr.penalties import Penalty
 from art_lfr.storage.fingerprint import described, fingerprint
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.held_out import Data, largest_class
 
-# What tuning decides, what belongs to one classifier or one run, and what needs other images.
-EXCLUDED = (
-    *("lam", "radius", "eps_step", "attack", "ratio", "summary_writer"),
-    *("best_metric", "patience", "monitor_samples"),
-)
 JUDGED_AT_ONCE = 256
+
+
+class TunedKeywords(TypedDict, total=False):
+    """The trainer's keywords that `tune` passes on.
+
+    Not what it decides, what belongs to one classifier or one run, and what needs other images.
+    """
+
+    estimator: str
+    batch_norm: str
+    renew_every: int | None
+    autocast: bool
+    warm_start: bool
+    warmup_epochs: float
+    max_grad_norm: float | None
+    weight_perturbation: float | None
+    max_physical_batch_size: int | None
+    ema_decay: float | None
+    augment: Augmentation | None
+    penalty: str | Penalty
+    verbose: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,7 @@ class Conditions:
     make_scheduler: Callable[[Any, int], Any] | None
     attacks: tuple[str, ...]
     seed: int
-    trainer: Mapping[str, Any]
+    trainer: TunedKeywords
 
     @property
     def settings(self) -> dict[str, Any]:
