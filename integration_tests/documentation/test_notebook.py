@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOK = EXAMPLES / "first_look.ipynb"
 FIGURE = re.compile(r"\d+\.\d+")
 # torchattacks has SPSA; where it is not installed, the masking report does without.

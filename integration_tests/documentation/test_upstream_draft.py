@@ -21,7 +21,7 @@ from torch import nn
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.core.settings import LFRSettings
 
-DRAFT = Path(__file__).parents[1] / "docs" / "upstream"
+DRAFT = Path(__file__).parents[2] / "docs" / "upstream"
 PACKAGE = "art.defences.trainer"
 CLASSES = ("adversarial_trainer_lfr", "adversarial_trainer_lfr_pytorch")
 EPS = {np.inf: 0.1, 2: 0.5, 1: 2.0}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # The others are run by integration_tests/robustbench/test_example.py.
 HERE = {
     "art_pipeline": [],

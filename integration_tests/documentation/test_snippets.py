@@ -20,7 +20,7 @@ from art_lfr.cli import app
 from art_lfr.data import digits
 from art_lfr.models import digits_cnn, small_cnn
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -151,7 +151,7 @@ def installs_or_is_run_elsewhere(line: str) -> bool:
     """Whether this is what the project's own checks or another test runs."""
     if line.endswith("&& art-lfr demo"):  # integration_tests/test_demo.py
         return line.startswith("python -m pip install")
-    if line.startswith("accelerate launch"):  # integration_tests/test_processes.py
+    if line.startswith("accelerate launch"):  # integration_tests/training/test_processes.py
         return True
     if "tox run" in line:
         return line in (ROOT / ".ci" / "run").read_text()
