@@ -17,7 +17,7 @@ from art_lfr.models.shipped import entries
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "networks"
-RESULTS = ROOT / "benchmarks" / "results" / "comparisons"
+RESULTS = ROOT / "benchmarks" / "robustness" / "results"
 SHAPES = {
     "digits-cnn": (1, 8, 8),
     "small-cnn": (1, 28, 28),
@@ -43,7 +43,7 @@ def test_the_index_says_what_the_tables_say(name):
 
 
 def test_the_command_that_repeats_the_figures():
-    script = ROOT / "benchmarks" / "shipped.py"
+    script = ROOT / "benchmarks" / "robustness" / "shipped.py"
     result = subprocess.run(
         [sys.executable, str(script), "check", "--only", "digits-0.1"],
         capture_output=True,
