@@ -22,8 +22,6 @@ from art_lfr.errors import UsageError
 Bounds: TypeAlias = (
     "tuple[float | Tensor | npt.NDArray[Any], float | Tensor | npt.NDArray[Any]] | None"
 )
-# A parameter `bounds` that was not given. A classifier has its own: what is given beside it shows.
-UNIT_BOUNDS = (0.0, 1.0)
 
 # An l1 step of a single coordinate is the exact steepest direction, and hopelessly slow on images:
 # the mass is spread over this part of the coordinates (Tramer & Boneh 2019, "SLIDE", use 1 %).

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.runner import run_attack
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm
+from art_lfr.core.geometry import Ball, parse_norm
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
@@ -57,7 +58,7 @@ def accuracy_curve(
     eps: Sequence[float],
     norm: float | str = math.inf,
     attacks: Sequence[str] | str = ("PGD-40", "Square"),
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
 ) -> AccuracyCurve:

@@ -90,7 +90,7 @@ def _source(attack: Any, target: Target) -> dict[str, str]:
     """The model that an attack of ART was made for, where it is another than the judged one."""
     estimator = getattr(attack, "estimator", None)
     model = getattr(estimator, "model", None)
-    if estimator is target.classifier or not isinstance(model, nn.Module):
+    if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
         return {}
     return {"model": fingerprint(model, {}, {})}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.named import NamedAttack
 from art_lfr.attacks.runner import AttackResult, run_attack
 from art_lfr.attacks.target import Target, make_target, unharmed
@@ -25,7 +26,7 @@ from art_lfr.core.arguments import (
     check_number,
     check_type,
 )
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.metrics import METRICS, measure_metrics
 from art_lfr.evaluation.resolve import resolve_attacks
@@ -43,7 +44,7 @@ def evaluate(
     eps: float,
     norm: float | str = math.inf,
     attacks: object = "quick",
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
     slow_images: int = 20,
@@ -243,7 +244,7 @@ def _flatness(model: object, target: Target, steps: int) -> Array:
         steps=steps,
         batch_size=target.batch_size,
         seed=target.seed,
-        bounds=target.bounds if plain else UNIT_BOUNDS,
+        bounds=target.adapter.bounds if plain else "auto",
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError
 from art_lfr.masking.checks import CHECKS, Check
 from art_lfr.masking.evidence import gather_evidence
@@ -86,7 +87,7 @@ def masking_report(
     *,
     eps: float,
     norm: float | str = math.inf,
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     surrogate: object = None,
     batch_size: int = 256,
     seed: int = 0,

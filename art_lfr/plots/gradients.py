@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import LossLike
-from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.errors import UsageError
 from art_lfr.plots.problem import make_problem
 
@@ -154,7 +154,7 @@ def gradient_maps(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
     # Nothing here leaves x, so that a module needs no bounds; a classifier has its own.
-    bounds = None if isinstance(model, nn.Module) else UNIT_BOUNDS
+    bounds: BoundsChoice = None if isinstance(model, nn.Module) else "auto"
     problem = make_problem(model, x, y, bounds=bounds, loss=loss, batch_size=batch_size)
     with problem.unharmed():
         gradients = problem.gradient(problem.x, problem.y)

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,19 +22,16 @@ from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.files import held
-from art_lfr.storage.fingerprint import described
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
-from art_lfr.training.batches import Batch, Batches, fingerprint
+from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
 from art_lfr.training.epoch import EpochSums, collapse
+from art_lfr.training.identity import Identity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
-from art_lfr.training.state import MADE_WITH, RunState
+from art_lfr.training.state import RunState
 from art_lfr.training.step import NonFiniteError, Objective
-
-# Of what an optimizer is made with, that which a checkpoint would put back without a word.
-OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
 
 Record: TypeAlias = "dict[str, float]"
 
@@ -93,45 +89,22 @@ class TrainingLoop:
         schedule = schedule or Schedule(None, "epoch")
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, schedule, monitors, checkpoint_dir)
-        identity = {
-            "settings": asdict(self.settings),
-            "options": self.options.plain(),
-            "optimizer": type(self.optimizer).__name__,
-            # As it was made: a scheduler changes the groups.
-            MADE_WITH: {n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
-            "attack": repr(self.objective.attack),
-            "penalty": self._penalty,
-            "batch_size": batches.batch_size,
-            "data": batches.fingerprint(),
-            "validation_data": "" if validation is None else fingerprint(*validation),
-        }
-        device = next(self.network.parameters()).device
+        identity = Identity.of(
+            settings=self.settings,
+            options=self.options,
+            network=self.network,
+            optimizer=self.optimizer,
+            attack=self.objective.attack,
+            penalty=self._penalty,
+            batches=batches,
+            validation=validation,
+        )
         processes = self.objective.processes
         processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
-        self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
-            stack.enter_context(preserved_random_state(device))
+            stack.enter_context(preserved_random_state(self._device))
             self._hold(checkpoint_dir, stack)
-            if processes.size > 1:
-                first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
-                put_state(self.network, processes.from_main(first))
-            self.state.begin(
-                self.network,
-                self.optimizer,
-                schedule,
-                nb_epochs=nb_epochs,
-                ema_decay=self.options.ema_decay,
-                checkpoint_dir=checkpoint_dir,
-                resume=resume,
-                identity=identity,
-            )
-            processes.check_same("the epoch of the checkpoint", self.state.epoch)
-            if self.state.random is None:
-                seed_global_generators(self.options.seed)
-            else:
-                RandomState.from_plain(self.state.random, device).restore()
-            self.state.random = RandomState.capture(device).to_plain()
-            self._good = copied_state(self.network)
+            self._begin(schedule, nb_epochs, checkpoint_dir, resume, identity)
             bar = stack.enter_context(
                 tqdm(
                     total=nb_epochs * len(batches),
@@ -142,22 +115,74 @@ class TrainingLoop:
             )
             self._save(schedule)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
-                if not processes.main:  # other masks than those of the main process
-                    seed_global_generators(self._seed_of(processes.rank))
-                record = self._train_epoch(batches, schedule, bar)
-                record.update(self._measure(monitors))
-                record = processes.from_main(record)
-                schedule.after_epoch(record.get("validation_loss", record["loss"]))
-                stop = self.state.end_epoch(record, self.network, self.options)
-                self.state.random = RandomState.capture(device).to_plain()
-                with preserved_random_state(device):
-                    if log is not None and processes.main:
-                        log(record)
-                    if callback is not None and processes.main:
-                        stop = bool(callback(dict(record))) or stop
-                self.state.stopped = processes.from_main(stop)
-                self._save(schedule)
+                self._run_epoch(batches, schedule, monitors, bar, callback, log)
         self.state.hand_over(self.network)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _begin(
+        self,
+        schedule: Schedule,
+        nb_epochs: int,
+        checkpoint_dir: Path | None,
+        resume: bool,
+        identity: Identity,
+    ) -> None:
+        """Weights, position and random states as the first epoch of this call finds them.
+
+        From memory or from the checkpoint; in all processes those of the main one.
+        """
+        processes = self.objective.processes
+        self.state.run_id = processes.from_main(self.state.run_id)
+        if processes.size > 1:
+            first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
+            put_state(self.network, processes.from_main(first))
+        self.state.begin(
+            self.network,
+            self.optimizer,
+            schedule,
+            nb_epochs=nb_epochs,
+            ema_decay=self.options.ema_decay,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            identity=identity,
+        )
+        processes.check_same("the epoch of the checkpoint", self.state.epoch)
+        if self.state.random is None:
+            seed_global_generators(self.options.seed)
+        else:
+            RandomState.from_plain(self.state.random, self._device).restore()
+        self.state.random = RandomState.capture(self._device).to_plain()
+        self._good = copied_state(self.network)
+
+    def _run_epoch(
+        self,
+        batches: Batches,
+        schedule: Schedule,
+        monitors: list[Monitor],
+        bar: tqdm[Any],
+        callback: Callable[[Record], object] | None,
+        log: Callable[[Record], None] | None,
+    ) -> None:
+        """Train, measure, tell and save: one epoch from checkpoint to checkpoint."""
+        processes = self.objective.processes
+        if not processes.main:  # other masks than those of the main process
+            seed_global_generators(self._seed_of(processes.rank))
+        record = self._train_epoch(batches, schedule, bar)
+        record.update(self._measure(monitors))
+        record = processes.from_main(record)
+        schedule.after_epoch(record.get("validation_loss", record["loss"]))
+        stop = self.state.end_epoch(record, self.network, self.options)
+        self.state.random = RandomState.capture(self._device).to_plain()
+        with preserved_random_state(self._device):
+            if log is not None and processes.main:
+                log(record)
+            if callback is not None and processes.main:
+                stop = bool(callback(dict(record))) or stop
+        self.state.stopped = processes.from_main(stop)
+        self._save(schedule)
 
     def _hold(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
         """Have the directory for this run alone; the same error in all processes where not."""
@@ -208,14 +233,13 @@ class TrainingLoop:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
-        device = next(self.network.parameters()).device
         candidate = copied_state(self.network)
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         given = batches.epoch(self.state.generator)
         if batches.samples is None and self.objective.processes.size > 1:
             sent = self.objective.processes.main_reads((b.x.cpu(), b.y.cpu()) for b in given)
-            given = (Batch(x.to(device), y.to(device)) for x, y in sent)
+            given = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
         with mode(self.objective.model, training=True):
             for index, batch in enumerate(given):
                 x, ends = batch.x, None
@@ -279,7 +303,7 @@ class TrainingLoop:
             if self.state.average is not None and monitors:
                 stack.enter_context(self.state.average.swapped_in(self.network))
             # No effect on the run: the same weights come out with and without validation data.
-            stack.enter_context(preserved_random_state(next(self.network.parameters()).device))
+            stack.enter_context(preserved_random_state(self._device))
             for monitor in monitors:
                 metrics, labels = monitor.measure(
                     self.objective.model,
@@ -304,5 +328,5 @@ class TrainingLoop:
             f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=8,  # the line that called the trainer
         )

@@ -16,7 +16,6 @@ from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.attacks.threat import ThreatModel
 from art_lfr.core.arguments import Array
-from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.data import Augmentation
@@ -95,7 +94,7 @@ class Conditions:
             self.data.y_held,
             eps=self.eps,
             p=self.p,
-            bounds=UNIT_BOUNDS,
+            bounds="auto",
             batch_size=JUDGED_AT_ONCE,
             seed=self.seed,
         )
