@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -23,7 +22,6 @@ from art_lfr.cli.options import (
     SeedOption,
     WeightsOption,
 )
-from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +46,6 @@ def demo(
 
 
 def train(
-    context: typer.Context,
     model: ModelOption = "digits-cnn",
     data: DataOption = "digits",
     eps: EpsOption = 0.1,
@@ -91,9 +88,6 @@ def train(
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
     warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
-    num_processes: Annotated[
-        int, typer.Option(help="Train in so many processes, one for each GPU or core; see docs.")
-    ] = 1,
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     checkpoint_dir: Annotated[
@@ -121,7 +115,7 @@ def train(
 
     art-lfr train --checkpoint-dir run1 --resume
 
-    art-lfr train --num-processes 2
+    accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
     import torch
 
@@ -137,9 +131,8 @@ def train(
     from art_lfr.core.arguments import check_integer, check_number
     from art_lfr.storage.files import check_output, write_atomically
     from art_lfr.training.options import check_fit_arguments
-    from art_lfr.training.processes import Processes, launch
+    from art_lfr.training.processes import Processes
 
-    check_integer("--num-processes", num_processes, low=1)
     check_output(output, "--output", (".pt", ".pth"))
     check_number("--lr", lr, low_allowed=False)
     check_integer("--epochs", epochs, low=1)
@@ -168,13 +161,6 @@ def train(
         seed=seed,
     )
     check_fit_arguments(epochs, checkpoint_dir, resume)
-    if num_processes > 1 and processes.size == 1:
-        raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
-    if num_processes not in (1, processes.size):
-        raise UsageError(
-            f"--num-processes is {num_processes} under a launcher of {processes.size}; allowed: "
-            "what the launcher starts, or none"
-        )
     validated = len(images.x_validation) > 0
     batches = -(-len(images.x_train) // batch_size)
     trainer.fit(

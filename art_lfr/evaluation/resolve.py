@@ -20,7 +20,6 @@ def resolve_attacks(
     attacks: object,
     target: Target,
     *,
-    slow_images: int = 20,
     state_dir: Path | None = None,
     progress: bool = False,
 ) -> list[NamedAttack]:
@@ -45,7 +44,7 @@ def resolve_attacks(
         spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
         if isinstance(spec.attack, str):
-            new = named_attacks(spec.attack, target, slow_images, state_dir, progress)
+            new = named_attacks(spec.attack, target, state_dir, progress)
             if spec.eps is not None or spec.norm is not None:
                 raise UsageError(
                     f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "

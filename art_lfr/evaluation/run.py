@@ -47,7 +47,6 @@ def evaluate(
     bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
-    slow_images: int = 20,
     flatness_steps: int = 20,
     metrics: str | Sequence[str] = (),
     save_adversarial: str | Path | None = None,
@@ -79,7 +78,6 @@ def evaluate(
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_size: Samples at a time.
         seed: Seed of every attack and of the flatness.
-        slow_images: Images for the pointwise attack, which takes seconds for each.
         flatness_steps: Ascent steps of the flatness, >= 0.
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
@@ -100,7 +98,6 @@ def evaluate(
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
-    check_integer("slow_images", slow_images, low=1)
     check_integer("flatness_steps", flatness_steps, low=0)
     check_flag("verbose", verbose)
     metrics = (metrics,) if isinstance(metrics, str) else metrics
@@ -124,7 +121,6 @@ def evaluate(
         to_run = resolve_attacks(
             attacks,
             target,
-            slow_images=slow_images,
             state_dir=directory,
             progress=verbose,
         )

@@ -21,7 +21,7 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.storage.files import held
+from art_lfr.storage.files import locked
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
@@ -103,7 +103,7 @@ class TrainingLoop:
         processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(self._device))
-            self._hold(checkpoint_dir, stack)
+            self._lock(checkpoint_dir, stack)
             self._begin(schedule, nb_epochs, checkpoint_dir, resume, identity)
             bar = stack.enter_context(
                 tqdm(
@@ -184,12 +184,12 @@ class TrainingLoop:
         self.state.stopped = processes.from_main(stop)
         self._save(schedule)
 
-    def _hold(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
+    def _lock(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
         """Have the directory for this run alone; the same error in all processes where not."""
         processes, problem = self.objective.processes, None
         if processes.main:
             try:
-                stack.enter_context(held(checkpoint_dir, "checkpoint_dir"))
+                stack.enter_context(locked(checkpoint_dir, "checkpoint_dir"))
             except (ValueError, OSError) as error:
                 problem = error
         if (problem := processes.from_main(problem)) is not None:

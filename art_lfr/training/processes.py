@@ -9,9 +9,6 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -160,31 +157,3 @@ def _end_threads() -> None:
     group = torch.distributed
     if group.is_initialized() and group.get_backend() == "gloo":
         group.destroy_process_group()
-
-
-def launcher(size: int) -> list[str]:
-    """What stands between `python` and a script or `-m module` to run it in so many processes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
-    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
-
-
-def launch(size: int, arguments: Sequence[str]) -> int:
-    """Run `art-lfr` with these arguments in so many processes; the exit status.
-
-    On POSIX it takes the place of this process, so that a signal reaches the launcher.
-    Raises ValueError where there are GPUs, but fewer, and ImportError without `accelerate`.
-    """
-    require("accelerate", "distributed")
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < size:
-        raise UsageError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
-    command = [sys.executable, *launcher(size), "-m", "art_lfr", *arguments]
-    if os.name == "posix":
-        sys.stdout.flush()
-        os.execv(sys.executable, command)
-    return subprocess.run(command).returncode

@@ -62,7 +62,6 @@ SMALLER = {
     "--images 200": "--images 2",
     "--clean-floor 0.97": "--clean-floor 0.01",
     "--attacks autoattack,quick,paper": "--attacks quick",
-    "--num-processes 2": "--num-processes 2 --epochs 1 --max-iter 1",
     "--output results": "--output results --data-dir .",
 }
 
@@ -165,8 +164,6 @@ def test_command(snippet, images):
         return
     if "plan.yaml" in snippet.text:
         pytest.skip("run with the plan of docs/comparisons.md by test_the_plan")
-    if "--num-processes" in snippet.text:
-        pytest.importorskip("accelerate", reason="accelerate is not installed")
     if "mnist-lfr.pt" in snippet.text:
         torch.save(small_cnn().state_dict(), "mnist-lfr.pt")
     for name in ("robust.pt", "standard.pt"):

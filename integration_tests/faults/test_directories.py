@@ -63,7 +63,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "OSError" in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt"]
     assert [record["epoch"] for record in load_run(tmp_path / "last.pt")["history"]] == [1]
 
 

@@ -244,26 +244,26 @@ def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
 
 def test_names_and_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="penalty is 'lrf'"):
-        penalty_for("lrf", 0.1)
+        penalty_for("lrf", {"lam": 0.1})
     with pytest.raises(TypeError, match="penalty is 3"):
-        penalty_for(3, 0.1)  # type: ignore[arg-type]
+        penalty_for(3, {"lam": 0.1})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="lam is None with penalty 'cure'"):
-        penalty_for("cure", None)
+        penalty_for("cure", {})
     with pytest.raises(ValueError, match="mu is -1"):
         LocalLinearity(mu=-1)
-    assert penalty_for("input-gradient", None) == InputGradient()
+    assert penalty_for("input-gradient", {}) == InputGradient()
 
 
 @pytest.mark.parametrize("option", ["autocast", "warm_start"])
 def test_an_option_of_the_ascent_needs_a_penalty_that_has_it(option: str) -> None:
     for name, penalty in PENALTIES.items():
         if name.startswith("lfr"):
-            assert penalty_for(name, 1.0, **{option: True}) is penalty
+            assert penalty_for(name, {"lam": 1.0, option: True}) is penalty
         else:
             with pytest.raises(ValueError, match=f"{option} is True with penalty '{name}'"):
-                penalty_for(name, 1.0, **{option: True})
+                penalty_for(name, {"lam": 1.0, option: True})
     with pytest.raises(ValueError, match=f"{option} is True with penalty .*SquaredLogits"):
-        penalty_for(SquaredLogits(), 1.0, **{option: True})
+        penalty_for(SquaredLogits(), {"lam": 1.0, option: True})
 
 
 def test_the_exact_estimator_has_no_lower_end_to_hold() -> None:
