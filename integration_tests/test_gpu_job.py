@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lfr_testing import ROOT, run_python
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks/gpu_job.py"
 NAME = "mnist-paper-cnn"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     # As gpu.sh does: from the source tree, without an installation.
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(SCRIPT.parents[1]), "PATH": "", "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
+    script = ROOT / "benchmarks" / "gpu_job.py"
+    return run_python(script, *arguments, environment=environment, timeout=300)
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from lfr_testing import ROOT, printed_by_python
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,14 @@ def passes(speed):
 def test_published_tables_follow_from_their_results(speed, path):
     table = path.with_suffix(".md").read_text()
     assert table == speed.to_markdown(json.loads(path.read_text()))
-    assert table in (BENCHMARKS.parent / "docs/performance.md").read_text()
+    assert table in (ROOT / "docs/performance.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which Linux has")
 def test_memory_of_one_iteration_is_seen():
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "one", "paper-cnn"]
-    found = subprocess.run(
-        [*command, "iteration, PGD adversarial training"], capture_output=True, text=True
-    )
-    assert found.returncode == 0, found.stderr
+    command = (BENCHMARKS / "speed.py", "one", "paper-cnn", "iteration, PGD adversarial training")
     # Activations of 128 images: 32 x 26 x 26 floats after the first layer alone are 11 MiB.
-    assert float(found.stdout) > 11
+    assert float(printed_by_python(*command)) > 11
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
+from lfr_testing import printed_by_python
 from torch import nn
 
 try:
@@ -28,32 +29,6 @@ from robustbench.utils import (
 from art_lfr.robustbench import export, register
 from art_lfr.robustbench.export import eps_text
 
-NETWORKS = """
-import torch
-from torch import nn
-
-class Backbone(nn.Module):
-    '''Keys such as backbone.model.conv.weight and module.x, which RobustBench cuts.'''
-
-    def __init__(self, classes=10):
-        super().__init__()
-        self.backbone = nn.ModuleDict(
-            {"model": nn.ModuleDict({"conv": nn.Conv2d(3, 4, 3, stride=2)})}
-        )
-        self.module = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
-        self.model = nn.Linear(16, classes)
-        self.register_module("odd%2Ename", nn.Identity())
-        setattr(self, "a%b", nn.Parameter(torch.ones(1)))
-
-    def forward(self, x):
-        x = self.module(self.backbone["model"]["conv"](x))
-        return getattr(self, "a%b") * self.model(x.flatten(1))
-
-
-def thousand():
-    return Backbone(1000)
-"""
-
 PAPER = {
     "title": 'Flat \\\\ "quoted" title',
     "authors": "A. One, B. Two",
@@ -67,11 +42,9 @@ PAPER = {
 
 
 @pytest.fixture
-def networks(tmp_path, monkeypatch):
+def networks(monkeypatch):
     """A module of a user's networks, importable here and in subprocesses."""
-    folder = tmp_path / "src"
-    folder.mkdir()
-    (folder / "user_networks.py").write_text(NETWORKS)
+    folder = Path(__file__).with_name("user_modules")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     sys.modules.pop("user_networks", None)
@@ -105,25 +78,10 @@ def perturbed(network):
     return network.eval()
 
 
-LOAD = """
-import sys
-import numpy as np
-import torch
-sys.path.insert(0, ".")
-import entry
-from robustbench.utils import load_model
-
-model = load_model("{name}", model_dir="models", dataset="{dataset}", threat_model="{threat}")
-images = torch.from_numpy(np.load("images.npy"))
-with torch.no_grad():
-    np.save("logits.npy", model(images).numpy())
-"""
-
-
 def logits_of_a_fresh_process(folder, images, name, dataset, threat):
     np.save(folder / "images.npy", images)
-    code = LOAD.format(name=name, dataset=dataset, threat=threat)
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=300)
+    script = Path(__file__).parent / "scripts" / "load_entry.py"
+    printed_by_python(script, name, dataset, threat, folder=folder, timeout=300)
     return np.load(folder / "logits.npy")
 
 

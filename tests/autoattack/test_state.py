@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lfr_testing import printed_by_python
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
@@ -120,12 +119,8 @@ def test_a_write_that_was_torn(run, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
 def test_killed_at_random_moments(tmp_path):
-    worker = Path(__file__).with_name("state_worker.py")
-    result = subprocess.run(
-        [sys.executable, str(worker), str(tmp_path), "3", "0"], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    script = Path(__file__).parent / "scripts" / "kill_runs.py"
+    found = json.loads(printed_by_python(script, tmp_path, 3, 0))
     print(found)
     assert found["runs"] == found["identical"] == 3
     assert found["kills"] >= 3

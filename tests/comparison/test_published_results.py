@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from lfr_testing import ROOT
 
 from art_lfr.comparison.plan import Comparison, read_plan
 from art_lfr.comparison.results import Results
 from art_lfr.comparison.tables import to_latex, to_markdown
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results/comparisons"
 PLANNED = {
     comparison.name: comparison

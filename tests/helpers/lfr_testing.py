@@ -1,0 +1,48 @@
+"""What the tests of several folders share; `pythonpath` in pyproject.toml lets pytest find it.
+
+Not part of a package `tests`, for the wheel of RobustBench installs one of that name. Fixtures are
+in the conftest.py of the folder that uses them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(
+    *arguments: object,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600,
+) -> subprocess.CompletedProcess[str]:
+    """A finished process of this Python: `run_python(script, 3)`, `run_python("-m", "art_lfr")`.
+
+    It runs in `folder`, by default the current one, and `environment` is all that it has of
+    variables, by default those of this process.
+    """
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def printed_by_python(
+    *arguments: object,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600,
+) -> str:
+    """What such a process prints; the test fails where the process fails."""
+    finished = run_python(*arguments, folder=folder, environment=environment, timeout=timeout)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
