@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from art_lfr.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +51,26 @@ def printed_by_python(
     finished = run_python(*arguments, folder=folder, environment=environment, timeout=timeout)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
+
+
+def refusal_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which `art-lfr` refuses its arguments; it prints nothing else."""
+    assert main(list(arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("art-lfr: error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def pillow_image() -> Any:
+    """Pillow's module of images; skips the test where it is not installed."""
+    return pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+
+def save_image(
+    path: Path, mode: str = "L", colour: Any = 0, size: tuple[int, int] = (4, 6)
+) -> None:
+    """A file with an image of one colour; `size` is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pillow_image().new(mode, size, colour).save(path)
