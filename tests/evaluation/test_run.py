@@ -6,7 +6,6 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod
 from art.estimators.classification import PyTorchClassifier
-from scipy.stats import binomtest
 from torch import nn
 
 from art_lfr import evaluate
@@ -15,7 +14,6 @@ from art_lfr.attacks.runner import run_attack
 from art_lfr.attacks.target import make_target
 from art_lfr.attacks.threat import ThreatModel
 from art_lfr.core.geometry import UNIT_BOUNDS
-from art_lfr.core.intervals import wilson_interval
 from art_lfr.evaluation.resolve import resolve_attacks
 
 EPS = 0.01
@@ -298,11 +296,3 @@ def test_printed_forms(quick):
     assert plain["flatness"]["mean"] == pytest.approx(quick.flatness.mean())
     with pytest.raises(KeyError, match="there are clean, PGD-40"):
         quick["pgd"]
-
-
-def test_wilson_interval():
-    for right, count in [(45, 50), (0, 10), (10, 10), (1, 3), (412, 450)]:
-        expected = binomtest(right, count).proportion_ci(method="wilson")
-        assert wilson_interval(right, count) == pytest.approx(tuple(expected), abs=1e-12)
-    with pytest.raises(ValueError, match="successes is 11 of 10"):
-        wilson_interval(11, 10)
