@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lfr_testing import printed_by_python
+from lfr_testing import Malicious, printed_by_python
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
@@ -163,16 +163,6 @@ def test_the_state_of_another_model_or_budget(run, net, tmp_path, short_suite, d
     suite.square.n_queries = 16
     with pytest.raises(ValueError, match="another settings;"):
         run_suite(suite, *data, batch_size=4, checks=checks, state_path=path)
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 def damage(kind, path, marker):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lfr_testing import without_time
 from pyautoattack import checks
 
 from art_lfr.attacks.target import make_target
@@ -16,10 +17,6 @@ from art_lfr.autoattack import run_autoattack
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.suite import Listener, run_suite
 from art_lfr.masking.evidence import flags_of
-
-
-def without_time(line):
-    return line.partition(" (total time")[0]
 
 
 @pytest.mark.parametrize(
