@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from art.estimators.classification import PyTorchClassifier
-from lfr_testing import printed_by_python
+from lfr_testing import classifier_around, printed_by_python
 from torch import nn
 
 try:
@@ -113,14 +112,8 @@ def test_a_fresh_process_loads_it_by_name(tmp_path, networks, zoo, dataset, thre
 def test_preprocessing_and_clip_values_are_folded_in(tmp_path, networks, zoo, shape):
     network = perturbed(networks.Backbone())
     mean = np.array([100.0, 110.0, 120.0], dtype=np.float32).reshape(shape)
-    classifier = PyTorchClassifier(
-        network,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=(3, 16, 16),
-        nb_classes=10,
-        clip_values=(0.0, 255.0),
-        preprocessing=(mean, mean / 2),
-        device_type="cpu",
+    classifier = classifier_around(
+        network, (3, 16, 16), 10, clip_values=(0.0, 255.0), preprocessing=(mean, mean / 2)
     )
     export(classifier, "One2026Flat", "cifar10", "L2", tmp_path / "out", **PAPER)
     images = np.random.default_rng(0).random((3, 3, 16, 16)).astype(np.float32)

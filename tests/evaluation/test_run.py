@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import evaluate
@@ -46,9 +46,7 @@ def problem():
 
 
 def make_classifier(model, **keywords):
-    settings = {"input_shape": (1, 6, 6), "nb_classes": 5, "clip_values": (0.0, 1.0)}
-    settings |= {"loss": nn.CrossEntropyLoss(), "device_type": "cpu", **keywords}
-    return PyTorchClassifier(model, **settings)
+    return classifier_around(model, (1, 6, 6), 5, **keywords)
 
 
 def exact_robustness(weight, x, y, p):
