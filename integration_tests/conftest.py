@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr.cli.inputs import load_model
@@ -72,14 +73,12 @@ def make_classifier() -> Callable[..., PyTorchClassifier]:
     ) -> PyTorchClassifier:
         torch.manual_seed(seed)
         model = model or network(batch_norm=batch_norm, dropout=dropout)
-        keywords = {"clip_values": (0.0, 1.0), "input_shape": (1, 8, 8), **keywords}
-        return PyTorchClassifier(
+        return classifier_around(
             model,
-            loss or nn.CrossEntropyLoss(),
             nb_classes=10,
+            loss=loss or nn.CrossEntropyLoss(),
             optimizer=torch.optim.SGD(model.parameters(), lr, momentum=0.9) if optimizer else None,
-            device_type="cpu",
-            **keywords,
+            **{"input_shape": (1, 8, 8), **keywords},
         )
 
     return make

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lfr_testing import ROOT, run_python
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "benchmarks/gpu/gpu_job.py"
 NAME = "mnist-paper-cnn"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     # From the source tree, without an installation.
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
+    script = ROOT / "benchmarks" / "gpu" / "gpu_job.py"
+    return run_python(script, *arguments, environment=environment, timeout=300)
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from lfr_testing import ROOT, printed_by_python
 
 from art_lfr.models import load_network
 from art_lfr.models.shipped import entries
 
-ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "networks"
 RESULTS = ROOT / "benchmarks" / "robustness" / "results"
 SHAPES = {
@@ -43,15 +40,9 @@ def test_the_index_says_what_the_tables_say(name):
 
 
 def test_the_command_that_repeats_the_figures():
-    script = ROOT / "benchmarks" / "robustness" / "shipped.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "check", "--only", "digits-0.1"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "digits-0.1 worst case: " in result.stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = (ROOT / "benchmarks/robustness/shipped.py", "check", "--only", "digits-0.1")
+    assert "digits-0.1 worst case: " in printed_by_python(*command, environment=environment)
 
 
 def test_what_is_no_shipped_network(tmp_path):

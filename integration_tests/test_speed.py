@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from lfr_testing import ROOT, printed_by_python
 
-ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "benchmarks" / "speed"
 
 
@@ -41,13 +39,9 @@ def test_published_tables_follow_from_their_results(speed, path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which Linux has")
 def test_memory_of_one_iteration_is_seen():
-    command = [sys.executable, str(SPEED / "speed.py"), "one", "paper-cnn"]
-    found = subprocess.run(
-        [*command, "iteration, PGD adversarial training"], capture_output=True, text=True
-    )
-    assert found.returncode == 0, found.stderr
+    command = (SPEED / "speed.py", "one", "paper-cnn", "iteration, PGD adversarial training")
     # Activations of 128 images: 32 x 26 x 26 floats after the first layer alone are 11 MiB.
-    assert float(found.stdout) > 11
+    assert float(printed_by_python(*command)) > 11
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from lfr_testing import run_python
 
 TRAIN = [
     *("train", "--eps", "0.1", "--epochs", "2", "--max-iter", "1", "--batch-size", "256"),
@@ -29,10 +30,8 @@ def widest(text):
 
 def test_piped(tmp_path, environment):
     def run(*arguments):
-        command = [sys.executable, "-m", "art_lfr", *TRAIN, *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
+        command = ("-m", "art_lfr", *TRAIN, *arguments)
+        return run_python(*command, folder=tmp_path, environment=environment, timeout=300)
 
     found = run()
     assert found.returncode == 0, found.stderr

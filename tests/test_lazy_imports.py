@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+from lfr_testing import printed_by_python
 
 import art_lfr
 
-CORE = ("core.arguments", "core.geometry", "core.settings", "core.criterion", "core.modes",
-        "core.randomness", "core.flatness", "loss", "measure")  # fmt: skip
-
-
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+SCRIPTS = Path(__file__).with_name("scripts")
+CORE = (
+    "art_lfr.core.arguments",
+    "art_lfr.core.geometry",
+    "art_lfr.core.settings",
+    "art_lfr.core.criterion",
+    "art_lfr.core.modes",
+    "art_lfr.core.randomness",
+    "art_lfr.core.flatness",
+    "art_lfr.loss",
+    "art_lfr.measure",
+)
 
 
 def test_importing_the_package_loads_neither_torch_nor_art() -> None:
     code = "import sys, art_lfr; print([m for m in ('torch', 'art', 'numpy') if m in sys.modules])"
-    assert run(code).strip() == "[]"
+    assert printed_by_python("-c", code).strip() == "[]"
 
 
 def test_core_works_with_art_absent() -> None:
-    code = f"""
-import sys
-sys.modules["art"] = None  # `import art` raises ImportError
-import importlib
-for name in {CORE}:
-    importlib.import_module("art_lfr." + name)
-import torch
-from art_lfr import LFRLoss, lfr_loss, local_flatness
-model = torch.nn.Linear(3, 2)
-x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
-lfr_loss(model, x, y, eps=0.1, estimator="exact").total.backward()
-LFRLoss(eps=0.1)(model, x, y).total.backward()
-print(local_flatness(model, x, y, eps=0.1).shape)
-"""
-    assert run(code).strip() == "torch.Size([4])"
+    printed = printed_by_python(SCRIPTS / "core_without_art.py", *CORE)
+    assert printed.strip() == "torch.Size([4])"
 
 
 def test_core_loads_no_attack_library() -> None:
-    code = f"""
-import importlib, sys
-for name in {CORE}:
-    importlib.import_module("art_lfr." + name)
-print([m for m in ("art", "torchattacks", "foolbox", "sklearn", "pandas") if m in sys.modules])
-"""
-    assert run(code).strip() == "[]"
+    assert printed_by_python(SCRIPTS / "libraries_loaded_by.py", *CORE).strip() == "[]"
 
 
 def test_public_names() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import configparser
 import re
 from importlib.metadata import metadata
-from pathlib import Path
 
 import pytest
 import yaml
+from lfr_testing import ROOT
 
 import art_lfr
 
-ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
@@ -39,11 +40,10 @@ def around(
         "input_shape": (1, 8, 8),
         "nb_classes": 10,
         "clip_values": (low, low + width),
-        "device_type": "cpu",
         "optimizer": torch.optim.SGD(model.parameters(), 0.01),
         **keywords,
     }
-    return PyTorchClassifier(model, nn.CrossEntropyLoss(), **keywords)
+    return classifier_around(model, **keywords)
 
 
 @pytest.fixture(scope="session")

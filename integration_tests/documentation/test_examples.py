@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from lfr_testing import ROOT, printed_by_python
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 # The others are run by integration_tests/robustbench/test_example.py.
 HERE = {
     "art_pipeline": [],
@@ -27,11 +25,7 @@ def run(name: str) -> str:
     for library in HERE[name]:
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")], capture_output=True, text=True, timeout=600
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return printed_by_python(EXAMPLES / f"{name}.py")
 
 
 def rates(table: str) -> dict[str, float]:

@@ -10,12 +10,12 @@ import json
 import math
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
+from lfr_testing import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "first_look.ipynb"
 FIGURE = re.compile(r"\d+\.\d+")
 # torchattacks has SPSA; where it is not installed, the masking report does without.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +13,12 @@ import pytest
 import torch
 import typer
 import yaml
+from lfr_testing import ROOT, printed_by_python
 
 from art_lfr.cli import app
 from art_lfr.data import digits
 from art_lfr.models import digits_cnn, small_cnn
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -136,14 +134,8 @@ def run(line: str) -> None:
         line = line.replace(large, small)
     words = shlex.split(line)
     assert words[0] == "art-lfr"
-    result = subprocess.run(
-        [sys.executable, "-m", "art_lfr", *words[1:]],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "80"},
-    )
-    assert result.returncode == 0, result.stderr
+    environment = {**os.environ, "COLUMNS": "80"}
+    printed_by_python("-m", "art_lfr", *words[1:], environment=environment, timeout=300)
 
 
 def installs_or_is_run_elsewhere(line: str) -> bool:

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,29 +15,16 @@ import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from lfr_testing import ROOT, printed_by_python
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.core.settings import LFRSettings
 
-DRAFT = Path(__file__).parents[2] / "docs" / "upstream"
+DRAFT = ROOT / "docs" / "upstream"
 PACKAGE = "art.defences.trainer"
 CLASSES = ("adversarial_trainer_lfr", "adversarial_trainer_lfr_pytorch")
 EPS = {np.inf: 0.1, 2: 0.5, 1: 2.0}
-WITHOUT_TORCH = """
-import importlib.util, sys
-
-class Missing:
-    def find_spec(name, *_):
-        if name.split(".")[0] in ("torch", "art_lfr"):
-            raise ImportError(name)
-
-find_spec = importlib.util.find_spec  # by which ART looks whether torch is there
-importlib.util.find_spec = lambda name, *_: None if name == "torch" else find_spec(name)
-sys.meta_path.insert(0, Missing)
-from art.defences.trainer import AdversarialTrainerLFR, AdversarialTrainerLFRPyTorch
-assert issubclass(AdversarialTrainerLFRPyTorch, AdversarialTrainerLFR)
-"""
 
 
 @pytest.fixture
@@ -85,18 +71,10 @@ def art_tree(tmp_path_factory):
     return root
 
 
-def run_in(art_tree: Path, *arguments: str) -> str:
+def run_in(art_tree: Path, *arguments: object) -> str:
     """What this interpreter prints when its ART is the one with the draft."""
-    result = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=art_tree,
-        env={**os.environ, "PYTHONPATH": str(art_tree), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    environment = {**os.environ, "PYTHONPATH": str(art_tree), "OMP_NUM_THREADS": "1"}
+    return printed_by_python(*arguments, folder=art_tree, environment=environment)
 
 
 def network(kind: str) -> nn.Sequential:
@@ -248,11 +226,11 @@ def test_the_draft_stands_alone(art_tree):
     """No line of it needs this package, nor torch where ART is only imported."""
     for path in DRAFT.glob("*.py"):
         assert "art_lfr" not in path.read_text(), path
-    run_in(art_tree, "-c", WITHOUT_TORCH)
+    run_in(art_tree, Path(__file__).parent / "scripts" / "import_without_torch.py")
 
 
 def test_the_example(art_tree):
-    output = run_in(art_tree, str(DRAFT / "adversarial_training_lfr.py"))
+    output = run_in(art_tree, DRAFT / "adversarial_training_lfr.py")
     found = {
         (samples, method): float(rate)
         for samples, method, rate in re.findall(
@@ -275,7 +253,7 @@ def test_its_tests_pass(art_tree):
     output = run_in(
         art_tree,
         *("-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"),
-        str(folder),
+        folder,
     )
     last = output.strip().splitlines()[-1]
     assert int(re.match(r"(\d+) passed", last)[1]) >= 20

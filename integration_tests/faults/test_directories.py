@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lfr_testing import printed_by_python
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.storage.checkpoint import load_run
 
+SCRIPTS = Path(__file__).with_name("scripts")
 LFR = {"eps": 0.1, "max_iter": 1, "verbose": False}
 
 
@@ -22,47 +23,9 @@ def small(data):
     return data.x[:64], data.y[:64]
 
 
-# After its first epoch the process may write no file of more than two kB: as on a full disk.
-FULL_DISK = """
-import resource, sys
-import torch
-from art_lfr.training.batches import TensorBatches
-from art_lfr.core.criterion import Criterion
-from art_lfr.core.geometry import Box
-from art_lfr.training.options import TrainingOptions
-from art_lfr.core.settings import LFRSettings
-from art_lfr.training.step import Objective
-from art_lfr.training.loop import TrainingLoop
-from pathlib import Path
-
-torch.manual_seed(0)
-network = torch.nn.Linear(30, 30)
-x, y = torch.rand(64, 30), torch.arange(64) % 30
-optimizer = torch.optim.SGD(network.parameters(), 0.1)
-loop = TrainingLoop(
-    Objective(network, Criterion(), lambda like: Box.from_bounds((0.0, 1.0), like)),
-    network, optimizer,
-    settings=LFRSettings(eps=0.1, steps=1), options=TrainingOptions(verbose=False),
-)
-
-def fill(record):
-    if record["epoch"] == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
-
-try:
-    loop.fit(TensorBatches(x, y, 32, "cpu"), 5, checkpoint_dir=Path(sys.argv[1]), callback=fill)
-except OSError as error:
-    print("OSError", error)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "OSError" in done.stdout
+    assert "OSError" in printed_by_python(SCRIPTS / "full_disk.py", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt"]
     assert [record["epoch"] for record in load_run(tmp_path / "last.pt")["history"]] == [1]
 

@@ -18,6 +18,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from lfr_testing import classifier_around
 from torch import nn
 
 import art_lfr
@@ -97,15 +98,8 @@ def inside_no_bounds(x: Any) -> bool:
 
 def trained() -> PyTorchClassifier:
     model = network()
-    return PyTorchClassifier(
-        model,
-        nn.CrossEntropyLoss(),
-        (1, 6, 6),
-        3,
-        optimizer=torch.optim.SGD(model.parameters(), 0.1),
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return classifier_around(model, (1, 6, 6), 3, optimizer=optimizer)
 
 
 def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lfr_testing import printed_by_python
 
-WORKER = Path(__file__).with_name("kill_worker.py")
+SCRIPT = Path(__file__).parent / "scripts" / "kill_jobs.py"
 
 
 def kill(kind: str, folder: Path, kills: int) -> dict[str, Any]:
-    result = subprocess.run(
-        [sys.executable, str(WORKER), kind, str(folder), str(kills), "0"],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
+    printed = printed_by_python(SCRIPT, kind, folder, kills, 0, timeout=1800)
+    found = json.loads(printed.splitlines()[-1])
     print(kind, found)
     assert found["kills"] == kills
     assert found["identical"] == kills

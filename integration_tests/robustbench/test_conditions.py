@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 try:
@@ -112,14 +112,7 @@ def test_a_few_zero_gradients_are_a_warning(net, data):
 
 
 def test_a_classifier(net, data):
-    classifier = PyTorchClassifier(
-        through(net, torch.round),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=(3, 32, 32),
-        nb_classes=10,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    classifier = classifier_around(through(net, torch.round), (3, 32, 32), 10)
     assert not check_conditions(classifier, data[0].numpy()).gradients
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lfr_testing import ROOT
 
 try:
     import art_lfr.robustbench
@@ -20,18 +21,10 @@ except ImportError as error:
 import robustbench
 from robustbench.model_zoo.enums import BenchmarkDataset
 
-NETWORK = """
-import torch
-from torch import nn
-
-def make():
-    return nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
-"""
-
 
 @pytest.fixture
 def example():
-    path = Path(__file__).parents[2] / "examples" / "robustbench_eval.py"
+    path = ROOT / "examples" / "robustbench_eval.py"
     spec = importlib.util.spec_from_file_location("robustbench_eval", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,8 +45,7 @@ def test_the_arguments_are_robustbenchs(example, monkeypatch):
 def files(net, data, tmp_path, monkeypatch):
     """A module with a network, its weights, images."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(Path(__file__).with_name("user_modules"))
     weights = {k.removeprefix("layers."): v for k, v in net().state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "weights.pt")
     np.savez(tmp_path / "images.npz", x=data[0].numpy(), y=data[1].numpy())
@@ -86,7 +78,6 @@ def test_a_data_set_of_robustbench(example, files, short, data, monkeypatch, cap
     assert not Path("model_info").exists()
 
 
-ROOT = Path(__file__).parents[2]
 SNIPPETS = {
     f"{page.name} {count}": block
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around, printed_by_python
 from torch import nn
 
 try:
@@ -28,32 +28,6 @@ from robustbench.utils import (
 from art_lfr.robustbench import export, register
 from art_lfr.robustbench.export import eps_text
 
-NETWORKS = """
-import torch
-from torch import nn
-
-class Backbone(nn.Module):
-    '''Keys such as backbone.model.conv.weight and module.x, which RobustBench cuts.'''
-
-    def __init__(self, classes=10):
-        super().__init__()
-        self.backbone = nn.ModuleDict(
-            {"model": nn.ModuleDict({"conv": nn.Conv2d(3, 4, 3, stride=2)})}
-        )
-        self.module = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
-        self.model = nn.Linear(16, classes)
-        self.register_module("odd%2Ename", nn.Identity())
-        setattr(self, "a%b", nn.Parameter(torch.ones(1)))
-
-    def forward(self, x):
-        x = self.module(self.backbone["model"]["conv"](x))
-        return getattr(self, "a%b") * self.model(x.flatten(1))
-
-
-def thousand():
-    return Backbone(1000)
-"""
-
 PAPER = {
     "title": 'Flat \\\\ "quoted" title',
     "authors": "A. One, B. Two",
@@ -67,11 +41,9 @@ PAPER = {
 
 
 @pytest.fixture
-def networks(tmp_path, monkeypatch):
+def networks(monkeypatch):
     """A module of a user's networks, importable here and in subprocesses."""
-    folder = tmp_path / "src"
-    folder.mkdir()
-    (folder / "user_networks.py").write_text(NETWORKS)
+    folder = Path(__file__).with_name("user_modules")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     sys.modules.pop("user_networks", None)
@@ -105,25 +77,10 @@ def perturbed(network):
     return network.eval()
 
 
-LOAD = """
-import sys
-import numpy as np
-import torch
-sys.path.insert(0, ".")
-import entry
-from robustbench.utils import load_model
-
-model = load_model("{name}", model_dir="models", dataset="{dataset}", threat_model="{threat}")
-images = torch.from_numpy(np.load("images.npy"))
-with torch.no_grad():
-    np.save("logits.npy", model(images).numpy())
-"""
-
-
 def logits_of_a_fresh_process(folder, images, name, dataset, threat):
     np.save(folder / "images.npy", images)
-    code = LOAD.format(name=name, dataset=dataset, threat=threat)
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=300)
+    script = Path(__file__).parent / "scripts" / "load_entry.py"
+    printed_by_python(script, name, dataset, threat, folder=folder, timeout=300)
     return np.load(folder / "logits.npy")
 
 
@@ -155,14 +112,8 @@ def test_a_fresh_process_loads_it_by_name(tmp_path, networks, zoo, dataset, thre
 def test_preprocessing_and_clip_values_are_folded_in(tmp_path, networks, zoo, shape):
     network = perturbed(networks.Backbone())
     mean = np.array([100.0, 110.0, 120.0], dtype=np.float32).reshape(shape)
-    classifier = PyTorchClassifier(
-        network,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=(3, 16, 16),
-        nb_classes=10,
-        clip_values=(0.0, 255.0),
-        preprocessing=(mean, mean / 2),
-        device_type="cpu",
+    classifier = classifier_around(
+        network, (3, 16, 16), 10, clip_values=(0.0, 255.0), preprocessing=(mean, mean / 2)
     )
     export(classifier, "One2026Flat", "cifar10", "L2", tmp_path / "out", **PAPER)
     images = np.random.default_rng(0).random((3, 3, 16, 16)).astype(np.float32)

@@ -7,12 +7,12 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+from lfr_testing import printed_by_python
 
 try:
     import art_lfr.robustbench
@@ -27,18 +27,13 @@ from art_lfr.robustbench.standin import finder
 ALIASES = ("autopgd_base", "fab_base", "fab_projections", "fab_pt", "square")
 
 
-def run(code, folder=None):
-    """What a fresh process prints, as JSON, with `folder` first on its path."""
-    path = os.pathsep.join(filter(None, [folder and str(folder), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def told_by(script, *arguments, first_on_path=None):
+    """What a script prints, as JSON; its Python looks into `first_on_path` first."""
+    folders = [first_on_path and str(first_on_path), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    script = Path(__file__).parent / "scripts" / script
+    printed = printed_by_python("-W", "ignore", script, *arguments, environment=environment)
+    return json.loads(printed.splitlines()[-1])
 
 
 def test_robustbench_works():
@@ -90,40 +85,14 @@ def test_an_original_wins(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("class AutoAttack: pass\n")
     (package / "state.py").write_text("class EvaluationState: pass\n")
-    found = run(
-        """
-import json, sys
-import art_lfr.robustbench, robustbench, autoattack
-import art_lfr.robustbench.protocol as protocol
-try:
-    import autoattack.checks
-    mixed = True
-except ModuleNotFoundError:
-    mixed = False
-used = [module.AutoAttack.__module__ for module in (robustbench.eval, protocol)]
-print(json.dumps([autoattack.__file__, *used, mixed]))
-""",
-        tmp_path,
-    )
+    found = told_by("whose_autoattack.py", first_on_path=tmp_path)
     # And a module that an old original lacks is not taken from the stand-in.
     assert found == [str(package / "__init__.py"), "autoattack", "autoattack", False]
 
 
-IMPORT = """
-import json, sys
-{before}
-try:
-    import art_lfr.robustbench
-    error = None
-except ImportError as raised:
-    error = str(raised)
-print(json.dumps(error))
-"""
-
-
 @pytest.mark.parametrize("name", ["robustbench", "pyautoattack", "torchvision"])
 def test_what_is_not_installed_is_named(name):
-    told = run(IMPORT.format(before=f"sys.modules[{name!r}] = None"))
+    told = told_by("import_robustbench.py", name)
     assert told == f'{name} is not installed; install it with: pip install "art-lfr[robustbench]"'
 
 
@@ -131,14 +100,14 @@ def test_a_torchvision_that_does_not_fit_torch(tmp_path):
     (tmp_path / "torchvision").mkdir()
     error = "operator torchvision::nms does not exist"
     (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({error!r})\n")
-    told = run(IMPORT.format(before=""), tmp_path)
+    told = told_by("import_robustbench.py", first_on_path=tmp_path)
     assert told.startswith(f"torchvision cannot be imported: {error}. It must be built for")
     assert "from PyPI" in told
 
 
 def test_a_folder_that_hides_the_package(tmp_path):
     (tmp_path / "autoattack").mkdir()
-    told = run(IMPORT.format(before=""), tmp_path)
+    told = told_by("import_robustbench.py", first_on_path=tmp_path)
     assert told.startswith(f"{tmp_path / 'autoattack'} hides the package autoattack")
 
 

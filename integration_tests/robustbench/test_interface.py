@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from lfr_testing import without_time
 
 try:
     import art_lfr.robustbench  # noqa: F401
@@ -29,10 +30,6 @@ DEFAULTS = {
     "device": "cuda",
     "log_path": None,
 }
-
-
-def without_time(line):
-    return line.partition("(t")[0]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lfr_testing import without_time
 from torch import nn
 
 try:
@@ -19,10 +20,6 @@ import robustbench
 from robustbench.model_zoo.enums import BenchmarkDataset
 
 CIFAR = BenchmarkDataset.cifar_10
-
-
-def without_time(line):
-    return line.partition("(total time")[0]
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from art.data_generators import PyTorchDataGenerator
+from lfr_testing import printed_by_python
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
@@ -87,45 +88,12 @@ def test_shuffling_and_augmentation_follow_the_seed_and_resume(
     assert not same(weights(whole), weights(other))
 
 
-# Prints the peak of the memory in MiB after 128 images, then after 1,152: of 64 kB each, made when
-# they are asked for.
-GROWTH = """
-import resource, torch
-from art.estimators.classification import PyTorchClassifier
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from art_lfr import AdversarialTrainerLFRPyTorch
-
-class Generated(Dataset):
-    def __init__(self, count):
-        self.count = count
-    def __len__(self):
-        return self.count
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        return torch.rand((1, 128, 128), generator=generator), index % 10
-
-model = nn.Sequential(nn.Flatten(), nn.Linear(128 * 128, 10))
-classifier = PyTorchClassifier(
-    model, nn.CrossEntropyLoss(), (1, 128, 128), 10, clip_values=(0, 1), device_type="cpu",
-    optimizer=torch.optim.SGD(model.parameters(), 0.01),
-)
-for count in (128, 1152):
-    trainer = AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=0, verbose=False)
-    trainer.fit_loader(DataLoader(Generated(count), batch_size=32), nb_epochs=1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory as Linux counts it")
 def test_memory_does_not_grow_with_the_data():
     # The allocator gives back what is freed, so that what is left is what is held.
     environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", GROWTH], capture_output=True, text=True, env=environment
-    )
-    assert found.returncode == 0, found.stderr
-    first, second = map(float, found.stdout.split())
+    script = Path(__file__).parent / "scripts" / "memory_growth.py"
+    first, second = map(float, printed_by_python(script, environment=environment).split())
     assert second - first < 8  # of 64 MiB more
 
 

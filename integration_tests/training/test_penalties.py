@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
+from lfr_testing import SquaredLogits
 from torch import Tensor, nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.penalties import PENALTIES, LossView, Part, Penalty
+from art_lfr.penalties import PENALTIES, Penalty
 from art_lfr.training.weight_perturbation import perturbed_weights
 
 Maker = Callable[..., PyTorchClassifier]
-
-
-class SquaredLogits(Penalty):
-    """A penalty of a user's own."""
-
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: object) -> Iterator[Part]:
-        yield Part(1.0, view.model(x).square().sum(dim=1))
 
 
 def train(classifier: PyTorchClassifier, **keywords: object) -> AdversarialTrainerLFRPyTorch:

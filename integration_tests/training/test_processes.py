@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lfr_testing import run_python
 
 from art_lfr.training.processes import Processes
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
-WORKER = Path(__file__).with_name("processes_worker.py")
+SCRIPTS = Path(__file__).with_name("scripts")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -31,12 +31,10 @@ def launcher(size: int) -> list[str]:
 
 
 def launch(
-    size: int, *arguments: object, script: Path = WORKER
+    size: int, *arguments: object, script: Path = SCRIPTS / "train_in_a_process.py"
 ) -> subprocess.CompletedProcess[str]:
-    command = [*(launcher(size) if size > 1 else []), str(script), *map(str, arguments)]
-    return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=300
-    )
+    start = launcher(size) if size > 1 else []
+    return run_python(*start, script, *arguments, environment=ENVIRONMENT, timeout=300)
 
 
 def trained(size: int, directory: Path, *arguments: object) -> list[dict[str, Any]]:
@@ -116,18 +114,9 @@ def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
     assert "a process that is not the main one fails" in failed.stderr
 
 
-def test_their_threads_end_before_the_interpreter(tmp_path: Path) -> None:
+def test_their_threads_end_before_the_interpreter() -> None:
     # Otherwise such short runs often end with status 134: "terminate called".
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import atexit, os, torch\n"
-        # In one call: two processes write at once.
-        "group = torch.distributed\n"
-        "atexit.register(lambda: os.write(1, b'group: %d\\n' % group.is_initialized()))\n"
-        "from art_lfr.training.processes import Processes\n"
-        "Processes().wait(), Processes().wait()\n"
-    )
-    ended = launch(2, script=script)
+    ended = launch(2, script=SCRIPTS / "threads_at_exit.py")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("group: 0") == 2
 
@@ -139,29 +128,21 @@ def test_other_data_in_one_process_is_refused_in_all(tmp_path: Path) -> None:
 
 
 def test_processes_that_accelerate_takes_for_unrelated_ones_are_refused() -> None:
-    command = "import accelerate\nfrom art_lfr.training import processes\n"
-    command += "accelerate.PartialState()\nprocesses.Processes()"
     alone = {**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0", "CUDA_VISIBLE_DEVICES": ""}
-    found = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, env=alone
-    )
+    found = run_python(SCRIPTS / "unrelated_processes.py", environment=alone)
     assert found.returncode == 1
     assert "PartialState has 1 of 2 processes; allowed: all" in found.stderr
 
 
 def test_the_command_in_two_processes(tmp_path: Path) -> None:
     def command(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                sys.executable,
-                *(launcher(size) if size > 1 else []),
-                *("-m", "art_lfr", "train", "--epochs", "1", "--max-iter", "1"),
-                *("--batch-size", "256", *arguments),
-            ],
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT,
-            cwd=tmp_path,
+        start = launcher(size) if size > 1 else []
+        quick = ["--epochs", "1", "--max-iter", "1", "--batch-size", "256"]
+        return run_python(
+            *start,
+            *("-m", "art_lfr", "train", *quick, *arguments),
+            folder=tmp_path,
+            environment=ENVIRONMENT,
         )
 
     one, two = command(1, "--output", "1.pt"), command(2, "--output", "2.pt")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
+from lfr_testing import Malicious
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
@@ -171,16 +170,6 @@ def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_
         trainer.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     assert same(weights(classifier), before)
     assert trainer.history == []
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "tar", "truncated", "empty", "script"])

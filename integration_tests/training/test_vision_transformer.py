@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
-from torch import nn
+from lfr_testing import classifier_around
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 
@@ -20,9 +20,7 @@ def classifier() -> PyTorchClassifier:
     )
     assert network.blocks[0].attn.fused_attn
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
-    return PyTorchClassifier(
-        network, nn.CrossEntropyLoss(), (3, 32, 32), 3, optimizer=optimizer, clip_values=(0, 1)
-    )
+    return classifier_around(network, (3, 32, 32), 3, optimizer=optimizer)
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyautoattack
 import pytest
 import torch
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr.attacks.target import make_target
@@ -48,14 +48,7 @@ def test_a_classifier_in_other_units_gives_the_same(data, short, norm, net, radi
     eps = {math.inf: radii["Linf"], 2: radii["L2"]}[norm]
     expected = run_autoattack(net(), x, y, eps=eps, norm=norm)
     model = net(scale=255.0)
-    classifier = PyTorchClassifier(
-        model,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=(1, 8, 8),
-        nb_classes=10,
-        clip_values=(0.0, 255.0),
-        device_type="cpu",
-    )
+    classifier = classifier_around(model, (1, 8, 8), 10, clip_values=(0.0, 255.0))
     raw, one_hot = (255 * x).numpy(), np.eye(10)[y.numpy()]
     found = run_autoattack(classifier, raw, one_hot, eps=255 * eps, norm=norm)
     assert (found.robust != expected.robust).sum() <= 1

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lfr_testing import Malicious, printed_by_python
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
@@ -120,12 +119,8 @@ def test_a_write_that_was_torn(run, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
 def test_killed_at_random_moments(tmp_path):
-    worker = Path(__file__).with_name("state_worker.py")
-    result = subprocess.run(
-        [sys.executable, str(worker), str(tmp_path), "3", "0"], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    script = Path(__file__).parent / "scripts" / "kill_runs.py"
+    found = json.loads(printed_by_python(script, tmp_path, 3, 0))
     print(found)
     assert found["runs"] == found["identical"] == 3
     assert found["kills"] >= 3
@@ -168,16 +163,6 @@ def test_the_state_of_another_model_or_budget(run, net, tmp_path, short_suite, d
     suite.square.n_queries = 16
     with pytest.raises(ValueError, match="another settings;"):
         run_suite(suite, *data, batch_size=4, checks=checks, state_path=path)
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 def damage(kind, path, marker):

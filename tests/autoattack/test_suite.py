@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lfr_testing import without_time
 from pyautoattack import checks
 
 from art_lfr.attacks.target import make_target
@@ -14,10 +17,6 @@ from art_lfr.autoattack import run_autoattack
 from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.suite import Listener, run_suite
 from art_lfr.masking.evidence import flags_of
-
-
-def without_time(line):
-    return line.partition(" (total time")[0]
 
 
 @pytest.mark.parametrize(
@@ -105,31 +104,11 @@ def test_unknown_attacks_of_a_suite(data, net, short_suite):
         run_suite(suite, *data, batch_size=8, checks=checks)
 
 
-ORIGINAL = """
-import pyautoattack
-from . import checks
-
-class AutoAttack(pyautoattack.AutoAttack):
-    def __init__(self, model, norm="Linf", eps=0.3, seed=None, verbose=True, attacks_to_run=[],
-                 version="standard", is_tf_model=False, device="cuda", log_path=None):
-        assert verbose is False
-        super().__init__(model, norm=norm, eps=eps, seed=seed, version=version, device=device)
-"""
-
-
 def test_the_original_package_attacks_where_it_is_installed(data, short, first_on_path, net):
     x, y = data
     expected = run_autoattack(net(), x, y, eps=0.02)
-    package = first_on_path / "autoattack"
-    package.mkdir()
-    (package / "__init__.py").write_text(ORIGINAL)
-    # The original's checks hand their words to `log`.
-    (package / "checks.py").write_text(
-        "from pyautoattack.checks import *\n"
-        "def check_range_output(model, x, logger):\n"
-        "    logger.log('Warning: by the original')\n"
-        "    return 10\n"
-    )
+    original = Path(__file__).with_name("original_package")
+    shutil.copytree(original, first_on_path / "autoattack")
     found = run_autoattack(net(), x, y, eps=0.02)
     assert found.backend.startswith("autoattack")
     assert found.flags == ["by the original"]

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from art.defences.preprocessor import JpegCompression
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr.check.model import check_model
@@ -141,10 +141,8 @@ def test_data_in_other_units(x, change, bounds, severity, word):
 
 
 def make_classifier(model, **keywords):
-    settings = {"loss": nn.CrossEntropyLoss(), "input_shape": (1, 8, 8), "nb_classes": 10}
-    settings |= {"clip_values": (0.0, 1.0), "device_type": "cpu"}
-    settings["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1)
-    return PyTorchClassifier(model, **{**settings, **keywords})
+    keywords = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), **keywords}
+    return classifier_around(model, (1, 8, 8), 10, **keywords)
 
 
 def test_classifiers(x):

@@ -8,43 +8,23 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
 from art_lfr.core import modes
-from art_lfr.data import digits, load_npz
 from art_lfr.models import digits_cnn
-
-FACTORY = """
-import torch
-
-def make():
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
-
-def make_dropout():
-    return torch.nn.Sequential(torch.nn.Dropout(0.5), make())
-
-def make_broken():
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Threshold(9.0, 0.0), make())
-
-number = 3
-wrong = dict
-"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(user_folder):
     """A current directory with a module of networks and a small .npz file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
-    monkeypatch.delitem(sys.modules, "nets_of_a_user", raising=False)
-    (tmp_path / "nets_of_a_user.py").write_text(FACTORY)
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (64, 6, 6)).astype(np.uint8)
     y = generator.integers(0, 3, 64)
     x[np.arange(64), y] = 255
-    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
-    return tmp_path
+    np.savez("mine.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    return user_folder
 
 
 TINY = ["--model", "nets_of_a_user:make", "--data", "mine.npz"]
@@ -185,23 +165,18 @@ def test_check(folder, capsys):
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert captured.err.startswith("art-lfr: error: ")
-    assert words in captured.err
+    assert words in refusal_of(arguments, capsys)
     assert not (folder / "lfr-weights.pt").exists()
 
 
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
     torch.save(digits_cnn().state_dict(), "digits.pt")
-    assert main(["flatness", *TINY, "--weights", "digits.pt"]) == 2
-    assert "does not fit the model" in capsys.readouterr().err
+    refusal = refusal_of(["flatness", *TINY, "--weights", "digits.pt"], capsys)
+    assert "does not fit the model" in refusal
     x = np.zeros((4, 6, 6), dtype=np.float32)
     np.savez("many.npz", x_train=x, y_train=[0, 1, 2, 3])
-    assert main(["train", "--model", "nets_of_a_user:make", "--data", "many.npz"]) == 2
-    assert "labels from 0 to 3; allowed: 0 to 2" in capsys.readouterr().err
+    many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz"]
+    assert "labels from 0 to 3; allowed: 0 to 2" in refusal_of(many, capsys)
 
 
 def test_installed_command_and_module(folder):
@@ -212,70 +187,5 @@ def test_installed_command_and_module(folder):
     assert result.stderr.startswith("art-lfr: error: norm is '3'")
     assert result.stderr.count("\n") == 1
     slow = "import sys, art_lfr.cli; print('torch' in sys.modules or 'art' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", slow], capture_output=True, text=True)
-    assert result.stdout.strip() == "False"
-    result = subprocess.run(
-        [sys.executable, "-m", "art_lfr", "--help"], capture_output=True, text=True
-    )
-    assert result.returncode == 0
-    assert "art-lfr" in result.stdout
-
-
-def test_digits_are_split_once_and_for_all():
-    first, second, other = digits(), digits(), digits(seed=1)
-    assert [len(first.x_train), len(first.x_validation), len(first.x_test)] == [1197, 150, 450]
-    np.testing.assert_array_equal(first.x_test, second.x_test)
-    assert not np.array_equal(first.x_test, other.x_test)
-    assert first.x_train.dtype == np.float32
-    assert (first.x_train.min(), first.x_train.max()) == (0.0, 1.0)
-    assert np.bincount(first.y_test).min() > 30
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((5, 9, 8), (1, 9, 8)), ((5, 3, 9, 8), (3, 9, 8)), ((5, 9, 8, 3), (3, 9, 8))],
-)
-def test_images_of_a_file(tmp_path, shape, expected):
-    x = np.arange(np.prod(shape)).reshape(shape) % 256
-    np.savez(tmp_path / "d.npz", x_train=x.astype(np.uint8), y_train=np.eye(5))
-    data = load_npz(tmp_path / "d.npz")
-    assert data.x_train.shape == (5, *expected)
-    assert data.x_train.dtype == np.float32
-    assert data.x_train.max() <= 1.0
-    first = x[0, 0, 1, 2] if shape[-1] == 3 else x[0].reshape(-1, 9, 8)[0, 0, 1]
-    channel = 2 if shape[-1] == 3 else 0
-    assert data.x_train[0, channel, 0, 1] == pytest.approx(first / 255)
-    np.testing.assert_array_equal(data.y_train, range(5))
-    assert len(data.x_test) == len(data.y_test) == 0
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x_train": np.zeros((2, 3, 3))}, "missing: y_train"),
-        ({"x_train": np.zeros((2, 3)), "y_train": [0, 1]}, r"x_train has shape \(2, 3\)"),
-        ({"x_train": np.zeros((2, 3, 3), int), "y_train": [0, 1]}, "dtype int64"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0]}, r"y_train has shape \(1,\)"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, -1]}, "label -1"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, 0.5]}, "integer labels"),
-        ({"x_train": np.full((2, 3, 3), np.nan), "y_train": [0, 1]}, "NaN"),
-        (
-            {"x_train": np.zeros((2, 3, 3)), "y_train": [0, 1], "x_test": np.zeros((2, 3, 3))},
-            "only one of x_test and y_test",
-        ),
-        (
-            {
-                "x_train": np.zeros((2, 3, 3)),
-                "y_train": [0, 1],
-                "x_test": np.zeros((2, 4, 3)),
-                "y_test": [0, 1],
-            },
-            "x_test has images of shape",
-        ),
-        ({"x_train": np.array([{}, {}], dtype=object), "y_train": [0, 1]}, "pickled"),
-    ],
-)
-def test_bad_files(tmp_path, arrays, message):
-    np.savez(tmp_path / "d.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        load_npz(tmp_path / "d.npz")
+    assert printed_by_python("-c", slow).strip() == "False"
+    assert "art-lfr" in printed_by_python("-m", "art_lfr", "--help")

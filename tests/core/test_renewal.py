@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from lfr_testing import input_gradient
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point, flatness_values
@@ -27,14 +27,6 @@ def ascend(model: nn.Module, x: Tensor, y: Tensor, **keywords: Any) -> LeastFlat
     settings = LFRSettings(eps=EPS, **keywords)
     ball = Ball(EPS, settings.norm, Box.from_bounds((0.0, 1.0), x))
     return find_least_flat_point(model, Criterion(), x, y, ball=ball, settings=settings, start=x)
-
-
-def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """grad l(x), written apart from the package."""
-    x = x.clone().requires_grad_(True)
-    F.cross_entropy(model(x), y, reduction="sum").backward()
-    assert x.grad is not None
-    return x.grad
 
 
 @pytest.fixture
@@ -57,8 +49,8 @@ def test_steps_by_hand(
     point, visited = x, [x]
     for step in range(4):
         if step % every == 0:
-            held = latest = gradient(model, point, y)
-        latest = gradient(model, point + 0.02 * latest.sign(), y)
+            held = latest = input_gradient(model, point, y)
+        latest = input_gradient(model, point + 0.02 * latest.sign(), y)
         point = (point + 0.03 * (latest - held).sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
         visited.append(point)
     seen = passes(model)
@@ -67,9 +59,9 @@ def test_steps_by_hand(
     assert len(seen) == 4 + math.ceil(4 / every) + 1
     # The best of those points whose gradient is known.
     known = [p for k, p in enumerate(visited) if k % every == 0 or k == 4]
-    slopes = torch.stack([gradient(model, p, y).abs().sum(1) for p in known])
+    slopes = torch.stack([input_gradient(model, p, y).abs().sum(1) for p in known])
     torch.testing.assert_close(found.flatness, slopes.amax(0))
-    torch.testing.assert_close(found.gradient, gradient(model, found.point, y))
+    torch.testing.assert_close(found.gradient, input_gradient(model, found.point, y))
 
 
 @pytest.mark.parametrize("p", NORMS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from art.attacks import EvasionAttack
 from art.attacks.evasion import DeepFool, FastGradientMethod, ProjectedGradientDescent
-from art.estimators.classification import PyTorchClassifier
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import evaluate, local_flatness
@@ -47,6 +47,10 @@ class Shift(EvasionAttack):
         if self.count is not None:
             change.reshape(len(x), -1)[:, self.count :] = 0
         return np.clip(x + change, 0, 1).astype(np.float32)
+
+
+def make_classifier(model, **keywords):
+    return classifier_around(model, (1, 4, 4), 4, **keywords)
 
 
 @pytest.fixture
@@ -133,9 +137,7 @@ def test_other_norms_and_fewer_images_stay_out_of_the_worst_case(problem):
 
 def test_norms_of_attack_objects_are_read(problem):
     model, x, y, _ = problem
-    classifier = PyTorchClassifier(
-        model, loss=nn.CrossEntropyLoss(), input_shape=(1, 4, 4), nb_classes=4, clip_values=(0, 1)
-    )
+    classifier = make_classifier(model)
     attacks = [
         FastGradientMethod(classifier, norm=2, eps=0.4),
         DeepFool(classifier, max_iter=5, verbose=False),
@@ -257,20 +259,16 @@ def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
         evaluate(model, x, y, state_dir=tmp_path, **keywords)
 
 
-def classifier_around(model, **keywords):
-    return PyTorchClassifier(model, nn.CrossEntropyLoss(), (1, 4, 4), 4, **keywords)
-
-
 def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
     model, x, y, _ = problem
     keywords = {"eps": EPS, "attacks": [Shift(0.05, eps=EPS)], "flatness_steps": 0}
     x, y, keywords["state_dir"] = x.numpy(), y.numpy(), tmp_path
     for _ in range(2):  # the second time it is the same, though ART keeps things of the first
-        wrong = classifier_around(model, clip_values=(0.0, 1.0), preprocessing=(0.5, 0.25))
+        wrong = make_classifier(model, preprocessing=(0.5, 0.25))
         evaluate(wrong, x, y, **keywords)
         evaluate(wrong, x, y, **keywords)
     with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
-        evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, **keywords)
+        evaluate(make_classifier(model), x, y, **keywords)
 
 
 def test_the_state_of_an_attack_made_for_another_model_is_refused(problem, tmp_path):
@@ -280,9 +278,9 @@ def test_the_state_of_an_attack_made_for_another_model_is_refused(problem, tmp_p
         other.scale += 1
     keywords = {"eps": EPS, "flatness_steps": 0, "state_dir": tmp_path}
     for _ in range(2):
-        attack = FastGradientMethod(classifier_around(model), eps=EPS)
+        attack = FastGradientMethod(make_classifier(model, clip_values=None), eps=EPS)
         evaluate(model, x, y, attacks=[attack], **keywords)
-    attack = FastGradientMethod(classifier_around(other), eps=EPS)
+    attack = FastGradientMethod(make_classifier(other, clip_values=None), eps=EPS)
     with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
         evaluate(model, x, y, attacks=[attack], **keywords)
 
@@ -307,13 +305,13 @@ def test_bounds_beside_a_classifier_are_its_own_or_refused(problem):
     model, x, y, _ = problem
     x, y = x.numpy(), y.numpy()
     keywords = {"eps": EPS, "attacks": [Shift(0.05, eps=EPS)], "flatness_steps": 0}
-    evaluate(classifier_around(model, clip_values=(0.0, 1.0)), x, y, bounds=(0.0, 1.0), **keywords)
+    evaluate(make_classifier(model), x, y, bounds=(0.0, 1.0), **keywords)
     uneven = (-0.4242, 2.8215)  # which ART rounds to float32
-    double = classifier_around(Mean().double(), clip_values=uneven)
+    double = make_classifier(Mean().double(), clip_values=uneven)
     local_flatness(double, x, y, eps=EPS, bounds=uneven, steps=0)
     for own, given in ((None, (0.0, 1.0)), ((0.0, 1.0), (0.0, 2.0)), ((0.0, 1.0), None)):
         with pytest.raises(ValueError, match=r"bounds is .* beside the model's clip_values"):
-            evaluate(classifier_around(model, clip_values=own), x, y, bounds=given, **keywords)
+            evaluate(make_classifier(model, clip_values=own), x, y, bounds=given, **keywords)
 
 
 def test_a_black_box_attack_inside_another_counts(problem):

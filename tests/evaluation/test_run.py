@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod
-from art.estimators.classification import PyTorchClassifier
-from scipy.stats import binomtest
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import evaluate
@@ -14,7 +13,6 @@ from art_lfr.attacks.named import NamedAttack
 from art_lfr.attacks.runner import run_attack
 from art_lfr.attacks.target import make_target
 from art_lfr.attacks.threat import ThreatModel
-from art_lfr.core.intervals import wilson_interval
 from art_lfr.evaluation.resolve import resolve_attacks
 
 EPS = 0.01
@@ -47,9 +45,7 @@ def problem():
 
 
 def make_classifier(model, **keywords):
-    settings = {"input_shape": (1, 6, 6), "nb_classes": 5, "clip_values": (0.0, 1.0)}
-    settings |= {"loss": nn.CrossEntropyLoss(), "device_type": "cpu", **keywords}
-    return PyTorchClassifier(model, **settings)
+    return classifier_around(model, (1, 6, 6), 5, **keywords)
 
 
 def exact_robustness(weight, x, y, p):
@@ -297,11 +293,3 @@ def test_printed_forms(quick):
     assert plain["flatness"]["mean"] == pytest.approx(quick.flatness.mean())
     with pytest.raises(KeyError, match="there are clean, PGD-40"):
         quick["pgd"]
-
-
-def test_wilson_interval():
-    for right, count in [(45, 50), (0, 10), (10, 10), (1, 3), (412, 450)]:
-        expected = binomtest(right, count).proportion_ci(method="wilson")
-        assert wilson_interval(right, count) == pytest.approx(tuple(expected), abs=1e-12)
-    with pytest.raises(ValueError, match="successes is 11 of 10"):
-        wilson_interval(11, 10)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lfr_testing import input_gradient, weight_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,23 +29,9 @@ Batch = Callable[..., tuple[Tensor, Tensor]]
 
 def penalty(model: nn.Module, x: Tensor, y: Tensor, p: float) -> Tensor:
     """Mean of ||grad l(x)||_q by plain double back-propagation, written apart from the package."""
-    x = x.detach().clone().requires_grad_(True)
-    loss = F.cross_entropy(model(x), y, reduction="sum")
-    rows = torch.autograd.grad(loss, x, create_graph=True)[0].flatten(1)
+    rows = input_gradient(model, x, y, create_graph=True).flatten(1)
     norms = {math.inf: rows.abs().sum(1), 2.0: rows.norm(dim=1), 1.0: rows.abs().amax(1)}[p]
     return norms.mean()
-
-
-def gradients(value: Tensor, model: nn.Module) -> Tensor:
-    # The bias of the last layer may have no part in the penalty.
-    parameters = list(model.parameters())
-    found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
-    return torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).flatten()
-            for p, g in zip(parameters, found, strict=True)
-        ]
-    )
 
 
 @pytest.mark.parametrize("p", NORMS)
@@ -69,13 +56,15 @@ def test_theta_gradient_is_that_of_double_backpropagation(
     expected = penalty(model, point, y, p)
     terms = lfr_loss(model, x, y, lam=0.5, **keywords)
     torch.testing.assert_close(terms.flatness, expected, rtol=1e-6, atol=0)
-    ours, plain = gradients(terms.flatness, model), gradients(expected, model)
+    ours = weight_gradient(model, terms.flatness)
+    plain = weight_gradient(model, expected)
     assert float((ours - plain).norm() / plain.norm()) < 1e-3
     terms = lfr_loss(model, x, y, lam=0.5, **keywords)
     clean = F.cross_entropy(model(x), y)
     torch.testing.assert_close(terms.clean, clean)
     torch.testing.assert_close(terms.total, clean + 0.5 * expected, rtol=1e-6, atol=0)
-    ours, plain = gradients(terms.total, model), gradients(clean + 0.5 * expected, model)
+    ours = weight_gradient(model, terms.total)
+    plain = weight_gradient(model, clean + 0.5 * expected)
     assert float((ours - plain).norm() / plain.norm()) < 1e-3
 
 
@@ -90,7 +79,8 @@ def test_exact_at_eps_zero_is_input_gradient_regularization(
             model, x, y, eps=0, lam=0.3, norm=p, estimator="exact", steps=steps, bounds=None
         )
         torch.testing.assert_close(terms.total, expected)
-        torch.testing.assert_close(gradients(terms.total, model), gradients(expected, model))
+        ours = weight_gradient(model, terms.total)
+        torch.testing.assert_close(ours, weight_gradient(model, expected))
 
 
 @pytest.mark.parametrize("p", NORMS)
@@ -107,7 +97,10 @@ def test_finite_difference_is_within_five_percent_under_the_same_dropout_mask(
     difference, exact = values
     torch.testing.assert_close(difference.flatness, exact.flatness, rtol=0.05, atol=0)
     torch.testing.assert_close(
-        gradients(difference.total, model), gradients(exact.total, model), rtol=0.05, atol=0.01
+        weight_gradient(model, difference.total),
+        weight_gradient(model, exact.total),
+        rtol=0.05,
+        atol=0.01,
     )
     # Both leave torch's generator where one plain forward pass does, and see its mask.
     torch.manual_seed(5)

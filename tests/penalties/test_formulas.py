@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import pytest
 import torch
+from lfr_testing import SquaredLogits, input_gradient, weight_gradient
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +24,6 @@ from art_lfr.penalties import (
     LocalFlatness,
     LocalLinearity,
     LossView,
-    Part,
     Penalty,
     penalty_for,
 )
@@ -56,15 +55,7 @@ def losses(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def slope(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """grad_x of each sample's loss, flat, with a graph."""
-    x = x.detach().requires_grad_(True)
-    (g,) = torch.autograd.grad(losses(network, x, y).sum(), x, create_graph=True)
-    return g.flatten(1)
-
-
-def weight_gradient(network: nn.Module, value: Tensor) -> Tensor:
-    parameters = list(network.parameters())
-    found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-    return torch.cat([g.flatten() for g in found])
+    return input_gradient(network, x, y, create_graph=True).flatten(1)
 
 
 def check_same(network: nn.Module, found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -227,13 +218,6 @@ def test_loss_takes_every_penalty_and_adds_it_with_its_weight(problem: Problem, 
     values = PENALTIES[name].values(network, x, y, settings=LFRSettings(eps=EPS, lam=0.7))
     torch.testing.assert_close(terms.flatness, values.mean(), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(terms.total, terms.clean + 0.7 * terms.flatness)
-
-
-class SquaredLogits(Penalty):
-    """A penalty that looks at no ball at all."""
-
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: object) -> Iterator[Part]:
-        yield Part(1.0, view.model(x).square().sum(dim=1))
 
 
 def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:

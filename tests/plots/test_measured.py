@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import local_flatness
@@ -145,19 +146,10 @@ def test_violations_are_counted_and_left_in():
 
 
 def test_a_classifier_gives_what_its_module_gives(smooth, batch):
-    from art.estimators.classification import PyTorchClassifier
-
     model = smooth().float()
     x, y = batch(5, 6, dtype=torch.float32)
     loss = nn.CrossEntropyLoss(label_smoothing=0.3)
-    classifier = PyTorchClassifier(
-        model,
-        loss=loss,
-        input_shape=(6,),
-        nb_classes=3,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    classifier = classifier_around(model, (6,), 3, loss=loss)
     arrays = x.numpy(), np.eye(3)[y.numpy()]
     settings = {"eps": 0.1, "steps": 3, "restarts": 2}
     pairs = [

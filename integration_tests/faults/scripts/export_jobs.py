@@ -1,4 +1,4 @@
-"""The exports that kill_worker.py kills, and how far one is."""
+"""The exports that kill_jobs.py kills, and how far one is."""
 
 from __future__ import annotations
 

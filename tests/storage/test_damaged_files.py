@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from art_lfr.comparison.training import Times
 from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record, write_record
 
@@ -79,12 +78,3 @@ def test_no_damage_goes_unnoticed(
     print(f"{kind}: {len(messages)} refused, {harmless} without effect on what is read")
     assert len(messages) > DAMAGES / 2
     assert all(f"{name} is damaged" in message for message in messages)
-
-
-def test_times_that_do_not_reach_the_checkpoint_are_refused(tmp_path: Path) -> None:
-    times = Times(tmp_path)
-    for epoch in (1, 2):
-        times.tick(epoch)
-    Times(tmp_path).cut(1)
-    with pytest.raises(ValueError, match="reaches epoch 2 where the training is at 3"):
-        Times(tmp_path).cut(3)

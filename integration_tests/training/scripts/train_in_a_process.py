@@ -1,6 +1,6 @@
 """One of the processes of test_processes.py: trains as its arguments say, and writes the weights.
 
-processes_worker.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
+train_in_a_process.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
     [--perturb] [--warm] [--more] [--different] [--fail] [--nan RANK] [--count N]
 """
 
