@@ -15,9 +15,13 @@ class LFRKeywords(TypedDict, total=False):
     """Settings of the objective, beside the ball and the length of a step."""
 
     lam: Annotated[Optional[float], "Weight of the penalty; default: a multiple of eps."]  # noqa: UP045
-    estimator: Annotated[str, "finite-difference, or exact (double back-propagation)."]
+    estimator: Annotated[
+        str, "finite-difference (the default), or exact (double back-propagation)."
+    ]
     radius: Annotated[Optional[float], "Finite-difference radius; default: a multiple of eps."]  # noqa: UP045
-    batch_norm: Annotated[str, "Statistics of the penalty's passes: train (their own) or eval."]
+    batch_norm: Annotated[
+        str, "Statistics of the penalty's passes: train (their own, the default) or eval."
+    ]
     renew_every: Annotated[
         Optional[int],  # noqa: UP045
         "Renew the gradient at the point itself in every n-th ascent step (l-inf 2, else 1).",
@@ -33,7 +37,7 @@ class TrainingKeywords(TypedDict, total=False):
         "Start the ascent where that of the epoch before ended for the same image; for --max-iter "
         "1 or 2 and an --eps-step of 0.4 eps.",
     ]
-    warmup_epochs: Annotated[float, "eps and lam rise over these."]
+    warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     max_grad_norm: Annotated[Optional[float], "Clip the gradient to this l2 norm."]  # noqa: UP045
     weight_perturbation: Annotated[
         Optional[float],  # noqa: UP045
@@ -52,7 +56,7 @@ class TrainingKeywords(TypedDict, total=False):
         Optional[int],  # noqa: UP045
         "Stop after so many epochs without a better --best-metric.",
     ]
-    monitor_samples: Annotated[int, "Validation images attacked after each epoch."]
+    monitor_samples: Annotated[int, "Validation images attacked after each epoch; default: 256."]
 
 
 class TrainerKeywords(LFRKeywords, TrainingKeywords, total=False):
