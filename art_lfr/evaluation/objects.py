@@ -14,16 +14,28 @@ from art_lfr.attacks.threat import ThreatModel
 from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.fingerprint import described_attack, fingerprint
+from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
 
 # Classes, of any of the libraries, that use no gradients.
-BLACK_BOX = frozenset(
-    """
-    BoundaryAttack GenAttack GeoDA HopSkipJump HopSkipJumpAttack OnePixel PixelAttack Pixle
-    PointwiseAttack SPSA SaltAndPepperNoiseAttack SignOPTAttack SimBA Square SquareAttack
-    ThresholdAttack ZooAttack
-    """.split()  # noqa: SIM905
-)
+BLACK_BOX = {
+    "BoundaryAttack",
+    "GenAttack",
+    "GeoDA",
+    "HopSkipJump",
+    "HopSkipJumpAttack",
+    "OnePixel",
+    "PixelAttack",
+    "Pixle",
+    "PointwiseAttack",
+    "SPSA",
+    "SaltAndPepperNoiseAttack",
+    "SignOPTAttack",
+    "SimBA",
+    "Square",
+    "SquareAttack",
+    "ThresholdAttack",
+    "ZooAttack",
+}
 ALLOWED = (
     "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, an "
     "AttackSpec"
@@ -96,21 +108,20 @@ def _source(attack: Any, target: Target) -> dict[str, str]:
 
 
 def _library(attack: object) -> str:
-    """ "art", "torchattacks" or "foolbox", without importing them; TypeError for anything else."""
-    roots = {base.__module__.partition(".")[0] for base in type(attack).__mro__}
-    for library in ("torchattacks", "foolbox"):
-        if library in roots:
-            return library
-    if "art" in roots:
+    """The library of an attack object; TypeError for anything else."""
+    library = library_of(attack)
+    if library == "art":
         from art.attacks import EvasionAttack
 
-        if isinstance(attack, EvasionAttack):
-            return "art"
-    from art_lfr.evaluation.presets import NAMES
+        library = "art" if isinstance(attack, EvasionAttack) else None
+    if library is None:
+        from art_lfr.evaluation.presets import NAMES
 
-    raise WrongTypeError(
-        f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, {ALLOWED}"
-    )
+        raise WrongTypeError(
+            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, "
+            f"{ALLOWED}"
+        )
+    return library
 
 
 def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:

@@ -17,7 +17,7 @@ from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import batch_norm_mode, frozen, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
-from art_lfr.storage.fingerprint import described, public
+from art_lfr.storage.fingerprint import SelfDescribed, described, public
 
 
 class Part(NamedTuple):
@@ -86,7 +86,7 @@ class LossView:
             yield
 
 
-class Penalty(ABC):
+class Penalty(SelfDescribed, ABC):
     """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
 
     A subclass gives `parts`; `start`, where it needs random numbers; and `search`, where it has to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -10,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from art_lfr.storage.fingerprint import fingerprint
 
 
 class Batch(NamedTuple):
@@ -81,7 +82,7 @@ class TensorBatches:
 
     def fingerprint(self) -> str:
         """A hash of shapes and values."""
-        return fingerprint(self.x, self.y)
+        return fingerprint(tensors={"x": self.x, "y": self.y})
 
 
 def parts_of(samples: int, largest: int, processes: int) -> list[slice]:
@@ -111,12 +112,3 @@ def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
             held = new
     if held is not None:
         yield held
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """A hash of the shapes and values of tensors."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(repr((tensor.shape, tensor.dtype)).encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

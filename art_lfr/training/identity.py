@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import to_plain
-from art_lfr.storage.fingerprint import described
+from art_lfr.storage.fingerprint import described, fingerprint
 from art_lfr.training.averaging import tensors_of
-from art_lfr.training.batches import Batches, fingerprint
+from art_lfr.training.batches import Batches
 from art_lfr.training.options import TrainingOptions
 
 # Of what an optimizer is made with, that which a checkpoint would put back without a word.
@@ -75,7 +75,7 @@ class Identity:
             penalty=penalty,
             batch_size=batches.batch_size,
             data=batches.fingerprint(),
-            validation_data="" if validation is None else fingerprint(*validation),
+            validation_data="" if validation is None else _hash(*validation),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -108,3 +108,7 @@ class Identity:
         """Whether metrics of both are of the same task, so that there is a best one of both."""
         names = (field.name for field in fields(self) if field.name not in NOT_COMPARED)
         return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+def _hash(x: Tensor, y: Tensor) -> str:
+    return fingerprint(tensors={"x": x, "y": y})
