@@ -15,32 +15,6 @@ settings.register_profile("art_lfr", deadline=None, derandomize=True, max_exampl
 settings.load_profile("art_lfr")
 
 
-class Divide(nn.Module):
-    """x / divisor: puts inputs in [0, divisor] on [0, 1]."""
-
-    def __init__(self, divisor: float) -> None:
-        super().__init__()
-        self.divisor = divisor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x / self.divisor
-
-
-class Recorder(nn.Module):
-    """A network that keeps a copy of every input it is given, and its mode at that time."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.inputs: list[Tensor] = []
-        self.modes: list[bool] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.inputs.append(x.detach().clone())
-        self.modes.append(self.training)
-        return self.network(x)
-
-
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
@@ -80,13 +54,3 @@ def batch() -> Callable[..., tuple[Tensor, Tensor]]:
         return x, torch.randint(classes, shape[:1], generator=generator)
 
     return make
-
-
-@pytest.fixture
-def divide() -> type[Divide]:
-    return Divide
-
-
-@pytest.fixture
-def recorder() -> type[Recorder]:
-    return Recorder

@@ -9,8 +9,9 @@ import pytest
 from lfr_testing import ROOT, printed_by_python
 
 EXAMPLES = ROOT / "examples"
-# The others are run by integration_tests/robustbench/test_example.py.
-HERE = {
+# What each example needs beside the package. That of RobustBench is run by
+# integration_tests/robustbench/test_example.py.
+LIBRARIES = {
     "art_pipeline": [],
     "plain_pytorch": [],
     "torchattacks_evaluation": ["torchattacks"],
@@ -22,7 +23,7 @@ HERE = {
 
 def run(name: str) -> str:
     """What the example prints."""
-    for library in HERE[name]:
+    for library in LIBRARIES[name]:
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
     return printed_by_python(EXAMPLES / f"{name}.py")
@@ -37,7 +38,7 @@ def rates(table: str) -> dict[str, float]:
 
 
 def test_each_example_is_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*HERE, "robustbench_eval"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*LIBRARIES, "robustbench_eval"}
 
 
 def test_art_pipeline():

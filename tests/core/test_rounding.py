@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from lfr_testing import Recorder
 from torch import Tensor, nn
 
 from art_lfr.core.criterion import Criterion
@@ -40,8 +39,8 @@ def outputs_alone(outputs: Tensor, y: Tensor) -> Tensor:
     return outputs
 
 
-def iterates(model: nn.Module, recorder: Any, dtype: torch.dtype, p: float) -> list[Tensor]:
-    recorded = recorder(model)
+def iterates(model: nn.Module, dtype: torch.dtype, p: float) -> list[Tensor]:
+    recorded = Recorder(model)
     x = torch.rand(32, 5, dtype=dtype) * 0.6 + 0.2
     # Both gradients in each step, so that every second input is an iterate.
     settings = LFRSettings(eps=0.1, norm=p, steps=5, renew_every=1)
@@ -61,10 +60,8 @@ def iterates(model: nn.Module, recorder: Any, dtype: torch.dtype, p: float) -> l
 
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rounding_noise_does_not_move_the_ascent(
-    recorder: Callable[..., nn.Module], dtype: torch.dtype, p: float
-) -> None:
-    points = iterates(NoisyLinear(), recorder, dtype, p)
+def test_rounding_noise_does_not_move_the_ascent(dtype: torch.dtype, p: float) -> None:
+    points = iterates(NoisyLinear(), dtype, p)
     # Otherwise the test would pass for a gradient without noise.
     gradients = []
     for point in (points[0], points[0] + 0.05):
@@ -75,8 +72,8 @@ def test_rounding_noise_does_not_move_the_ascent(
 
 
 @pytest.mark.parametrize("p", NORMS)
-def test_slight_curvature_does_move_it(recorder: Callable[..., nn.Module], p: float) -> None:
-    points = iterates(Curved(), recorder, torch.float32, p)
+def test_slight_curvature_does_move_it(p: float) -> None:
+    points = iterates(Curved(), torch.float32, p)
     assert (points[-1] - points[0]).abs().flatten(1).amax(dim=1).min() > 0.01
 
 

@@ -103,6 +103,32 @@ def classifier_around(
     return PyTorchClassifier(model, input_shape=input_shape, nb_classes=nb_classes, **keywords)
 
 
+class Divide(nn.Module):
+    """x / divisor: puts inputs in [0, divisor] on [0, 1]."""
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.divisor
+
+
+class Recorder(nn.Module):
+    """A network that keeps a copy of every input it is given, and its mode at that time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.inputs: list[Tensor] = []
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inputs.append(x.detach().clone())
+        self.modes.append(self.training)
+        return self.network(x)
+
+
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
     """The gradient of each sample's cross entropy in its input; written apart from the package."""
     x = x.detach().clone().requires_grad_(True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lfr_testing import input_gradient, weight_gradient
+from lfr_testing import Divide, Recorder, input_gradient, weight_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -176,9 +176,9 @@ def test_all_passes_see_the_masks_of_the_clean_one(
 
 @pytest.mark.parametrize("lam", [0.0, 0.2])
 def test_terms_are_the_clean_loss_and_the_parts_of_the_penalty(
-    smooth: Network, batch: Batch, recorder: Any, lam: float
+    smooth: Network, batch: Batch, lam: float
 ) -> None:
-    (x, y), model = batch(4, 6), recorder(smooth())
+    (x, y), model = batch(4, 6), Recorder(smooth())
     x_clean, settings = x + 0.5, LFRSettings(eps=0.1, lam=lam)
     view = LossView(model, Criterion(), Box.from_bounds((0.0, 1.0), x), settings)
     found = LocalFlatness().search(view, x, y, start=x)
@@ -220,14 +220,14 @@ def test_halves_of_a_batch_accumulate_to_the_whole(
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("unit", [255.0, 256.0])
 def test_inputs_in_another_unit_give_the_same_weights(
-    smooth: Network, batch: Batch, divide: Any, estimator: str, p: float, unit: float
+    smooth: Network, batch: Batch, estimator: str, p: float, unit: float
 ) -> None:
     """x, eps and bounds times `unit`, divided by it in the first layer; all defaults left alone."""
     (x, y), network = batch(12, 1, 2, 3), smooth()
     low = 0.1 * x.amin(dim=0)
     trained = []
     for scale in (1.0, unit):
-        model = nn.Sequential(divide(scale), copy.deepcopy(network))
+        model = nn.Sequential(Divide(scale), copy.deepcopy(network))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
         loss = LFRLoss(
             eps=0.1 * scale, norm=p, estimator=estimator, bounds=(scale * low, scale), steps=4

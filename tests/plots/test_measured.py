@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from lfr_testing import classifier_around
+from lfr_testing import Recorder, classifier_around
 from torch import nn
 
 from art_lfr import local_flatness
@@ -90,9 +90,9 @@ def test_nothing_rises_from_a_peak():
     assert (found.flatness > 0).all()
 
 
-def test_the_strongest_example_is_the_best_of_all_tried(recorder, smooth, batch, monkeypatch):
+def test_the_strongest_example_is_the_best_of_all_tried(smooth, batch, monkeypatch):
     x, y = batch(4, 6, dtype=torch.float32)
-    model = recorder(smooth().float())
+    model = Recorder(smooth().float())
     problem = make_problem(model, x, y)
     model.inputs.clear()
     ball = Ball(0.9, math.inf, problem.box)
@@ -191,12 +191,12 @@ def test_surface_of_a_linear_loss_is_a_plane(linear):
         assert (np.abs(across[:, one]) > 1e-4 * rise).all()
 
 
-def test_random_direction_is_the_same_for_every_model_and_its_length_is_eps(recorder):
+def test_random_direction_is_the_same_for_every_model_and_its_length_is_eps():
     x, y = torch.full((1, 1, 10, 10), 0.5), torch.tensor([0])
     for norm in NORMS:
         offsets = []
         for sign in (1.0, -1.0):
-            model = recorder(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)))
+            model = Recorder(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)))
             with torch.no_grad():
                 model.network[1].weight.mul_(sign)
             loss_surface(model, x, y, eps=EPS, norm=norm, steps=1, restarts=1, points=3)
@@ -205,14 +205,14 @@ def test_random_direction_is_the_same_for_every_model_and_its_length_is_eps(reco
         assert torch.equal(*offsets)
         length = torch.linalg.vector_norm(offsets[0].flatten(), ord=norm)
         assert float(length) == pytest.approx(EPS, rel=1e-4)
-        other = recorder(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)))
+        other = Recorder(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)))
         loss_surface(other, x, y, eps=EPS, norm=norm, steps=1, restarts=1, points=3, seed=1)
         assert not torch.equal(other.inputs[-1] - x, offsets[0])
 
 
-def test_surface_stays_in_the_box_and_is_the_cross_entropy(recorder, smooth, batch):
+def test_surface_stays_in_the_box_and_is_the_cross_entropy(smooth, batch):
     x, y = batch(2, 6, dtype=torch.float32)
-    model = recorder(smooth().float())
+    model = Recorder(smooth().float())
     found = loss_surface(model, x, y, eps=0.8, points=7, steps=3, bounds=(0.0, 1.0))
     # Ascent directions of the flatness are not in play here: every input is a point of the figure.
     assert min(float(i.min()) for i in model.inputs) >= 0

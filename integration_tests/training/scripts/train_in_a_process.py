@@ -34,7 +34,7 @@ parser.add_argument("--fail-late", type=int)
 parser.add_argument("--more", action="store_true")
 parser.add_argument("--different", action="store_true")
 parser.add_argument("--count", type=int, default=640)
-given = parser.parse_args()
+arguments = parser.parse_args()
 
 torch.set_num_threads(1)
 processes = Processes()
@@ -43,11 +43,11 @@ torch.manual_seed(processes.rank)
 model = nn.Sequential(
     nn.Flatten(),
     nn.Linear(64, 32),
-    nn.BatchNorm1d(32) if given.norm_layers else nn.Identity(),
+    nn.BatchNorm1d(32) if arguments.norm_layers else nn.Identity(),
     nn.ReLU(),
     nn.Linear(32, 10),
 )
-model = model.float() if given.more else model.double()  # ART attacks in float32
+model = model.float() if arguments.more else model.double()  # ART attacks in float32
 classifier = PyTorchClassifier(
     model,
     nn.CrossEntropyLoss(),
@@ -57,7 +57,7 @@ classifier = PyTorchClassifier(
     clip_values=(0.0, 1.0),
     device_type="cpu",
 )
-if given.fail_late == processes.rank:
+if arguments.fail_late == processes.rank:
     calls = []
 
     def fail(*_: object) -> None:
@@ -66,21 +66,21 @@ if given.fail_late == processes.rank:
             raise RuntimeError("a process that is not the main one fails")
 
     model[1].register_forward_hook(fail)
-if given.nan == processes.rank:
+if arguments.nan == processes.rank:
     model[1].register_forward_hook(lambda module, inputs, output: output * torch.nan)
-data = digits(processes.rank if given.different else 0)
-x, y = data.x_train[: given.count], data.y_train[: given.count]
+data = digits(processes.rank if arguments.different else 0)
+x, y = data.x_train[: arguments.count], data.y_train[: arguments.count]
 
 
 more = {}
-if given.more:  # an average of the weights, the best ones, an attack on some of the clean term
+if arguments.more:  # an average of the weights, the best ones, an attack on some of the clean term
     attack = FastGradientMethod(classifier, eps=0.1, batch_size=99)
     more = {"attack": attack, "ratio": 0.3, "ema_decay": 0.9}
     more["best_metric"] = "validation_loss"
 
 
 def after_epoch(record: dict[str, float]) -> None:
-    if given.fail and record["epoch"] == 2:
+    if arguments.fail and record["epoch"] == 2:
         raise RuntimeError("this process fails")
 
 
@@ -89,22 +89,22 @@ trainer = AdversarialTrainerLFRPyTorch(
     eps=0.1,
     max_iter=3,
     verbose=False,
-    max_physical_batch_size=given.largest,
-    weight_perturbation=0.01 if given.perturb else None,
-    warm_start=given.warm,
+    max_physical_batch_size=arguments.largest,
+    weight_perturbation=0.01 if arguments.perturb else None,
+    warm_start=arguments.warm,
     **more,
 )
 keywords = {
-    "nb_epochs": given.epochs,
+    "nb_epochs": arguments.epochs,
     "validation_data": (data.x_validation, data.y_validation),
-    "checkpoint_dir": given.directory,
-    "resume": given.directory is not None,
+    "checkpoint_dir": arguments.directory,
+    "resume": arguments.directory is not None,
     "callback": after_epoch,
 }
-if given.source == "fit":
+if arguments.source == "fit":
     trainer.fit(x, y, batch_size=64, **keywords)
 else:
     dataset = TensorDataset(torch.tensor(x), torch.tensor(y))
     trainer.fit_loader(DataLoader(dataset, batch_size=64, shuffle=True), **keywords)
 result = {"weights": model.state_dict(), "history": trainer.history}
-torch.save(result, given.output.with_suffix(f".{processes.rank}of{processes.size}"))
+torch.save(result, arguments.output.with_suffix(f".{processes.rank}of{processes.size}"))
