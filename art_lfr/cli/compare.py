@@ -47,10 +47,8 @@ def compare(
 
     from art_lfr.cli.inputs import load_model, show_json
     from art_lfr.comparison.plan import read_plan
-    from art_lfr.comparison.report import write_report
-    from art_lfr.comparison.results import Results
+    from art_lfr.comparison.results import Results, table, to_markdown, write_report
     from art_lfr.comparison.runner import run_all, take_known
-    from art_lfr.comparison.tables import table, to_markdown
     from art_lfr.core.arguments import check_integer
 
     check_integer("--threads", threads, low=1)

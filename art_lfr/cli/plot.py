@@ -89,7 +89,7 @@ def plot(
 
     from art_lfr.cli.inputs import judged, show, trained_model, write_table
     from art_lfr.core.arguments import check_choice, check_integer
-    from art_lfr.plots.style import FIGURE_FORMATS, require_matplotlib, save_figure
+    from art_lfr.plots.drawing import FIGURE_FORMATS, require_matplotlib, save_figure
     from art_lfr.storage.files import check_output
 
     check_choice("KIND", kind, IMAGES)

@@ -19,7 +19,7 @@ import typer
 from torch import Tensor, nn
 
 from art_lfr.cli.inputs import load_model, write_table
-from art_lfr.comparison.data import load_split
+from art_lfr.comparison.judging import load_split
 from art_lfr.core.modes import mode
 from art_lfr.storage.checkpoint import load_safely
 from art_lfr.training.averaging import copied_state, put_state

@@ -18,7 +18,7 @@ from art_lfr.plots import (
     vulnerability,
     vulnerability_figure,
 )
-from art_lfr.plots.style import new_figure
+from art_lfr.plots.drawing import new_figure
 from art_lfr.plots.vulnerability import Vulnerability
 
 EPS = 0.1

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
-from art_lfr.plots.training import training_curves
+from art_lfr.plots.drawing import training_curves
 
 EPS = 0.1
 
