@@ -22,7 +22,7 @@ from art_lfr.errors import UsageError, WrongTypeError
 
 @dataclass(frozen=True)
 class Finding:
-    """A layer or a setting that does not go with LFR, and the mend.
+    """A layer or a setting that does not go with LFR, and how to fix it.
 
     `severity` is "error" where training fails or means something else than intended, "warning"
     where it works with a loss in quality.
@@ -30,11 +30,11 @@ class Finding:
 
     layer: str
     problem: str
-    mend: str
+    fix: str
     severity: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.layer}: {self.problem}. Mend: {self.mend}"
+        return f"{self.severity}: {self.layer}: {self.problem}. Fix: {self.fix}"
 
 
 def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def check_model(
     batch_size: int = 128,
     bounds: Bounds = (0.0, 1.0),
 ) -> list[Finding]:
-    """Name each layer and setting that does not go with LFR, with its mend; errors come first.
+    """Name each layer and setting that does not go with LFR, with its fix; errors come first.
 
     The network is tried on a few samples: gradients, second derivatives where `estimator` is
     "exact", and draws of random numbers, each traced to the innermost module. Modes, buffers,
@@ -191,8 +191,8 @@ def _look_at_classifier(
         adapter = ClassifierAdapter(classifier)
     except ValueError as error:
         if not blocking:
-            problem, _, mend = str(error).partition("; ")
-            findings.append(Finding("classifier", problem, mend, "error"))
+            problem, _, fix = str(error).partition("; ")
+            findings.append(Finding("classifier", problem, fix, "error"))
         return classifier.model, None, classifier.clip_values
     return adapter.network, adapter.module, adapter.bounds
 
