@@ -52,8 +52,7 @@ def new_figure(
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure: Figure = Figure(figsize=(width, height), layout=layout)
-    return figure
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def tidy(axes: Any) -> None:
