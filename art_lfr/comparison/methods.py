@@ -1,7 +1,8 @@
 """How each kind of method trains: LFR by this package, the others by ART's own trainers.
 
 Network, optimizer and learning rate are the same for all of them; but ART's FBF trainer has a
-learning rate of its own built in."""
+learning rate of its own built in.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +58,7 @@ def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTor
 
 
 def wrapped(
-    model: nn.Module,
-    x: Array,
-    classes: int,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    model: nn.Module, x: Array, classes: int, *, lr: float, momentum: float, weight_decay: float
 ) -> PyTorchClassifier:
     """ART's classifier around a network, with SGD."""
     # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
@@ -166,8 +161,8 @@ def check_method(run: Run) -> None:
 
 def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLFRPyTorch:
     """This package's trainer."""
-    s, eps = run.settings, float(run.comparison.eps)
-    own = s.get("eps", 1.0) * eps
+    s, unit = run.settings, float(run.comparison.eps)
+    eps = s.get("eps", 1.0) * unit
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
     # A multiple of eps is right for a gradient norm; other penalties have units of their own.
     penalty = penalty_of(run)
@@ -175,11 +170,11 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     return AdversarialTrainerLFRPyTorch(
         classifier,
         norm=parse_norm(run.comparison.norm),
-        eps=own,
+        eps=eps,
         max_iter=steps,
-        eps_step=None if "step" not in s else s["step"] * own / max(1, steps),
-        lam=lam if lam is None or not scaled else lam * eps,
-        radius=None if radius is None else radius * eps,
+        eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
+        lam=lam if lam is None or not scaled else lam * unit,
+        radius=None if radius is None else radius * unit,
         penalty=penalty,
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
@@ -208,22 +203,18 @@ def penalty_of(run: Run) -> Penalty:
     """
     s = run.settings
     name = s.get("penalty", "lfr")
-    if ":" in str(name):
-        name = _named_penalty(run, name)
-    return penalty_for(name, s)
-
-
-def _named_penalty(run: Run, name: str) -> Penalty:
+    if ":" not in str(name):
+        return penalty_for(name, s)
     try:
-        found = named_object(name)
+        penalty = named_object(name)
     except ValueError as error:
         raise UsageError(f"penalty of {run.method!r} is {error}") from error
-    if not isinstance(found, Penalty):
+    if not isinstance(penalty, Penalty):
         raise WrongTypeError(
-            f"penalty of {run.method!r} is {name!r}, a {type(found).__name__}; allowed: an "
+            f"penalty of {run.method!r} is {name!r}, a {type(penalty).__name__}; allowed: an "
             "art_lfr.penalties.Penalty"
         )
-    return found
+    return penalty_for(penalty, s)
 
 
 def art_epochs(
@@ -242,15 +233,10 @@ def art_epochs(
         trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=s.get("beta", 6.0))
     elif kind == "awp":
         # As its authors: a step of 0.01 without momentum, of which only the direction counts.
-        proxy = wrapped(make(), x, classifier.nb_classes, lr=0.01)
+        classes = classifier.nb_classes
+        proxy = wrapped(make(), x, classes, lr=0.01, momentum=0.0, weight_decay=0.0)
         trainer = AdversarialTrainerAWPPyTorch(
-            classifier,
-            proxy,
-            attack,
-            mode="PGD",
-            gamma=s.get("gamma", 0.01),
-            beta=1.0,
-            warmup=0,
+            classifier, proxy, attack, mode="PGD", gamma=s.get("gamma", 0.01), beta=1.0, warmup=0
         )
     elif kind == "fbf":
         trainer = AdversarialTrainerFBFPyTorch(
@@ -301,8 +287,5 @@ class FlippedBatches(DataGenerator):  # type: ignore[misc]
         """The next batch; after the last one of an epoch the images are shuffled anew."""
         if len(self._order) == 0:
             self._order = torch.randperm(len(self._x), generator=self._generator).numpy()
-        chosen, self._order = (
-            self._order[: self.batch_size],
-            self._order[self.batch_size :],
-        )
+        chosen, self._order = (self._order[: self.batch_size], self._order[self.batch_size :])
         return random_flip(self._x[chosen], self._generator).numpy(), self._y[chosen]

@@ -6,8 +6,6 @@ multiple of the method's eps / steps, so that a file reads the same for every ep
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,8 +16,10 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.core.settings import DEFAULTS
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.presets import NAMES
+from art_lfr.storage.records import digest
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
+NEEDED = {"name", "data", "model", "eps", "methods"}
 # The settings that every kind of method understands.
 _COMMON = {
     *("name", "kind", "model", "seeds", "epochs", "batch_size", "flip"),
@@ -43,7 +43,7 @@ _NOT_NEGATIVE = ("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weigh
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table: methods trained and judged alike, on every split and seed.
+    """One table: methods trained and judged in the same way, on every split and seed.
 
     Attributes:
         name: Names its files.
@@ -133,10 +133,10 @@ class Comparison:
                     f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
                     "one of the two"
                 )
-            own = method.get("seeds", self.seeds)
-            if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
+            seeds = method.get("seeds", self.seeds)
+            if not isinstance(seeds, list | tuple) or not seeds or set(seeds) - set(self.seeds):
                 raise UsageError(
-                    f"{self.name}: method {method['name']!r} has the seeds {own!r}; allowed: a "
+                    f"{self.name}: method {method['name']!r} has the seeds {seeds!r}; allowed: a "
                     f"list of some of {list(self.seeds)}"
                 )
 
@@ -179,24 +179,24 @@ class Run:
     def training_key(self) -> str:
         """A hash of all that shapes the weights."""
         c = self.comparison
-        return _hash(
+        return digest(
             [
                 *(c.data, c.eps, str(c.norm), c.train, c.validation, c.snapshots),
                 *(self.seed, self.split, self.settings),
             ]
-        )
+        )[:12]
 
     @property
     def key(self) -> str:
         """A hash of all that shapes the result."""
         c = self.comparison
-        return _hash([self.training_key, c.part, list(c.images), list(c.attacks)])
+        return digest([self.training_key, c.part, list(c.images), list(c.attacks)])[:12]
 
     @property
     def masking_key(self) -> str:
         """A hash of all that shapes the masking report."""
         c = self.comparison
-        return _hash([self.training_key, c.part, c.images[0], c.masking_images])
+        return digest([self.training_key, c.part, c.images[0], c.masking_images])[:12]
 
 
 def _check_values(method: Mapping[str, Any]) -> None:
@@ -207,11 +207,6 @@ def _check_values(method: Mapping[str, Any]) -> None:
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
         value = method.get(name)
         check_number(name, value, low_allowed=name in _NOT_NEGATIVE, optional=True)
-
-
-def _hash(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_plan(path: Path) -> list[Comparison]:
@@ -229,11 +224,9 @@ def read_plan(path: Path) -> list[Comparison]:
         raise UsageError(f"plan {str(path)!r} is no YAML: {error}") from error
     entries = content if isinstance(content, list) else [content]
     known = {f.name for f in fields(Comparison)}
-    found = []
+    comparisons = []
     for entry in entries:
-        if not isinstance(entry, dict) or not {"name", "data", "model", "eps", "methods"} <= set(
-            entry
-        ):
+        if not isinstance(entry, dict) or NEEDED - set(entry):
             raise UsageError(
                 f"plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
                 "least name, data, model, eps and methods"
@@ -244,8 +237,8 @@ def read_plan(path: Path) -> list[Comparison]:
             )
         tuples = ("methods", "images", "splits", "seeds", "attacks")
         settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in entry.items()}
-        found.append(Comparison(**settings))
-    names = [comparison.name for comparison in found]
+        comparisons.append(Comparison(**settings))
+    names = [comparison.name for comparison in comparisons]
     if len(set(names)) < len(names):
         raise UsageError(f"plan {str(path)!r} names {names}; allowed: each name once")
-    return found
+    return comparisons

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -183,6 +182,5 @@ def _snapshot(run: Run, classifier: PyTorchClassifier, epoch: int, directory: Pa
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """A state dict, atomically."""
-    content = io.BytesIO()
-    torch.save({name: tensor.cpu() for name, tensor in tensors_of(model).items()}, content)
-    write_atomically(path, content.getvalue())
+    weights = {name: tensor.cpu() for name, tensor in tensors_of(model).items()}
+    write_atomically(path, partial(torch.save, weights))

@@ -49,10 +49,10 @@ def tune(
     """Propose `lam`, `radius` and `eps_step` by training on a part of (x, y), judging on the rest.
 
     The settings are those of `candidates`: the package's defaults first, then a fixed list around
-    them, each trained alike from the same weights. Proposed is the highest worst-case accuracy on
-    the held-out images among settings whose clean accuracy there is at least `clean_floor`. The
-    default is proposed unless another is better by more than the noise: the 95 % interval of the
-    difference, image by image, lies above 0.
+    them, each trained in the same way from the same weights. Proposed is the highest worst-case
+    accuracy on the held-out images among settings whose clean accuracy there is at least
+    `clean_floor`. The default is proposed unless another is better by more than the noise: the 95 %
+    interval of the difference, image by image, lies above 0.
 
     How far to trust it: accuracies of a few hundred images from one seed are noisy, and the
     intervals hold the chance of the images, not that of the seed. Of nine settings no better than
@@ -62,7 +62,7 @@ def tune(
 
     Args:
         make_classifier: Gives a fresh ART classifier with an optimizer at each call, with the same
-            weights each time; the global generators are seeded alike before each call.
+            weights each time; the global generators get the same seed before each call.
         x: Training inputs in raw units, shape (N, *input_shape). Never give test images.
         y: Labels: indices, shape (N,), or one-hot rows.
         eps: Radius of the ball, > 0, in raw units.
@@ -121,7 +121,7 @@ def tune(
         trainer=trainer,
     )
     store = TrialStore(state_dir, conditions.identity)
-    found, left = _search(
+    trials, not_tried = _search(
         candidates(p, trainer.get("estimator", "finite-difference")),
         conditions,
         store,
@@ -134,8 +134,8 @@ def tune(
         max_iter=int(max_iter),
         clean_floor=clean_floor,
         minutes=float(minutes),
-        trials=tuple(found),
-        not_tried=tuple(left),
+        trials=tuple(trials),
+        not_tried=tuple(not_tried),
         settings=conditions.settings,
     )
 
@@ -186,7 +186,4 @@ def _search(
     if all(trial.problem for trial in trials.values()):
         problem = next(iter(trials.values())).problem
         raise TrainingError(f"every one of {len(trials)} trainings failed; the first: {problem}")
-    return (
-        [trials[c] for c in listed if c in trials],
-        [c for c in listed if c not in trials],
-    )
+    return ([trials[c] for c in listed if c in trials], [c for c in listed if c not in trials])
