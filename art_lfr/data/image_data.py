@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.errors import UsageError
@@ -63,7 +62,7 @@ def _check_enough(name: str, count: int, most: int, why: str) -> None:
 MOST_CHANNELS = 4
 
 
-def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_images(name: str, x: Array) -> Array:
     """Float32 images of shape (N, C, H, W) from (N, H, W), (N, C, H, W) or (N, H, W, C).
 
     uint8 is scaled by 1/255, floats are taken as they are. Raises ValueError for anything else.
@@ -81,13 +80,13 @@ def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         x = x[:, None]
     elif x.shape[3] <= MOST_CHANNELS < min(x.shape[1:3]):
         x = np.moveaxis(x, 3, 1)
-    images: npt.NDArray[Any] = np.ascontiguousarray(x, dtype=np.float32)
+    images: Array = np.ascontiguousarray(x, dtype=np.float32)
     if x.dtype == np.uint8:  # then `images` is a copy
         images /= np.float32(255)
     return images
 
 
-def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+def as_labels(name: str, y: Array, count: int) -> Array:
     """Integer labels of shape (N,), from indices or one-hot rows; ValueError for anything else."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -98,7 +97,7 @@ def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
             f"{name} has shape {y.shape} and dtype {y.dtype} for {count} images; allowed: integer "
             "labels of shape (N,), or one-hot rows"
         )
-    labels: npt.NDArray[Any] = y.astype(np.int64)
+    labels: Array = y.astype(np.int64)
     if labels.min() < 0:
         raise UsageError(f"{name} has the label {labels.min()}; allowed: 0 and above")
     return labels
