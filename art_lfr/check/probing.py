@@ -48,7 +48,7 @@ class Probe:
         try:
             with self._preserved(training=False), torch.no_grad():
                 logits_of(self.model(self.x))
-        except Exception as error:  # whatever a user's forward raises is what he must see
+        except Exception as error:  # the user has to see whatever the model's forward raises
             return _first_line(error)
         return None
 
@@ -67,7 +67,7 @@ class Probe:
         with self._preserved(training=training), torch.no_grad(), self._hooks(enter, leave):
             try:
                 self.model(self.x)
-            except Exception:  # `run_error` tells of it
+            except Exception:  # `run_error` reports it
                 return []
         return self._innermost(drawing)
 

@@ -42,7 +42,7 @@ def describe_machine() -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """Training images, the judged images, which of their part they are, and a digest of all.
+    """Training images, the judged images, the index of the first of these, and a digest of all.
 
     `digest` is that of `ImageData`, over the training images and the judged part.
     """
@@ -62,7 +62,7 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
     """
     c = comparison
     source = str(directory / c.data) if c.data.endswith(".npz") else c.data
-    # Images to choose settings on: the test images are not even read.
+    # Where settings are chosen, the test images are not even read.
     test = 0 if c.part == "validation" else c.images[1]
     if c.data == "digits":
         data = _pooled(digits(split)).take(train=c.train, validation=c.validation, test=test)
@@ -79,7 +79,7 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
 
 
 def _pooled(data: ImageData) -> ImageData:
-    """The small set's own validation images join the training images: a plan holds out its own."""
+    """Digits with its validation images among the training images: a plan reserves its own."""
     return replace(
         data,
         x_train=np.concatenate([data.x_train, data.x_validation]),
@@ -120,13 +120,13 @@ def verdicts(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict
 def judge_snapshots(
     classifier: PyTorchClassifier, split: Split, c: Comparison, home: Path, result: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The accuracies of the weights kept along the way; of the last ones `result` has them.
+    """The accuracies of the weights kept during training; `result` has those of the last ones.
 
-    The classifier has its weights back afterwards: the masking report comes next.
+    The classifier's own weights are restored: the masking report comes next.
     """
     network, snapshots = classifier.model.network, []
     final = copied_state(network)
-    # Weights that a stopped training gives back are not those after its last epoch.
+    # A stopped training returns other weights than those after its last epoch.
     finished = result["times"][-1]["epoch"] if "stopped" not in result else None
     for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
         epoch, accuracy = int(path.stem[6:]), result["accuracy"]

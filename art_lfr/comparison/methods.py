@@ -61,7 +61,7 @@ def wrapped(
     model: nn.Module, x: Array, classes: int, *, lr: float, momentum: float, weight_decay: float
 ) -> PyTorchClassifier:
     """ART's classifier around a network, with SGD."""
-    # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
+    # On a CPU, convolutions with BatchNorm take a third less time so, with the same values.
     network: Any = WholeNetwork(model)  # torch's own types have no memory_format before 2.14
     network.to(memory_format=torch.channels_last)
     return PyTorchClassifier(
@@ -101,7 +101,7 @@ def clip_gradients(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10
-# What a plan calls as the trainer does.
+# Settings that have the same name in a plan and in the trainer.
 PASSED_ON = (
     "estimator",
     "batch_norm",
@@ -118,8 +118,8 @@ Epochs = Callable[[int, int], None]
 class Warmup:
     """The radius of one of ART's attacks rises linearly over the first batches, as LFR's eps does.
 
-    ART's trainers have no such thing; without it, adversarial training at a large eps can end in
-    a constant network.
+    ART's trainers have no warm-up; without it, adversarial training at a large eps can end in a
+    constant network.
     """
 
     def __init__(self, attack: ProjectedGradientDescent, batches: float, done: int) -> None:
@@ -164,7 +164,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     s, unit = run.settings, float(run.comparison.eps)
     eps = s.get("eps", 1.0) * unit
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
-    # A multiple of eps is right for a gradient norm; other penalties have units of their own.
+    # lam is a multiple of eps for a gradient norm; other penalties have other units.
     penalty = penalty_of(run)
     scaled = isinstance(penalty, LocalFlatness)
     return AdversarialTrainerLFRPyTorch(
@@ -188,7 +188,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
 def _trainer_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that a plan sets under the trainer's own names, or under its `warmup`.
 
-    Both gradients of a step are taken by default: in a comparison nothing is saved on.
+    `renew_every` is 1 by default: a comparison saves no time by approximation.
     """
     keywords = {name: v for name, v in settings.items() if name in PASSED_ON}
     if "warmup" in settings:
@@ -225,7 +225,7 @@ def art_epochs(
     And the attack that the trainer uses, unless it is `fit` or FBF.
     """
     s, kind, attack = run.settings, run.settings["kind"], _attack(run, classifier)
-    y = to_categorical(y, classifier.nb_classes)  # what ART's FBF trainer must have
+    y = to_categorical(y, classifier.nb_classes)  # ART's FBF trainer needs them
     trainer: Any = classifier
     if kind == "pgd":
         trainer = AdversarialTrainer(classifier, attack, ratio=s.get("ratio", 1.0))
@@ -246,7 +246,7 @@ def art_epochs(
 
     def epochs(first: int, count: int) -> None:
         if s["flip"]:
-            # A source for each epoch, so that a resumed run needs no state of it.
+            # Each epoch has a generator of its own, so that a resumed run needs no state of it.
             batches = FlippedBatches(x, y, s["batch_size"], 1_000_003 * run.seed + first)
             trainer.fit_generator(batches, nb_epochs=count, **keywords)
         else:
@@ -277,7 +277,7 @@ class FlippedBatches(DataGenerator):  # type: ignore[misc]
     """Shuffled batches of randomly mirrored images, from a generator of its own."""
 
     def __init__(self, x: Array, y: Array, batch_size: int, seed: int) -> None:
-        # In whole batches: ART's plain `fit_generator` would leave out the last, smaller one.
+        # Whole batches: ART's plain `fit_generator` would leave out a last, smaller one.
         super().__init__(size=-(-len(x) // batch_size) * batch_size, batch_size=batch_size)
         self._x, self._y = torch.from_numpy(x), y
         self._generator = torch.Generator().manual_seed(seed)

@@ -36,7 +36,7 @@ KINDS: dict[str, set[str]] = {
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
     | {"attack_steps", "autocast", "renew_every", "warm_start"},
 }
-# Those that must be above 0, and those that may be 0.
+# Settings that must be above 0, and settings that may be 0.
 _POSITIVE = ("lr", "step", "radius", "max_grad_norm")
 _NOT_NEGATIVE = ("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weight_perturbation")
 
@@ -50,21 +50,21 @@ class Comparison:
         data: As `--data` of the other commands.
         model: As `--model`.
         eps: Radius of the ball, > 0, in raw units.
-        methods: Each a `name`, a `kind` and its settings; common ones may be set anew.
+        methods: Each has a `name`, a `kind` and its settings, which override the common ones.
         title: Heads the table.
         norm: inf, 2 or 1.
         epochs, batch_size, lr, weight_decay: SGD with momentum and a one-cycle learning rate.
         flip: Mirror training images at random.
-        train: The first so many training images; None: all.
-        validation: So many training images, the last ones, are held out.
+        train: Number of training images, the first ones; None: all.
+        validation: Number of training images, the last ones, that are reserved.
         part: "test", or "validation" to choose settings.
         images: The judged images, first and last + 1, of that part.
         splits: Seeds of the shuffled split, for digits; others have one.
         seeds: Seeds of weights, batches and start noise.
         attacks: Attacks of the worst case.
         masking_images: Images of the masking report; 0: none is made.
-        snapshots: Weights are kept and judged after every so many epochs; None: after the last.
-        renew_every: Of LFR methods that do not say; None: the trainer's default.
+        snapshots: The weights are kept and judged after every n-th epoch; None: after the last.
+        renew_every: For LFR methods that do not set it; None: the trainer's default.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Comparison:
                 )
 
     def runs(self) -> Iterator[Run]:
-        """Every run, seed by seed, so that a part of them already is a fair comparison."""
+        """Every run, seed by seed: the runs of the first seeds alone are a fair comparison."""
         common = {
             name: getattr(self, name)
             for name in ("model", "epochs", "batch_size", "lr", "weight_decay", "flip")
@@ -150,14 +150,14 @@ class Comparison:
             for split in self.splits:
                 for method in self.methods:
                     settings = {**common, **self._ascent(method), **method}
-                    # Of a slow method, fewer seeds may do.
+                    # A slow method may have fewer seeds.
                     if seed in settings.pop("seeds", self.seeds):
                         yield Run(self, settings.pop("name"), seed, split, settings)
 
     def _ascent(self, method: Mapping[str, Any]) -> dict[str, int]:
-        """How often LFR's ascent renews its gradient, where the method leaves it open.
+        """How often LFR's ascent renews its gradient, where the method does not set it.
 
-        1 goes without saying: it is what the first published runs, and their keys, had.
+        1 is left out of the settings, because the keys of the first published runs lack it.
         """
         if method["kind"] != "lfr" or method.get("estimator") == "exact":
             return {}
@@ -200,7 +200,7 @@ class Run:
 
 
 def _check_values(method: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for numbers out of range; the trainers check the rest."""
+    """Raise ValueError or TypeError for numbers out of range; the trainers check the others."""
     for name in ("epochs", "batch_size"):
         check_integer(name, method.get(name, 1), low=1)
     check_integer("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)

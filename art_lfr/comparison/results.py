@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# A baseline is within the time of a method where it takes at most so much of it.
+# A baseline takes no longer than a method where it takes at most this multiple of its time.
 TIME_TOLERANCE = 1.05
 WORST = "worst case"
 
@@ -55,9 +55,9 @@ class Results:
         return [name for name in names if self.of(name)]
 
     def seconds(self, method: str) -> float:
-        """Mean training time of a method, seconds of one core; of trainings that reached their end.
+        """Mean training time of a method, in seconds of one core.
 
-        Where none did, of all.
+        Stopped trainings do not count, unless all were stopped.
         """
         runs = _finished(self.of(method).values())
         return float(np.mean([run["times"][-1]["cpu_seconds"] for run in runs]))
@@ -150,7 +150,7 @@ def _shown(difference: Difference) -> str:
 
 
 def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many of the reports that there are have no failed check."""
+    """How many of the finished reports have no failed check."""
     reports = [run["masking"] for run in runs if "masking" in run]
     if not reports:
         return "not run"
@@ -189,7 +189,7 @@ def to_latex(results: Results) -> str:
     return f"% {heading(results)}\n{body}\n"
 
 
-# Where there are more methods than colours, the shape tells them apart.
+# The shapes distinguish methods where there are more methods than colours.
 MARKERS = ("o", "s", "^", "D", "v")
 
 

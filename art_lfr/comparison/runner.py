@@ -148,7 +148,7 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
 def read_result(run: Run, directory: Path) -> dict[str, Any]:
     """A finished run's result, with its masking report where there is one.
 
-    Under the method's name in the plan: it may have been another when the run was made.
+    Under the method's name in the plan: the name may have changed since the run was made.
     """
     result = read_record(result_path(run, directory))
     result["method"] = run.method
@@ -191,11 +191,11 @@ def _result(
 
 
 def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
-    """Lay the runs of `known`/NAME.json into `directory` as finished ones; how many.
+    """Copy the runs of `known`/NAME.json into `directory` as finished; returns how many.
 
-    Only runs that the plan has, with the same settings, data and attacks, and no result in
-    `directory` yet; not those that lack a masking report which the plan asks for: it has to be
-    that of the same weights. Raises ValueError where the file is not what a comparison writes.
+    Copied are runs of the plan, with the same settings, data and attacks, that have no result in
+    `directory` yet. A run without the masking report that the plan asks for is not copied, because
+    the report has to be on the same weights. Raises ValueError for a file of another kind.
     """
     path = known / f"{comparison.name}.json"
     if not path.is_file():

@@ -24,8 +24,8 @@ def augmented(augment: Augmentation, x: Tensor, generator: torch.Generator, box:
     changed = augment(x, generator)
     if changed.shape != x.shape:
         raise UsageError(
-            f"augment returned shape {tuple(changed.shape)} for {tuple(x.shape)}; allowed: the same "
-            "shape"
+            f"augment returned shape {tuple(changed.shape)} for {tuple(x.shape)}; allowed: the "
+            "same shape"
         )
     check_inputs("what augment returned", changed, box)
     return changed

@@ -27,8 +27,8 @@ def choose(
 
     `sizes` has the number of images of each part of the set. Of the test images the first `test`
     are taken. Validation images are the first `validation` of the set's own; where it has none,
-    the last so many training images, which are then no training images any more. Of those that
-    remain the first `train` are taken. None stands for all there are.
+    the last `validation` training images, which are then not trained on. Of the training images
+    that remain, the first `train` are taken. None takes all.
 
     Raises TypeError or ValueError for a number that is no integer, too low, or more than there is.
     """
@@ -140,7 +140,7 @@ class ImageData:
     def take(
         self, *, train: int | None = None, validation: int | None = None, test: int | None = None
     ) -> ImageData:
-        """The first so many images of each part, as views of the arrays; None takes all.
+        """The first images of each part, as many as said, as views of the arrays; None takes all.
 
         Where the set has no validation images, the last `validation` training images become them
         and are not trained on. Raises ValueError for more than there are.
@@ -155,7 +155,7 @@ class ImageData:
 
 
 def with_validation(data: ImageData, count: int) -> ImageData:
-    """The data with its last `count` training images held out for validation.
+    """The data with its last `count` training images reserved for validation.
 
     Raises ValueError where there are validation images already, or where none would remain to
     train on.

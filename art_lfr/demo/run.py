@@ -132,7 +132,7 @@ def lfr_settings() -> LFRSettings:
 
 
 def warmup_epochs(epochs: int) -> float:
-    """Few epochs leave less time for the rise of eps and lam."""
+    """The epochs over which eps and lam rise: fewer where the training is short."""
     return min(WARMUP_EPOCHS, epochs / 3)
 
 

@@ -84,7 +84,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 Measured = TypeVar("Measured", Vulnerability, LossSurface, GradientMaps)
 
 COLUMNS = 4
-# A logarithmic axis shows so many powers of ten below its largest value.
+# Powers of ten that a logarithmic axis shows below its largest value.
 DECADES = 8
 HIGHLIGHT = PALETTE[1]
 

@@ -20,7 +20,7 @@ from art_lfr.plots.problem import Problem, make_problem, strongest_examples
 if TYPE_CHECKING:
     import pandas
 
-# The plane reaches so many lengths of its directions: the edge of the ball, 1, is well inside.
+# Values of a and b go from -REACH to REACH: the edge of the ball, 1, is well inside.
 REACH = 1.5
 
 

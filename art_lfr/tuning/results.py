@@ -38,7 +38,7 @@ class Candidate:
 GRADIENT_FREE = {"Square", "AutoAttack", "quick", "autoattack"}
 # Factors of the default's lam, radius and step. With lam = 2 * radius, as in the first three, the
 # finite-difference penalty is l(x' + h v) - l(x' - h v) with weight one. By docs/defaults.md lam
-# decides the most: small eps wants more of it, large eps less.
+# matters most: a small eps needs a larger one, a large eps a smaller one.
 AROUND = (
     (1.0, 1.0, 1.0),
     (2.0, 2.0, 1.0),
@@ -56,7 +56,7 @@ AROUND = (
 def candidates(p: float, estimator: str = "finite-difference") -> tuple[Candidate, ...]:
     """The settings to try for one norm: the default first, then the most informative ones.
 
-    The exact estimator has no radius: of those that differ in nothing else the first one stays.
+    The exact estimator has no radius: of settings that differ in the radius alone the first stays.
     """
     default = DEFAULTS[p]
     different: dict[tuple[float, ...], Candidate] = {}
@@ -140,7 +140,7 @@ class Tuning:
 
     @cached_property
     def proposal(self) -> Trial:
-        """The highest worst-case accuracy at or above the floor; the earlier one of equals.
+        """The first trial with the highest worst-case accuracy at or above the floor.
 
         The default where it reaches the floor and nothing is ahead of it by more than the noise
         (the 95 % interval of the paired difference lies above 0). Where nothing reaches the
@@ -304,7 +304,7 @@ class Tuning:
             )
         if attacks and not GRADIENT_FREE & set(attacks):
             parts.append(
-                "No attack without gradients judged: a network that hides its own looks good."
+                "No attack without gradients was used: a network that masks its own looks good."
             )
         for trial in self.trials:
             if trial.problem:

@@ -20,8 +20,8 @@ from art_lfr.training.processes import Processes
 from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
 from art_lfr.tuning.trial import Conditions, TrialStore, TunedKeywords, split
 
-# APGD with cross-entropy, and Square, which needs no gradient and so is not deceived by a network
-# that hides its own.
+# APGD with cross-entropy, and Square, which needs no gradient: a network that hides its gradients
+# does not mislead it.
 ATTACKS = ("APGD-CE", "Square")
 
 
@@ -71,7 +71,7 @@ def tune(
             far fits into what is left; the first always runs. Trials taken over from `state_dir`
             count with the time that they took.
         clean_floor: Least clean accuracy on the held-out images, in (0, 1]; None: any.
-        held_out: The last so many of (x, y) are judged on instead of trained on, or (x, y) of a
+        held_out: How many of (x, y), the last ones, are reserved for judging, or (x, y) of a
             validation set of your own. None: a fifth of x, at most 1,000. Shuffle sorted data.
         epochs: Epochs of each trial; for a proposal that holds, as many as you will train.
         batch_size: Samples in a batch.
@@ -171,7 +171,7 @@ def _search(
         if candidate in trials:
             continue
         seconds = [trial.seconds for trial in trials.values()]
-        # The default has to be there to compare with.
+        # The default always runs, as the others are compared with it.
         if candidate != listed[0] and sum(seconds) + max(seconds) > budget:
             break
         start = monotonic()

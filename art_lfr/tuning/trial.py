@@ -46,14 +46,14 @@ class Data(NamedTuple):
 
 
 def usual_count(images: int) -> int:
-    """How many of so many training images are held out where nothing is said: a fifth, or 1,000."""
+    """How many training images are reserved by default: a fifth, at most 1,000."""
     return max(1, min(MOST, images // 5))
 
 
 def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Data:
-    """Hold out the last images of (x, y), as many as said, or take a validation set as it is.
+    """Reserve the last `held_out` images of (x, y), or take a validation set as it is.
 
-    Raises ValueError where no image is left to train on, and for held-out labels that show that
+    Raises ValueError where no image is left to train on, and where the reserved labels show that
     the data is sorted by label.
     """
     _check("x", x, "y", y)
@@ -207,10 +207,10 @@ class Conditions:
         return self._fresh()
 
     def attempt(self, candidate: Candidate) -> tuple[Array, Array, str]:
-        """Train and judge: which held-out images are right clean, which in the worst case.
+        """Train and judge: which reserved images are right when clean, and in the worst case.
 
-        The third value says why a training failed; nothing is right then. Raises ValueError where
-        the classifier is another than before the first trial.
+        The third value says why a training failed; then no image is right. Raises ValueError where
+        the classifier differs from the first one.
         """
         classifier = self._equal_to_first().classifier
         trainer = self._trainer(classifier, candidate.lengths(self.eps, self.max_iter))
@@ -279,7 +279,7 @@ class Conditions:
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are themselves, without parameters and private objects."""
+    """Plain values, without parameters and objects."""
     kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
     return {k: described(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
 
