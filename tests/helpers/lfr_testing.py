@@ -76,9 +76,9 @@ def refusal_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> 
     """The one line with which `art-lfr` refuses its arguments; it prints nothing else."""
     assert main(list(arguments)) == 2
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("art-lfr: error: ")
-    assert printed.err.count("\n") == 1
+    assert printed.out == "", printed.out
+    assert printed.err.startswith("art-lfr: error: "), printed.err
+    assert printed.err.count("\n") == 1, printed.err
     return printed.err
 
 
