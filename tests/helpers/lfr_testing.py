@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from art_lfr.cli import main
 from art_lfr.penalties import LossView, Part, Penalty
 
 if TYPE_CHECKING:
@@ -74,6 +73,9 @@ class Malicious:
 
 def refusal_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which `art-lfr` refuses its arguments; it prints nothing else."""
+    # Here: where the commands are not installed, other tests run.
+    from art_lfr.cli import main
+
     assert main(list(arguments)) == 2
     printed = capsys.readouterr()
     assert printed.out == "", printed.out
