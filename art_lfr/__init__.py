@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+import lazy_loader
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
@@ -12,8 +15,6 @@ if TYPE_CHECKING:
     from art_lfr.loss import LFRLoss, lfr_loss
     from art_lfr.masking.report import masking_report
     from art_lfr.measure import local_flatness
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AdversarialTrainerLFRPyTorch",
@@ -25,26 +26,15 @@ __all__ = [
     "masking_report",
 ]
 
-# Names are resolved on first use (PEP 562): ART alone takes seconds to import, and the loss and
-# the measure serve users who do not have it.
-_HOMES = {
-    "AdversarialTrainerLFRPyTorch": "art_lfr.art.trainer",
-    "LFRLoss": "art_lfr.loss",
-    "LocalFlatnessRegularization": "art_lfr.art.transformer",
-    "evaluate": "art_lfr.evaluation.run",
-    "lfr_loss": "art_lfr.loss",
-    "local_flatness": "art_lfr.measure",
-    "masking_report": "art_lfr.masking.report",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'art_lfr' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+# On first use: ART alone takes seconds to import, and the loss and the measure do without it.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "art.trainer": ["AdversarialTrainerLFRPyTorch"],
+        "art.transformer": ["LocalFlatnessRegularization"],
+        "evaluation.run": ["evaluate"],
+        "loss": ["LFRLoss", "lfr_loss"],
+        "masking.report": ["masking_report"],
+        "measure": ["local_flatness"],
+    },
+)

@@ -13,6 +13,7 @@ from art_lfr.attacks.unit_box import UnitBoxModule
 from art_lfr.core.arguments import check_number, check_type
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.imports import require
+from art_lfr.errors import UsageError
 
 __all__ = ["FoolboxEvasion", "unit_model"]
 
@@ -81,12 +82,12 @@ class FoolboxEvasion(UnitBoxEvasion):
         inner = _unrepeated(self.attack)
         kind = type(inner).__name__
         if self.eps is None and isinstance(inner, foolbox.attacks.base.FixedEpsilonAttack):
-            raise ValueError(
+            raise UsageError(
                 f"eps is None with {kind}; allowed: a number, which {kind} needs (in evaluate: "
                 "AttackSpec(attack, norm=..., eps=...))"
             )
         if self.eps is not None and exponent(inner) is None:
-            raise ValueError(
+            raise UsageError(
                 f"eps is {self.eps!r} with {kind}, which has no norm; allowed: None, or for some "
                 "attacks distance=foolbox.distances.linf and the like"
             )
@@ -102,7 +103,7 @@ class FoolboxEvasion(UnitBoxEvasion):
             if takes_starts and (data or not _starts_at_the_image(inner)):
                 return self._from_starts(model, module.width, images, labels, **data)
             if data:
-                raise ValueError(
+                raise UsageError(
                     f"starting_points are given to {type(inner).__name__}; allowed: None, as it "
                     "takes none"
                 )
@@ -156,7 +157,7 @@ class FoolboxEvasion(UnitBoxEvasion):
         except ValueError as error:
             if str(error) != "unsupported criterion":
                 raise
-            raise ValueError(
+            raise UsageError(
                 f"targeted is {self.targeted}, which {type(self.attack).__name__} does not "
                 f"support; allowed: {not self.targeted}"
             ) from error
@@ -202,7 +203,7 @@ def _first_attack(attack: Any) -> Any:
     """What finds starting points for an attack; ValueError where it has nothing of the kind."""
     inner = _unrepeated(attack)
     if not hasattr(inner, "init_attack"):
-        raise ValueError(
+        raise UsageError(
             f"starting_points is None with {type(inner).__name__}; allowed: raw inputs in the "
             "shape of x, as a keyword of generate()"
         )

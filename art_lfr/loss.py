@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from art_lfr.core.arguments import (
     check_batch,
@@ -21,10 +22,10 @@ from art_lfr.core.arguments import (
     check_labels,
     check_type,
     keywords_of,
-    reject_unknown,
 )
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Bounds, Box
+from art_lfr.core.keywords import LFRKeywords
 from art_lfr.core.modes import differs_in_training
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
@@ -72,7 +73,7 @@ def objective_terms(
     before = RandomState.capture(x.device)
     outputs = logits_of(model(x if x_clean is None else x_clean))
     yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs)
-    if view.settings.resolved_lam == 0:
+    if view.settings.lam == 0:
         return
     # The penalty's network can differ from the search's (eval mode): by random masks, by the
     # statistics of the batch, by running statistics that the clean forward has moved, or by
@@ -84,14 +85,44 @@ def objective_terms(
         yield Term(weight, criterion.mean(values, y))
 
 
-def search(
-    view: LossView, penalty: Penalty, x: Tensor, y: Tensor, generator: torch.Generator | None
-) -> Any:
+def start_of(
+    view: LossView,
+    penalty: Penalty,
+    x: Tensor,
+    generator: torch.Generator,
+    ends: Tensor | None = None,
+) -> Tensor | None:
+    """Where the search of a whole batch starts, shape of x; None where lam is 0: there is none.
+
+    At `ends`, shape of x, where earlier searches have ended, projected on the ball; at
+    `penalty.start` without them and where they are NaN.
+    """
+    if view.settings.lam == 0:
+        return None
+    start = penalty.start(view.ball, x, generator)
+    if start is None or ends is None:
+        return start
+    return torch.where(ends.isnan(), start, view.ball.project(ends, x))
+
+
+def search(view: LossView, penalty: Penalty, x: Tensor, y: Tensor, start: Tensor | None) -> Any:
     """`penalty.search`, global generators left as they are; None where lam is 0."""
-    if view.settings.resolved_lam == 0:
+    if view.settings.lam == 0:
         return None
     with preserved_random_state(x.device):
-        return penalty.search(view, x, y, generator)
+        return penalty.search(view, x, y, start)
+
+
+class LossKeywords(LFRKeywords, total=False):
+    """What `lfr_loss` and `LFRLoss` take beside eps."""
+
+    norm: float | str
+    steps: int
+    step_size: float | None
+    bounds: Bounds
+    loss: LossLike
+    penalty: str | Penalty
+    generator: torch.Generator | None
 
 
 class LFRLoss:
@@ -101,41 +132,26 @@ class LFRLoss:
     it makes one, seeded with 0, whose start noise goes on from call to call.
     """
 
+    @keywords_of(LFRSettings)
     def __init__(
         self,
         *,
         eps: float,
-        lam: float | None = None,
         norm: float | str = math.inf,
         steps: int = 10,
         step_size: float | None = None,
-        estimator: str = "finite-difference",
-        radius: float | None = None,
         bounds: Bounds = (0.0, 1.0),
-        batch_norm: str = "train",
-        renew_every: int | None = None,
-        autocast: bool = False,
         loss: LossLike = None,
         penalty: str | Penalty = "lfr",
         generator: torch.Generator | None = None,
-        **unknown: Any,
+        **settings: Unpack[LFRKeywords],
     ) -> None:
-        reject_unknown("LFRLoss()", unknown, keywords_of(lfr_loss))
         if generator is not None:
             check_type("generator", generator, torch.Generator, "a torch.Generator, or None")
         self.settings = LFRSettings(
-            eps=eps,
-            norm=norm,
-            steps=steps,
-            step_size=step_size,
-            lam=lam,
-            estimator=estimator,
-            radius=radius,
-            batch_norm=batch_norm,
-            renew_every=renew_every,
-            autocast=autocast,
+            eps=eps, norm=norm, steps=steps, step_size=step_size, **settings
         )
-        self.penalty = penalty_for(penalty, lam, estimator=estimator, autocast=autocast)
+        self.penalty = penalty_for(penalty, settings)
         self.bounds = bounds
         self.criterion = Criterion(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -149,35 +165,18 @@ class LFRLoss:
         check_labels("y", y, len(x))
         x = x.detach()
         view = LossView(model, self.criterion, box, self.settings)
-        found = search(view, self.penalty, x, y, self.generator)
+        found = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
         clean, *parts = objective_terms(view, self.penalty, x, y, found)
         flatness = torch.zeros_like(clean.value)
         for term in parts:
             flatness = flatness + term.weight * term.value
-        total = clean.value + self.settings.resolved_lam * flatness
+        total = clean.value + self.settings.lam * flatness
         return LFRTerms(total, clean.value, flatness)
 
 
+@keywords_of(LFRLoss)
 def lfr_loss(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    lam: float | None = None,
-    norm: float | str = math.inf,
-    steps: int = 10,
-    step_size: float | None = None,
-    estimator: str = "finite-difference",
-    radius: float | None = None,
-    bounds: Bounds = (0.0, 1.0),
-    batch_norm: str = "train",
-    renew_every: int | None = None,
-    autocast: bool = False,
-    loss: LossLike = None,
-    penalty: str | Penalty = "lfr",
-    generator: torch.Generator | None = None,
-    **unknown: Any,
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Unpack[LossKeywords]
 ) -> LFRTerms:
     """The LFR objective of a batch: l(x) + lam * max over the eps-ball of ||grad l||_q.
 
@@ -200,7 +199,7 @@ def lfr_loss(
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
-            every so manieth step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
+            every n-th step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
             finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type. For LFR and networks of float32.
@@ -217,21 +216,4 @@ def lfr_loss(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
-    reject_unknown("lfr_loss()", unknown, keywords_of(lfr_loss))
-    objective = LFRLoss(
-        eps=eps,
-        lam=lam,
-        norm=norm,
-        steps=steps,
-        step_size=step_size,
-        estimator=estimator,
-        radius=radius,
-        bounds=bounds,
-        batch_norm=batch_norm,
-        renew_every=renew_every,
-        autocast=autocast,
-        loss=loss,
-        penalty=penalty,
-        generator=generator,
-    )
-    return objective(model, x, y)
+    return LFRLoss(eps=eps, **settings)(model, x, y)

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import Any, overload
+from typing import TypedDict, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from art_lfr.art.adapter import BoundsChoice, adapter_of
 from art_lfr.core.arguments import (
     Array,
-    as_tensor,
-    check_inputs,
     check_integer,
-    check_labels,
     check_number,
     keywords_of,
-    reject_unknown,
 )
-from art_lfr.core.criterion import Criterion, LossLike
+from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import flatness_values
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
-from art_lfr.core.modes import device_of, dtype_of
+from art_lfr.core.modes import device_of
 from art_lfr.core.settings import LFRSettings
+
+
+class MeasureKeywords(TypedDict, total=False):
+    """What `local_flatness` takes beside eps."""
+
+    norm: float | str
+    steps: int
+    step_size: float | None
+    estimator: str
+    radius: float | None
+    bounds: BoundsChoice
+    restarts: int
+    loss: LossLike
+    batch_size: int
+    seed: int
 
 
 @overload
 def local_flatness(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Any
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Unpack[MeasureKeywords]
 ) -> Tensor: ...
 
 
 @overload
-def local_flatness(model: object, x: Array, y: Array, *, eps: float, **settings: Any) -> Array: ...
+def local_flatness(
+    model: object, x: Array, y: Array, *, eps: float, **settings: Unpack[MeasureKeywords]
+) -> Array: ...
 
 
+@keywords_of()
 def local_flatness(
     model: object,
     x: Tensor | Array,
@@ -47,12 +62,11 @@ def local_flatness(
     step_size: float | None = None,
     estimator: str = "finite-difference",
     radius: float | None = None,
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     restarts: int = 1,
     loss: LossLike = None,
     batch_size: int = 256,
     seed: int = 0,
-    **unknown: Any,
 ) -> Tensor | Array:
     """The local flatness of a loss around each sample, as found by projected ascent.
 
@@ -72,7 +86,8 @@ def local_flatness(
         step_size: Length of a step; None: the default of the norm, a multiple of eps / steps.
         estimator: What steers the ascent: "finite-difference" or "exact".
         radius: Finite-difference radius; None: the default of the norm, a multiple of eps.
-        bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
+        bounds: Valid inputs (low, high), numbers or per-feature arrays, or None. "auto": [0, 1],
+            or a classifier's `clip_values`, of which nothing else may be said.
         restarts: Independent ascents, >= 1. The first starts beside x, the others at random points.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         batch_size: Samples at a time.
@@ -85,25 +100,9 @@ def local_flatness(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
-    reject_unknown("local_flatness()", unknown, keywords_of(local_flatness))
-    criterion = Criterion(loss)
-    if isinstance(model, nn.Module):
-        as_numpy = isinstance(x, np.ndarray)
-        x_all, y_all = as_tensor("x", x), as_tensor("y", y)
-        check_inputs("x", x_all)
-        if as_numpy:  # NumPy makes float64 of almost anything
-            x_all = x_all.to(dtype_of(model))
-        check_labels("y", y_all, len(x_all))
-    else:
-        # Here, not above, so that a user without ART can measure his modules.
-        from art_lfr.art.classifier import ClassifierAdapter
-
-        adapter = ClassifierAdapter(model, "model")
-        adapter.check_loss(loss)
-        as_numpy = True
-        x_all, y_all = adapter.tensors(x, y)
-        adapter.check_bounds(bounds, x_all)
-        model, bounds, criterion = adapter.module, adapter.bounds, adapter.criterion
+    adapter = adapter_of(model, bounds=bounds, loss=loss)
+    as_numpy = adapter.classifier is not None or isinstance(x, np.ndarray)
+    inputs, targets = adapter.tensors(x, y)
     check_number("eps", eps)
     settings = LFRSettings(
         eps=eps,
@@ -117,18 +116,16 @@ def local_flatness(
     check_integer("restarts", restarts, low=1)
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
-    box = Box.from_bounds(bounds, x_all)
-    check_inputs("x", x_all, box)
-    device = device_of(model, x_all)
+    device = device_of(adapter.network, inputs)
     flatness = flatness_values(
-        model,
-        criterion,
-        x_all.to(device),
-        y_all.to(device),
-        box=box.to(device),
+        adapter.module,
+        adapter.criterion,
+        inputs.to(device),
+        targets.to(device),
+        box=adapter.box(inputs).to(device),
         settings=settings,
         generator=torch.Generator().manual_seed(seed),
         restarts=restarts,
         batch_size=batch_size,
     )
-    return flatness.cpu().numpy() if as_numpy else flatness.to(x_all.device)
+    return flatness.cpu().numpy() if as_numpy else flatness.to(inputs.device)

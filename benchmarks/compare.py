@@ -1,6 +1,6 @@
-"""`art-lfr compare` where the variants of this folder can be named as penalties.
+"""`art-lfr compare` where a plan can name the penalties and networks of this folder.
 
-python benchmarks/compare.py benchmarks/comparisons/digits.yaml --output DIRECTORY
+python benchmarks/compare.py benchmarks/robustness/digits.yaml --output DIRECTORY
 """
 
 import sys

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point
-from art_lfr.core.geometry import dual_vector
+from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
@@ -47,11 +47,17 @@ class Variant(LocalFlatness):
     random_start: bool = False
     ascend: str = "flatness"
 
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random point of the ball for PGD and where it is the variant, else a point beside x."""
+        random = self.random_start or self.ascend == "loss"
+        return ball.random_point(x, generator) if random else ball.start_point(x, generator)
+
     def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
+        self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None
     ) -> tuple[Tensor, LeastFlatPoint | Found]:
         """x, and the least flat point by this variant's ascent."""
         settings = view.settings
+        start = x if start is None else start
         if self.inner is not None:
             settings = replace(settings, estimator=self.inner)
         if self.ascend == "loss":
@@ -62,19 +68,12 @@ class Variant(LocalFlatness):
                 y,
                 ball=view.ball,
                 steps=settings.steps,
-                step_size=settings.resolved_step_size,
-                generator=generator,
+                step_size=settings.step_size,
+                start=start,
             )
-            return x, InputGradient().search(view, point, y, generator)
-        start = view.ball.random_point if self.random_start else view.ball.start_point
+            return x, InputGradient().search(view, point, y, None)
         return x, find_least_flat_point(
-            view.model,
-            view.criterion,
-            x,
-            y,
-            ball=view.ball,
-            settings=settings,
-            start=start(x, generator),
+            view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
         )
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
@@ -85,11 +84,11 @@ class Variant(LocalFlatness):
         if view.settings.estimator == "exact":
             yield from super().parts(view, x, y, least_flat)
             return
-        point, h = least_flat.point, view.settings.resolved_radius
+        point, h = least_flat.point, view.settings.radius
         gradient = least_flat.gradient
         if view.differs or gradient is None:
             gradient = view.gradient(point, y)
-        shift = h * dual_vector(gradient, view.settings.p)
+        shift = h * dual_vector(gradient, view.settings.norm)
         upper = view.losses(self._end(view, point + shift, x), y)
         if self.sides == "only plus":
             yield Part(1 / (2 * h), upper)
@@ -116,7 +115,7 @@ class Updating(LocalFlatness):
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """The same values, from passes that are no different from the clean one."""
-        p, h = view.settings.p, view.settings.resolved_radius
+        p, h = view.settings.norm, view.settings.radius
         point = found.point.detach().requires_grad_(True)
         exact = view.settings.estimator == "exact"
         gradient = input_gradient(view.model, view.criterion, point, y, create_graph=exact)

@@ -14,7 +14,7 @@ from art_lfr.models import load_network
 from art_lfr.models.shipped import entries
 
 NETWORKS = ROOT / "networks"
-RESULTS = ROOT / "benchmarks" / "results" / "comparisons"
+RESULTS = ROOT / "benchmarks" / "robustness" / "results"
 SHAPES = {
     "digits-cnn": (1, 8, 8),
     "small-cnn": (1, 28, 28),
@@ -41,7 +41,7 @@ def test_the_index_says_what_the_tables_say(name):
 
 def test_the_command_that_repeats_the_figures():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = (ROOT / "benchmarks" / "shipped.py", "check", "--only", "digits-0.1")
+    command = (ROOT / "benchmarks/robustness/shipped.py", "check", "--only", "digits-0.1")
     assert "digits-0.1 worst case: " in printed_by_python(*command, environment=environment)
 
 

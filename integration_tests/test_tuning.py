@@ -13,8 +13,8 @@ from torch import nn
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.settings import DEFAULTS, LFRSettings
+from art_lfr.errors import TrainingError
 from art_lfr.penalties import LocalFlatness
-from art_lfr.training.loop import TrainingError
 from art_lfr.tuning import Candidate, Trial, Tuning, candidates, tune
 from art_lfr.tuning import trial as trial_module
 
@@ -51,9 +51,9 @@ def test_candidates_start_with_the_defaults(p):
     listed = candidates(p)
     settings = LFRSettings(eps=EPS, norm=p, steps=7)
     lengths = listed[0].lengths(EPS, 7)
-    assert lengths["lam"] == pytest.approx(settings.resolved_lam)
-    assert lengths["radius"] == pytest.approx(settings.resolved_radius)
-    assert lengths["eps_step"] == pytest.approx(settings.resolved_step_size)
+    assert lengths["lam"] == pytest.approx(settings.lam)
+    assert lengths["radius"] == pytest.approx(settings.radius)
+    assert lengths["eps_step"] == pytest.approx(settings.step_size)
     assert len(set(listed)) == len(listed) >= 8
     assert [c.lam for c in listed[:3]] == [2 * c.radius for c in listed[:3]]
     exact = candidates(p, "exact")
@@ -142,9 +142,10 @@ def search(monkeypatch, data, make_classifier):
     def run(**keywords):
         run.tried.clear()
         keywords = {"eps": EPS, "minutes": 3, "held_out": 20, **keywords}
-        return tune(make_classifier, data.x[:60], data.y[:60], clock=clock, **keywords)
+        return tune(make_classifier, data.x[:60], data.y[:60], **keywords)
 
     run.tried = []
+    monkeypatch.setattr("art_lfr.tuning.run.monotonic", clock)
     monkeypatch.setattr(trial_module.Conditions, "attempt", attempt)
     return run
 
@@ -256,9 +257,9 @@ def test_real_trials(data, make_classifier, monkeypatch, tmp_path):
         assert np.array_equal(x_fit, x[:100])
         assert np.array_equal(y_fit, y[:100])
         lengths = candidate.lengths(0.03, 2)
-        assert settings.resolved_lam == lengths["lam"]
-        assert settings.resolved_radius == lengths["radius"]
-        assert settings.resolved_step_size == lengths["eps_step"]
+        assert settings.lam == lengths["lam"]
+        assert settings.radius == lengths["radius"]
+        assert settings.step_size == lengths["eps_step"]
     assert found.default.clean_accuracy > 0.5
     assert 0 < found.default.robust_accuracy <= found.default.clean_accuracy
     assert not (found.default.robust & ~found.default.clean).any()

@@ -11,6 +11,7 @@ from art.data_generators import DataGenerator
 from torch.utils.data import DataLoader
 
 from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.training.batches import Batch, joined_singles
 
 
@@ -24,18 +25,18 @@ class LoaderBatches:
 
     def __init__(self, loader: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(loader, DataLoader):
-            raise TypeError(
+            raise WrongTypeError(
                 f"train_loader is a {type(loader).__name__}; allowed: a torch.utils.data.DataLoader"
             )
         try:
             self._count = len(loader)
         except TypeError as error:
-            raise TypeError(
+            raise WrongTypeError(
                 "train_loader has no length, which the warm-up of eps needs; allowed: a DataLoader "
                 "over a dataset that has `__len__`"
             ) from error
         if self._count == 0:
-            raise ValueError("train_loader has no batch; allowed: at least one")
+            raise UsageError("train_loader has no batch; allowed: at least one")
         self._loader: DataLoader[Any] = loader
         self._adapter = adapter
         # A batch sampler of the user's own may not say; then only its number of batches is known.
@@ -53,11 +54,11 @@ class LoaderBatches:
             empty = False
             yield batch
         if empty:
-            raise ValueError("train_loader gave no batch in this epoch; allowed: at least one")
+            raise UsageError("train_loader gave no batch in this epoch; allowed: at least one")
 
     def _batch(self, batch: object) -> Batch:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(
+            raise WrongTypeError(
                 f"train_loader gives a {type(batch).__name__}; allowed: pairs (x, y), which the "
                 "loader's collate_fn can make of anything else"
             )
@@ -83,12 +84,12 @@ class GeneratorBatches:
 
     def __init__(self, generator: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(generator, DataGenerator):
-            raise TypeError(
+            raise WrongTypeError(
                 f"generator is a {type(generator).__name__}; allowed: an "
                 "art.data_generators.DataGenerator, such as PyTorchDataGenerator"
             )
         if not generator.size or not generator.batch_size:
-            raise ValueError(
+            raise UsageError(
                 f"generator has size {generator.size!r} and batch_size {generator.batch_size!r}; "
                 "allowed: both known and above 0"
             )

@@ -17,10 +17,11 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
+from art_lfr.art.adapter import BoundsChoice, ModelAdapter, is_auto
 from art_lfr.core.criterion import Criterion
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
-from art_lfr.core.modes import dtype_of, mode, parameters_of
+from art_lfr.core.geometry import Bounds, Box
+from art_lfr.core.modes import mode, parameters_of
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.fingerprint import described, public
 
 
@@ -59,7 +60,7 @@ class ClassifierModule(nn.Module):
         return logits
 
 
-class ClassifierAdapter:
+class ClassifierAdapter(ModelAdapter):
     """What the flatness, the loss and the training loop need of an ART classifier.
 
     Raises TypeError for anything that is not a PyTorch classifier of ART, and ValueError for
@@ -68,38 +69,37 @@ class ClassifierAdapter:
 
     def __init__(self, classifier: object, name: str = "classifier") -> None:
         if not isinstance(classifier, PyTorchClassifier):
-            raise TypeError(
+            raise WrongTypeError(
                 f"{name} is a {type(classifier).__name__}; allowed: "
                 "art.estimators.classification.PyTorchClassifier or a subclass"
             )
         for defence in classifier.preprocessing_operations:
             if not isinstance(defence, PreprocessorPyTorch):
-                raise ValueError(
+                raise UsageError(
                     f"{name} has the preprocessing defence {type(defence).__name__}, through which "
                     "no gradient passes; allowed: defences that are PreprocessorPyTorch"
                 )
         if classifier.use_amp:
-            raise ValueError(f"{name} has use_amp True; allowed: False")
+            raise UsageError(f"{name} has use_amp True; allowed: False")
         if classifier.loss is None:
-            raise ValueError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
+            raise UsageError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
+        super().__init__(classifier.model, bounds=_clip_values(classifier), name=name)
         self.classifier = classifier
-        self.name = name
         self.module = ClassifierModule(classifier)
         self.criterion = Criterion(classifier.loss)
-        self.device: torch.device = classifier.device
 
     @property
-    def network(self) -> nn.Module:
-        """The user's own module."""
-        network: nn.Module = self.classifier.model
-        return network
+    def device(self) -> torch.device:
+        """Where the classifier puts its inputs."""
+        device: torch.device = self.classifier.device
+        return device
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The classifier's optimizer; ValueError where it has none."""
         optimizer: torch.optim.Optimizer | None = self.classifier.optimizer
         if optimizer is None:
-            raise ValueError(
+            raise UsageError(
                 f"{self.name} has optimizer None; allowed: a torch.optim.Optimizer over its "
                 "model's parameters, given to the PyTorchClassifier"
             )
@@ -109,31 +109,21 @@ class ClassifierAdapter:
         """Raise ValueError unless the optimizer has parameters of the network."""
         own = {id(parameter) for parameter in self.network.parameters()}
         if not any(id(parameter) in own for parameter in parameters_of(self.optimizer)):
-            raise ValueError(
+            raise UsageError(
                 f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
                 "made from model.parameters()"
             )
 
-    @property
-    def bounds(self) -> Bounds:
-        """The classifier's `clip_values`, per-feature arrays in the shape of one input."""
-        if self.classifier.clip_values is None:
-            return None
-        shape = tuple(self.classifier.input_shape)
-        low, high = (
-            value.reshape(shape) if value.size == math.prod(shape) else value
-            for value in map(np.asarray, self.classifier.clip_values)
-        )
-        return low, high
-
-    def check_bounds(self, bounds: Bounds, like: Tensor) -> None:
+    def check_bounds(self, bounds: BoundsChoice) -> None:
         """Raise ValueError for `bounds` that were given and are not the classifier's own."""
-        if bounds is UNIT_BOUNDS:
+        if is_auto(bounds):
             return
-        like = like.float()  # ART keeps clip_values so
-        given, own = Box.from_bounds(bounds, like), self.box(like)
-        if not bool((given.low == own.low).all() and (given.high == own.high).all()):
-            raise ValueError(
+        like = torch.empty((1, *self.classifier.input_shape))  # float32, as ART keeps clip_values
+        given, clip_values = Box.from_bounds(bounds, like), self.box(like)
+        if not bool(
+            (given.low == clip_values.low).all() and (given.high == clip_values.high).all()
+        ):
+            raise UsageError(
                 f"bounds is {bounds!r} beside the {self.name}'s clip_values "
                 f"{self.classifier.clip_values!r}; allowed with a classifier: the same, or "
                 "leave bounds out (set its clip_values)"
@@ -142,59 +132,25 @@ class ClassifierAdapter:
     def check_loss(self, loss: object) -> None:
         """Raise ValueError for a loss that is given beside the classifier's own."""
         if loss is not None:
-            raise ValueError(
+            raise UsageError(
                 f"loss is {loss!r} beside the {self.name}'s own; allowed with a classifier: None "
                 "(set its loss)"
             )
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The floating type of the model's parameters."""
-        return dtype_of(self.network)
-
-    def box(self, like: Tensor) -> Box:
-        """The valid inputs as tensors on the device of `like`, a batch."""
-        return Box.from_bounds(self.bounds, like)
-
     def inputs(self, x: object, name: str = "x") -> Tensor:
         """Checked inputs as a new tensor of the model's type, on the CPU."""
-        given = as_tensor(name, x)
-        check_inputs(name, given)
+        return super().inputs(x, name).cpu()
+
+    def _check_shape(self, given: Tensor, name: str) -> None:
         if tuple(given.shape[1:]) != tuple(self.classifier.input_shape):
-            raise ValueError(
+            raise UsageError(
                 f"{name} has shape {tuple(given.shape)}; allowed: (N, "
                 f"{', '.join(map(str, self.classifier.input_shape))}), the classifier's input_shape"
             )
-        # A copy: the user's array is never written to, whatever happens to the tensor.
-        tensor = given.detach().to(device="cpu", dtype=self.dtype, copy=True)
-        check_inputs(name, tensor, self.box(tensor))
-        return tensor
 
-    def labels(self, y: object, count: int, name: str = "y") -> Tensor:
-        """Index labels, shape (N,), from indices or one-hot rows."""
-        given = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
-        classes = int(self.classifier.nb_classes)
-        check_labels(name, given, count)
-        if given.dim() == 2 and given.shape[1] == 1:
-            given = given[:, 0]
-        if given.dim() == 2:
-            one_hot = given.shape[1] == classes and bool(
-                ((given == 0) | (given == 1)).all() and (given.sum(dim=1) == 1).all()
-            )
-            if not one_hot:
-                raise ValueError(
-                    f"{name} has shape {tuple(given.shape)}; allowed: labels of shape (N,), or "
-                    f"one-hot rows (one 1, else 0) of shape (N, {classes})"
-                )
-            given = given.argmax(dim=1)
-        if given.dim() != 1 or given.is_complex() or bool((given != given.long()).any()):
-            raise ValueError(
-                f"{name} has shape {tuple(given.shape)} and dtype {given.dtype}; allowed: integer "
-                f"labels of shape (N,), or one-hot rows of shape (N, {classes})"
-            )
-        labels = given.long()
-        check_labels(name, labels, count, classes)
-        return labels
+    def labels(self, y: object, count: int, classes: int | None = None, name: str = "y") -> Tensor:
+        """Index labels on the CPU, shape (N,), from indices or one-hot rows."""
+        return super().labels(y, count, int(self.classifier.nb_classes), name)
 
     def targets(self, labels: Tensor) -> Tensor:
         """What the classifier's loss takes for index labels, as ART would hand it over."""
@@ -208,7 +164,7 @@ class ClassifierAdapter:
     def tensors(self, x: object, y: object, suffix: str = "") -> tuple[Tensor, Tensor]:
         """Checked inputs and loss targets, on the CPU."""
         inputs = self.inputs(x, f"x{suffix}")
-        labels = self.labels(y, len(inputs), f"y{suffix}")
+        labels = self.labels(y, len(inputs), name=f"y{suffix}")
         return inputs, self.targets(labels)
 
     def network_mode(self, *, training: bool) -> AbstractContextManager[None]:
@@ -220,3 +176,15 @@ class ClassifierAdapter:
         with self.network_mode(training=False):
             predictions: npt.NDArray[Any] = self.classifier.predict(x, **kwargs)
         return predictions
+
+
+def _clip_values(classifier: PyTorchClassifier) -> Bounds:
+    """A classifier's `clip_values`, per-feature arrays in the shape of one input."""
+    if classifier.clip_values is None:
+        return None
+    shape = tuple(classifier.input_shape)
+    low, high = (
+        value.reshape(shape) if value.size == math.prod(shape) else value
+        for value in map(np.asarray, classifier.clip_values)
+    )
+    return low, high

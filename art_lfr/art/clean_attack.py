@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.core.arguments import check_number
-from art_lfr.core.randomness import PartGenerator
+from art_lfr.errors import UsageError, WrongTypeError
 
 
 def check_ratio(ratio: float) -> None:
     """Raise unless `ratio` is in (0, 1]."""
     check_number("ratio", ratio, low_allowed=False)
     if ratio > 1:
-        raise ValueError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
+        raise UsageError(f"ratio is {ratio!r}; allowed: a number in (0, 1]")
 
 
 class CleanTermAttack:
@@ -34,21 +35,21 @@ class CleanTermAttack:
         listed: Sequence[Any] = attacks if isinstance(attacks, list | tuple) else [attacks]
         for attack in listed:
             if not isinstance(attack, EvasionAttack):
-                raise TypeError(
+                raise WrongTypeError(
                     f"attack is a {type(attack).__name__}; allowed: an "
                     "art.attacks.EvasionAttack, or a list of them"
                 )
             if getattr(attack, "targeted", False):
-                raise ValueError(
+                raise UsageError(
                     f"attack is a targeted {type(attack).__name__}; allowed: untargeted attacks"
                 )
             if tuple(attack.estimator.input_shape) != tuple(adapter.classifier.input_shape):
-                raise ValueError(
+                raise UsageError(
                     f"attack has an estimator with input_shape {attack.estimator.input_shape}; "
                     f"allowed: {adapter.classifier.input_shape}, that of the classifier"
                 )
         if not listed:
-            raise ValueError("attack is an empty list; allowed: at least one attack, or None")
+            raise UsageError("attack is an empty list; allowed: at least one attack, or None")
         self._attacks = listed
         self._ratio = ratio
         self._adapter = adapter
@@ -57,21 +58,25 @@ class CleanTermAttack:
         names = [type(attack).__name__ for attack in self._attacks]
         return f"{', '.join(names)} on {self._ratio:g}"
 
-    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The batch with `ratio` of its samples replaced by adversarial ones."""
-        chosen = int(torch.randint(len(self._attacks), (), generator=generator))
-        # Of a part of a batch, those that are drawn for the whole of it.
-        part = generator if isinstance(generator, PartGenerator) else None
-        rows, whole = (range(len(x)), len(x)) if part is None else (part.rows, part.whole)
-        order = torch.randperm(whole, generator=generator)[: max(1, round(self._ratio * whole))]
-        own = (order >= rows.start) & (order < rows.stop)
-        indices = (order[own] - rows.start).to(x.device)
+    def __call__(
+        self, samples: int, generator: torch.Generator
+    ) -> Callable[[Tensor, Tensor, slice], Tensor]:
+        """Draw one of the attacks, and which samples of a batch it replaces."""
+        attack = self._attacks[int(torch.randint(len(self._attacks), (), generator=generator))]
+        count = max(1, round(self._ratio * samples))
+        replaced = torch.zeros(samples, dtype=torch.bool)
+        replaced[torch.randperm(samples, generator=generator)[:count]] = True
+        return partial(self._replace, attack, replaced)
+
+    def _replace(self, attack: Any, replaced: Tensor, x: Tensor, y: Tensor, rows: slice) -> Tensor:
+        """Some rows of a batch, the drawn ones of them replaced by adversarial examples."""
+        indices = replaced[rows].nonzero().flatten().to(x.device)
         if len(indices) == 0:
             return x
         labels = y.argmax(dim=1) if y.dim() == 2 and y.shape[1] > 1 else y.flatten().long()
         # ART's attacks leave the network in eval mode.
         with self._adapter.network_mode(training=False):
-            adversarial = self._attacks[chosen].generate(
+            adversarial = attack.generate(
                 x=x[indices].cpu().numpy(), y=labels[indices].cpu().numpy()
             )
         attacked = x.clone()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from art.defences.trainer.trainer import Trainer
 from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
 from art_lfr.art.batches import GeneratorBatches, LoaderBatches
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.clean_attack import CleanTermAttack, check_ratio
-from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, reject_unknown
+from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, part_for
+from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
+from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.loop import Record, TrainingLoop
@@ -26,178 +29,32 @@ from art_lfr.training.step import Objective
 from art_lfr.training.summary import open_summary
 
 
-class ClassifierTrainer(Trainer):
-    """A trainer that has a classifier's adapter, a training loop, and a log of its records."""
+class RunKeywords(TypedDict, total=False):
+    """What `fit`, `fit_generator` and `fit_loader` have in common."""
 
-    _adapter: ClassifierAdapter
-    _loop: TrainingLoop
-    _log: Callable[[Record], None] | None
-
-    @property
-    def history(self) -> list[Record]:
-        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds."""
-        return self._loop.state.history
-
-    def fit(
-        self,
-        x: Array,
-        y: Array,
-        validation_data: tuple[Array, Array] | None = None,
-        batch_size: int = 128,
-        nb_epochs: int = 20,
-        scheduler: Any = None,
-        *,
-        scheduler_interval: str = "epoch",
-        checkpoint_dir: str | Path | None = None,
-        resume: bool = False,
-        callback: Callable[[Record], object] | None = None,
-        **unknown: Any,
-    ) -> None:
-        """Train on (x, y); called again, the run goes on (warm-up and history included).
-
-        Args:
-            x: Inputs, shape (N, *input_shape), inside `clip_values`; never modified.
-            y: Labels: indices, shape (N,), or one-hot, shape (N, nb_classes).
-            validation_data: (x, y), measured after each epoch, as is a part of the training data.
-            batch_size: Samples in a batch; a last batch of one joins the one before it.
-            nb_epochs: Epochs of this call; resumed, those of the call that was interrupted count.
-            scheduler: Any object with `step`.
-            scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
-            checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
-            resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
-                is one; start fresh where there is none. One call is resumed, not a loop of calls:
-                train for all epochs in one.
-            callback: Gets each epoch's record; a true return value ends the run: resumed from a
-                directory, it has nothing left to do.
-
-        Raises:
-            ValueError, TypeError: For bad data or arguments, before any weight changes.
-            TrainingError: On a NaN or infinite loss; the last good weights stay.
-        """
-        reject_unknown("fit()", unknown, FIT_KEYWORDS)
-        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume, batch_size)
-        inputs, targets = self._adapter.tensors(x, y)
-        batches = TensorBatches(inputs, targets, batch_size, self._adapter.device)
-        self._fit(
-            batches,
-            nb_epochs,
-            validation_data,
-            Schedule(scheduler, scheduler_interval),
-            directory,
-            resume,
-            callback,
-        )
-
-    def fit_generator(
-        self,
-        generator: Any,
-        nb_epochs: int = 20,
-        scheduler: Any = None,
-        *,
-        validation_data: tuple[Array, Array] | None = None,
-        scheduler_interval: str = "epoch",
-        checkpoint_dir: str | Path | None = None,
-        resume: bool = False,
-        callback: Callable[[Record], object] | None = None,
-        **unknown: Any,
-    ) -> None:
-        """Train on the batches of an ART `DataGenerator`; see `fit`.
-
-        A resumed run is identical only if the generator gives the same batches again.
-        """
-        reject_unknown("fit_generator()", unknown, FIT_GENERATOR_KEYWORDS)
-        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
-        self._fit(
-            GeneratorBatches(generator, self._adapter),
-            nb_epochs,
-            validation_data,
-            Schedule(scheduler, scheduler_interval),
-            directory,
-            resume,
-            callback,
-        )
-
-    def fit_loader(
-        self,
-        train_loader: DataLoader[Any],
-        nb_epochs: int = 20,
-        scheduler: Any = None,
-        *,
-        validation_data: tuple[Array, Array] | None = None,
-        scheduler_interval: str = "epoch",
-        checkpoint_dir: str | Path | None = None,
-        resume: bool = False,
-        callback: Callable[[Record], object] | None = None,
-        **unknown: Any,
-    ) -> None:
-        """Train on the (x, y) batches of a torch `DataLoader`; see `fit`.
-
-        For data that does not fit into memory: two batches are held, and those that its
-        workers have ready. x and y are as in `fit`. Shuffling and augmentation that draw from
-        torch's global generator follow the trainer's `seed`, and a resumed run sees the same
-        batches; a loader with a generator of its own goes on where that generator stands.
-        """
-        reject_unknown("fit_loader()", unknown, FIT_LOADER_KEYWORDS)
-        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
-        self._fit(
-            LoaderBatches(train_loader, self._adapter),
-            nb_epochs,
-            validation_data,
-            Schedule(scheduler, scheduler_interval),
-            directory,
-            resume,
-            callback,
-        )
-
-    def predict(self, x: Array, **kwargs: Any) -> Array:
-        """The classifier's predictions, shape (N, nb_classes)."""
-        return self._adapter.predict(x, **kwargs)
-
-    def _fit(
-        self,
-        batches: Batches,
-        nb_epochs: int,
-        validation_data: tuple[Array, Array] | None,
-        schedule: Schedule,
-        checkpoint_dir: Path | None,
-        resume: bool,
-        callback: Callable[[Record], object] | None,
-    ) -> None:
-        validation = None
-        if validation_data is not None:
-            if not isinstance(validation_data, list | tuple) or len(validation_data) != 2:
-                raise TypeError(
-                    f"validation_data is a {type(validation_data).__name__}; allowed: (x, y)"
-                )
-            inputs, targets = self._adapter.tensors(*validation_data, suffix=" of validation_data")
-            validation = inputs.to(self._adapter.device), targets.to(self._adapter.device)
-        if callback is not None and not callable(callback):
-            raise TypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
-        # The user may have given the classifier another optimizer since the last call.
-        self._adapter.check_optimizer()
-        self._loop.optimizer = self._adapter.optimizer
-        self._loop.fit(
-            batches,
-            nb_epochs,
-            validation=validation,
-            schedule=schedule,
-            checkpoint_dir=checkpoint_dir,
-            resume=resume,
-            callback=callback,
-            log=self._log,
-        )
+    scheduler_interval: str
+    checkpoint_dir: str | Path | None
+    resume: bool
+    callback: Callable[[Record], object] | None
 
 
-FIT_KEYWORDS = keywords_of(ClassifierTrainer.fit, positional=True)
+class AllTrainerKeywords(TrainerKeywords, total=False):
+    """All that `AdversarialTrainerLFRPyTorch` takes beside the classifier."""
+
+    norm: float | str
+    eps: float
+    eps_step: float | None
+    max_iter: int
+    attack: Any
+    ratio: float
+    augment: Augmentation | None
+    penalty: str | Penalty
+    seed: int
+    verbose: bool
+    summary_writer: Any
 
 
-FIT_GENERATOR_KEYWORDS = keywords_of(ClassifierTrainer.fit_generator, positional=True)
-
-
-FIT_LOADER_KEYWORDS = keywords_of(ClassifierTrainer.fit_loader, positional=True)
-
-
-class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
+class AdversarialTrainerLFRPyTorch(Trainer):
     """Train an ART classifier on l(x) + lam * max over the eps-ball of ||grad l||_q.
 
     The classifier brings the network, the loss, the optimizer, `clip_values` and preprocessing.
@@ -216,7 +73,7 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
         renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
-            every so manieth step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
+            every n-th step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
             finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
             descended is in the model's own type. For LFR and networks of float32.
@@ -252,6 +109,9 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
             gradients; always before any weight changes.
     """
 
+    @keywords_of(
+        LFRSettings, TrainingOptions, renamed={"steps": "max_iter", "step_size": "eps_step"}
+    )
     def __init__(
         self,
         classifier: Any,
@@ -260,84 +120,163 @@ class AdversarialTrainerLFRPyTorch(ClassifierTrainer):
         eps: float = 0.3,
         eps_step: float | None = None,
         max_iter: int = 10,
-        lam: float | None = None,
-        estimator: str = "finite-difference",
-        radius: float | None = None,
-        batch_norm: str = "train",
-        renew_every: int | None = None,
-        autocast: bool = False,
-        warm_start: bool = False,
-        warmup_epochs: float = 2.0,
         attack: Any = None,
         ratio: float = 1.0,
         augment: Augmentation | None = None,
-        max_grad_norm: float | None = None,
         penalty: str | Penalty = "lfr",
-        weight_perturbation: float | None = None,
-        max_physical_batch_size: int | None = None,
-        ema_decay: float | None = None,
-        best_metric: str | tuple[str, ...] | None = None,
-        patience: int | None = None,
-        monitor_samples: int = 256,
         seed: int = 0,
         verbose: bool = True,
         summary_writer: Any = False,
-        **unknown: Any,
+        **settings: Unpack[TrainerKeywords],
     ) -> None:
-        reject_unknown(type(self).__name__, unknown, TRAINER_KEYWORDS)
         # Under the names of this signature, before the settings see them under the loss's.
         check_number("eps_step", eps_step, low_allowed=False, optional=True)
         check_integer("max_iter", max_iter, low=0)
-        settings = LFRSettings(
+        lfr = LFRSettings(
             eps=eps,
             norm=norm,
             steps=max_iter,
             step_size=eps_step,
-            lam=lam,
-            estimator=estimator,
-            radius=radius,
-            batch_norm=batch_norm,
-            renew_every=renew_every,
-            autocast=autocast,
+            **part_for(settings, LFRKeywords),
         )
         options = TrainingOptions(
-            warm_start=warm_start,
-            warmup_epochs=warmup_epochs,
-            augment=augment,
-            max_grad_norm=max_grad_norm,
-            weight_perturbation=weight_perturbation,
-            max_physical_batch_size=max_physical_batch_size,
-            ema_decay=ema_decay,
-            best_metric=best_metric,
-            patience=patience,
-            monitor_samples=monitor_samples,
-            seed=seed,
-            verbose=verbose,
+            augment=augment, seed=seed, verbose=verbose, **part_for(settings, TrainingKeywords)
         )
         check_ratio(ratio)
-        chosen = penalty_for(
-            penalty, lam, estimator=estimator, autocast=autocast, warm_start=warm_start
-        )
         self._adapter = adapter = ClassifierAdapter(classifier)
         adapter.check_optimizer()
         super().__init__(classifier)
         processes = Processes()
         processes.check_device(adapter.device)
+        objective = Objective(
+            adapter.module,
+            adapter.criterion,
+            adapter.box,
+            None if attack is None else CleanTermAttack(attack, ratio, adapter),
+            penalty_for(penalty, settings),
+            processes,
+        )
         self._log = open_summary(summary_writer if processes.main else False)
         self._loop = TrainingLoop(
-            Objective(
-                adapter.module,
-                adapter.criterion,
-                adapter.box,
-                None if attack is None else CleanTermAttack(attack, ratio, adapter),
-                chosen,
-                processes,
-            ),
-            adapter.network,
-            adapter.optimizer,
-            settings=settings,
-            options=options,
+            objective, adapter.network, adapter.optimizer, settings=lfr, options=options
         )
 
+    @property
+    def history(self) -> list[Record]:
+        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds."""
+        return self._loop.state.history
 
-TRAINER_KEYWORDS = keywords_of(AdversarialTrainerLFRPyTorch.__init__)
+    def _fit(
+        self,
+        batches: Batches,
+        nb_epochs: int,
+        scheduler: Any,
+        validation_data: tuple[Array, Array] | None,
+        *,
+        scheduler_interval: str = "epoch",
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
+        callback: Callable[[Record], object] | None = None,
+    ) -> None:
+        directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
+        validation = None
+        if validation_data is not None:
+            if not isinstance(validation_data, list | tuple) or len(validation_data) != 2:
+                raise WrongTypeError(
+                    f"validation_data is a {type(validation_data).__name__}; allowed: (x, y)"
+                )
+            inputs, targets = self._adapter.tensors(*validation_data, suffix=" of validation_data")
+            validation = inputs.to(self._adapter.device), targets.to(self._adapter.device)
+        if callback is not None and not callable(callback):
+            raise WrongTypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
+        # The user may have given the classifier another optimizer since the last call.
+        self._adapter.check_optimizer()
+        self._loop.optimizer = self._adapter.optimizer
+        self._loop.fit(
+            batches,
+            nb_epochs,
+            validation=validation,
+            schedule=Schedule(scheduler, scheduler_interval),
+            checkpoint_dir=directory,
+            resume=resume,
+            callback=callback,
+            log=self._log,
+        )
+
+    @keywords_of(_fit)
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        validation_data: tuple[Array, Array] | None = None,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        scheduler: Any = None,
+        **run: Unpack[RunKeywords],
+    ) -> None:
+        """Train on (x, y); called again, the run goes on (warm-up and history included).
+
+        Args:
+            x: Inputs, shape (N, *input_shape), inside `clip_values`; never modified.
+            y: Labels: indices, shape (N,), or one-hot, shape (N, nb_classes).
+            validation_data: (x, y), measured after each epoch, as is a part of the training data.
+            batch_size: Samples in a batch; a last batch of one joins the one before it.
+            nb_epochs: Epochs of this call; resumed, those of the call that was interrupted count.
+            scheduler: Any object with `step`.
+            scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
+            checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
+            resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
+                is one; start fresh where there is none. One call is resumed, not a loop of calls:
+                train for all epochs in one.
+            callback: Gets each epoch's record; a true return value ends the run: resumed from a
+                directory, it has nothing left to do.
+
+        Raises:
+            ValueError, TypeError: For bad data or arguments, before any weight changes.
+            TrainingError: On a NaN or infinite loss; the last good weights stay.
+        """
+        check_integer("batch_size", batch_size, low=1)
+        inputs, targets = self._adapter.tensors(x, y)
+        batches = TensorBatches(inputs, targets, batch_size, self._adapter.device)
+        self._fit(batches, nb_epochs, scheduler, validation_data, **run)
+
+    @keywords_of(_fit)
+    def fit_generator(
+        self,
+        generator: Any,
+        nb_epochs: int = 20,
+        scheduler: Any = None,
+        *,
+        validation_data: tuple[Array, Array] | None = None,
+        **run: Unpack[RunKeywords],
+    ) -> None:
+        """Train on the batches of an ART `DataGenerator`; see `fit`.
+
+        A resumed run is identical only if the generator gives the same batches again.
+        """
+        batches = GeneratorBatches(generator, self._adapter)
+        self._fit(batches, nb_epochs, scheduler, validation_data, **run)
+
+    @keywords_of(_fit)
+    def fit_loader(
+        self,
+        train_loader: DataLoader[Any],
+        nb_epochs: int = 20,
+        scheduler: Any = None,
+        *,
+        validation_data: tuple[Array, Array] | None = None,
+        **run: Unpack[RunKeywords],
+    ) -> None:
+        """Train on the (x, y) batches of a torch `DataLoader`; see `fit`.
+
+        For data that does not fit into memory: two batches are held, and those that its
+        workers have ready. x and y are as in `fit`. Shuffling and augmentation that draw from
+        torch's global generator follow the trainer's `seed`, and a resumed run sees the same
+        batches; a loader with a generator of its own goes on where that generator stands.
+        """
+        batches = LoaderBatches(train_loader, self._adapter)
+        self._fit(batches, nb_epochs, scheduler, validation_data, **run)
+
+    def predict(self, x: Array, **kwargs: Any) -> Array:
+        """The classifier's predictions, shape (N, nb_classes)."""
+        return self._adapter.predict(x, **kwargs)

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from art.defences.transformer.transformer import Transformer
+from typing_extensions import Unpack
 
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.art.trainer import TRAINER_KEYWORDS, AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import Array, check_integer, reject_unknown
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch, AllTrainerKeywords
+from art_lfr.core.arguments import Array, check_integer, keywords_of
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.errors import UsageError
 
 
 class LocalFlatnessRegularization(Transformer):
@@ -28,12 +30,16 @@ class LocalFlatnessRegularization(Transformer):
 
     params = ("batch_size", "nb_epochs")
 
+    @keywords_of(AdversarialTrainerLFRPyTorch)
     def __init__(
-        self, classifier: Any, *, batch_size: int = 128, nb_epochs: int = 20, **settings: Any
+        self,
+        classifier: Any,
+        *,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        **settings: Unpack[AllTrainerKeywords],
     ) -> None:
         ClassifierAdapter(classifier)
-        unknown = {k: value for k, value in settings.items() if k not in TRAINER_KEYWORDS}
-        reject_unknown(type(self).__name__, unknown, (*self.params, *TRAINER_KEYWORDS))
         super().__init__(classifier=classifier)
         self.batch_size = batch_size
         self.nb_epochs = nb_epochs
@@ -78,7 +84,7 @@ class LocalFlatnessRegularization(Transformer):
         shared = [n for n, p in student.network.named_parameters() if p.data_ptr() in theirs]
         if teacher.classifier is student.classifier or shared:
             what = f"shares {shared[0]!r} with classifier" if shared else "is classifier itself"
-            raise ValueError(
+            raise UsageError(
                 f"transformed_classifier {what}; allowed: a second classifier with a network of "
                 "its own, because the first is left as it is"
             )

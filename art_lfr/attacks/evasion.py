@@ -23,6 +23,7 @@ from art_lfr.attacks.unit_box import UnitBox, UnitBoxModule
 from art_lfr.core.arguments import Array, check_integer, check_type, reject_unknown
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.errors import UsageError
 
 INSTEAD = "attacks of ART, which take any clip_values"
 
@@ -95,7 +96,7 @@ class UnitBoxEvasion(EvasionAttack):
         adapter = ClassifierAdapter(self.estimator)
         start = adapter.inputs(x).float()
         if y is None and self.targeted:
-            raise ValueError("y is None with targeted True; allowed: the labels to reach")
+            raise UsageError("y is None with targeted True; allowed: the labels to reach")
         labels = None if y is None else adapter.labels(y, len(start))
         box = adapter.box(start)
         unit_box = UnitBox.of(box, self._library, INSTEAD)
@@ -106,7 +107,7 @@ class UnitBoxEvasion(EvasionAttack):
         }
         for name, value in data.items():
             if len(value) != len(start):
-                raise ValueError(
+                raise UsageError(
                     f"{name} has {len(value)} samples for {len(start)} in x; allowed: as many"
                 )
         module = _on_unit_box(adapter, unit_box)

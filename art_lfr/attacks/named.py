@@ -13,6 +13,7 @@ from torch import Tensor
 
 from art_lfr.attacks.target import Target
 from art_lfr.attacks.threat import ThreatModel
+from art_lfr.errors import UsageError
 from art_lfr.storage.fingerprint import attacks_inside
 
 
@@ -73,7 +74,7 @@ def art_attack(attack: Any, target: Target) -> Attack:
     from art.attacks.evasion import AutoAttack, SaliencyMapMethod
 
     if getattr(attack, "targeted", False) is True and not isinstance(attack, AutoAttack):
-        raise ValueError(
+        raise UsageError(
             f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted "
             "attacks, as the labels given are the true ones"
         )

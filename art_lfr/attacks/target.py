@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
-from art_lfr.core.criterion import logits_of
-from art_lfr.core.geometry import Ball, Bounds, Box
-from art_lfr.core.modes import device_of, frozen, mode
+from art_lfr.art.adapter import BoundsChoice, ModelAdapter, adapter_of
+from art_lfr.core.criterion import LossLike, logits_of
+from art_lfr.core.geometry import Ball
+from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
+from art_lfr.errors import UsageError
 
 
 class LogitsModule(nn.Module):
@@ -35,16 +36,14 @@ class LogitsModule(nn.Module):
 class Target:
     """A model under attack: its logits from raw inputs, checked data, and the feasible ball.
 
-    `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `classifier` is the user's own ART
-    classifier, or None for a plain module.
+    `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `adapter` is the user's model.
     """
 
     module: nn.Module
-    classifier: Any
+    adapter: ModelAdapter
     x: Tensor
     y: Tensor
     ball: Ball
-    bounds: Bounds
     classes: int
     device: torch.device
     batch_size: int
@@ -69,62 +68,34 @@ def make_target(
     *,
     eps: float,
     p: float,
-    bounds: Bounds,
+    bounds: BoundsChoice,
     batch_size: int,
     seed: int,
+    loss: LossLike = None,
     name: str = "model",
 ) -> Target:
     """Check a model with its data and bring them into one form, whatever the user has.
 
-    A classifier's own `clip_values` stand for `bounds`, which must not say otherwise. Raises
-    TypeError and ValueError, naming the parameter.
+    A classifier's own `clip_values` and loss stand for `bounds` and `loss`, which must not say
+    otherwise. Raises TypeError and ValueError, naming the parameter.
     """
-    classifier = None
-    if isinstance(model, nn.Module):
-        inputs = as_tensor("x", x).detach().cpu()
-        check_inputs("x", inputs)
-        parameter = next((q for q in model.parameters() if q.is_floating_point()), None)
-        dtype = torch.float32 if parameter is None else parameter.dtype
-        inputs, device = inputs.float(), device_of(model, inputs)
-        module = LogitsModule(model, dtype)
-        box = Box.from_bounds(bounds, inputs)
-        check_inputs("x", inputs, box)
-        labels = as_tensor("y", y).detach().cpu()
-        check_labels("y", labels, len(inputs))
-    else:
-        # Here, not above, so that a plain module can be described without ART's seconds of import.
-        from art_lfr.art.classifier import ClassifierAdapter
-
-        adapter = ClassifierAdapter(model, name)
-        classifier, device = adapter.classifier, adapter.device
-        given, bounds = bounds, adapter.bounds
-        inputs = adapter.inputs(x).float()
-        adapter.check_bounds(given, inputs)
-        labels = adapter.labels(y, len(inputs))
-        module = LogitsModule(adapter.module, adapter.dtype)
-        box = Box.from_bounds(bounds, inputs)
+    adapter = adapter_of(model, bounds=bounds, loss=loss, name=name)
+    inputs = adapter.inputs(x).cpu().float()
+    device, box = adapter.device, adapter.box(inputs)
+    module = LogitsModule(adapter.module, adapter.dtype)
     logits = _first_logits(module, inputs, device)
     if logits.dim() != 2 or logits.shape[1] < 2:
-        raise ValueError(
+        raise UsageError(
             f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
             "shape (N, classes), at least two classes"
         )
     classes = logits.shape[1]
-    if labels.dim() == 2 and labels.shape[1] == classes:
-        labels = labels.argmax(dim=1)
-    if labels.dim() != 1 or bool((labels != labels.long()).any()):
-        raise ValueError(
-            f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: integer labels "
-            f"of shape (N,), or one-hot rows of shape (N, {classes})"
-        )
-    check_labels("y", labels, len(inputs), classes)
     return Target(
         module=module,
-        classifier=classifier,
+        adapter=adapter,
         x=inputs,
-        y=labels.long(),
+        y=adapter.labels(y, len(inputs), classes),
         ball=Ball(eps, p, box),
-        bounds=bounds,
         classes=classes,
         device=device,
         batch_size=batch_size,
@@ -141,7 +112,7 @@ def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
         swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
         hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
         detail = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise UsageError(
             f"x has shape {tuple(x.shape)}, on which the model fails{hint}; allowed: inputs that "
             f"the model takes, (N, C, H, W) for most image models. The model said: {detail}"
         ) from error
@@ -167,8 +138,8 @@ def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 def classifier_of(target: Target) -> Any:
     """The user's ART classifier, or one made around a plain module."""
-    if target.classifier is not None:
-        return target.classifier
+    if target.adapter.classifier is not None:
+        return target.adapter.classifier
     from art.estimators.classification import PyTorchClassifier
 
     box = target.ball.box

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.core.geometry import Box, per_sample
+from art_lfr.errors import UsageError
 
 
 class UnitBoxModule(nn.Module):
@@ -49,7 +50,7 @@ class UnitBox:
         width = float(widths[0])
         if not math.isfinite(width) or bool((widths - width).abs().max() > 1e-6 * width):
             found = f"[{float(box.low.min()):g}, {float(box.high.max()):g}]"
-            raise ValueError(
+            raise UsageError(
                 f"bounds is {found}, but {who} needs finite bounds, equally wide for all "
                 f"features; allowed: such bounds (clip_values of a classifier), or {instead}"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.image_checks import check_square
 from art_lfr.attacks.target import Target, make_target, unharmed
 from art_lfr.attacks.unit_box import UnitBox
@@ -18,7 +19,7 @@ from art_lfr.autoattack.backend import suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import Listener, Progress, run_suite
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_number
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.geometry import parse_norm
 from art_lfr.core.randomness import seed_global_generators
 
 VERSIONS = ("standard", "plus", "rand")
@@ -62,7 +63,7 @@ def run_autoattack(
     eps: float,
     norm: float | str = math.inf,
     version: str = "standard",
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     batch_size: int = 250,
     seed: int = 0,
     state_path: str | Path | None = None,

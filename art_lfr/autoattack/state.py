@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.core.randomness import RandomState
+from art_lfr.errors import UsageError
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import digest, pack, unpack
 
@@ -65,7 +66,7 @@ class StateFile:
         self._length = 0
         parent = self.path.parent
         if self.path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(
+            raise UsageError(
                 f"state_path is {str(path)!r}; allowed: a file in a directory that exists and can "
                 "be written to"
             )
@@ -84,7 +85,7 @@ class StateFile:
                 # Hashes and lists of settings say nothing to a reader.
                 told = f" ({run['identity'].get(key)!r} there, {value!r} here)"
                 told = told if len(told) < 80 and key not in ("x", "y", "model") else ""
-                raise ValueError(
+                raise UsageError(
                     f"state_path is {str(self.path)!r}, the state of a run with another {key}"
                     f"{told}; {ALLOWED}"
                 )
@@ -143,7 +144,7 @@ class StateFile:
         self._order, self._length = listed["order"], len(raw)
         self._hash = hashlib.sha256(raw)
         if self._hash.hexdigest() != listed["sha256"]:
-            raise ValueError("its content is not what the run has written")
+            raise UsageError("its content is not what the run has written")
         adversarial = x.detach().clone()
         if raw:
             numbers = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(x.dtype)
@@ -168,7 +169,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
+    return UsageError(
         f"state_path is {str(path)!r}, which is damaged or no state of AutoAttack ({reason}); "
         f"{ALLOWED}"
     )

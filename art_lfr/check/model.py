@@ -16,6 +16,7 @@ from art_lfr.core.arguments import as_tensor, check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import device_of
 from art_lfr.core.settings import ESTIMATORS
+from art_lfr.errors import UsageError, WrongTypeError
 
 # A BatchNorm's statistics of fewer samples than this are mostly noise.
 TINY_BATCH = 16
@@ -56,7 +57,7 @@ def check_model(
     check_integer("batch_size", batch_size, low=1)
     data = None if x is None else as_tensor("x", x).detach().cpu()
     if data is not None and (data.dim() < 2 or len(data) == 0):
-        raise ValueError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
+        raise UsageError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
     if data is not None and isinstance(model, nn.Module):
         Box.from_bounds(bounds, data.double())  # raises where they are no bounds
     findings: list[Finding] = []
@@ -88,7 +89,7 @@ def _look_at_classifier(
     from art_lfr.art.classifier import ClassifierAdapter
 
     if not isinstance(classifier, PyTorchClassifier):
-        raise TypeError(
+        raise WrongTypeError(
             f"model is a {type(classifier).__name__}; allowed: torch.nn.Module, "
             "art.estimators.classification.PyTorchClassifier or a subclass"
         )

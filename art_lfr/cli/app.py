@@ -16,6 +16,7 @@ from art_lfr.cli.masking import masking
 from art_lfr.cli.plot import plot
 from art_lfr.cli.train import demo, train
 from art_lfr.cli.tune import tune
+from art_lfr.errors import MissingLibraryError, TrainingError, UsageError, WrongTypeError
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
 
@@ -36,6 +37,8 @@ for command in (demo, train, tune, evaluate, masking, flatness, compare, plot, c
     app.command()(command)
 
 
+# An OSError is about a file that the user has named, or about his disk.
+MISTAKES = (UsageError, WrongTypeError, MissingLibraryError, OSError)
 # What a stopped command has kept, by its name.
 KEPT = {
     "train": "with --checkpoint-dir, the same command with --resume goes on after the last epoch",
@@ -71,7 +74,8 @@ def _terminable() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status.
 
-    0; 1 (failed); 2 (bad usage, one line on stderr); 130 and 143 (SIGINT, SIGTERM).
+    0; 1 (failed); 2 (a mistake of the user's, one line on stderr); 130 and 143 (SIGINT, SIGTERM).
+    Any other error is a bug of this package, and passes through with its traceback.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     kept = KEPT.get(given[0], "") if given else ""
@@ -79,8 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A command that starts itself in several processes passes on what it was given.
         with _terminable():
             status = app(args=given, prog_name="art-lfr", standalone_mode=False, obj=given)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except MISTAKES as error:
         return _fail(str(error), 2)
+    except TrainingError as error:
+        return _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Terminated:
@@ -89,8 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Typer's own errors come from its copy of click in new versions, from click in old ones.
         if hasattr(error, "format_message"):
             return _fail(error.format_message(), 2)
-        if type(error).__name__ == "TrainingError":
-            return _fail(str(error), 1)
         raise
     # Typer may have turned KeyboardInterrupt into its status.
     for number, word in ((130, "interrupted"), (143, "terminated")):

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from art_lfr.cli.options import JsonOption
+from art_lfr.errors import UsageError
 
 
 def compare(
@@ -55,10 +56,10 @@ def compare(
     check_integer("--threads", threads, low=1)
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
     if not chosen:
-        raise ValueError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
+        raise UsageError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
     for name, folder in (("--known", known), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir():
-            raise ValueError(f"{name} is {str(folder)!r}; allowed: a folder")
+            raise UsageError(f"{name} is {str(folder)!r}; allowed: a folder")
     shared = output / "trainings"
     shared.mkdir(parents=True, exist_ok=True)
     # Known runs and tables are the same files, under the same temporary names, for every process

@@ -40,7 +40,6 @@ def evaluate(
             "DDN-L2, pointwise, APGD-CE, APGD-T, Square, AutoAttack), with commas between."
         ),
     ] = "quick",
-    slow_images: Annotated[int, typer.Option(help="Images for the pointwise attack.")] = 20,
     metrics: Annotated[
         str, typer.Option(help="clever_u, loss_sensitivity, or both with a comma.")
     ] = "",
@@ -93,7 +92,6 @@ def evaluate(
         bounds=loaded.bounds,
         batch_size=batch_size,
         seed=seed,
-        slow_images=slow_images,
         metrics=_split(metrics),
         save_adversarial=save_adversarial,
         state_dir=state_dir,

@@ -1,6 +1,6 @@
 """What the commands take and give: a model, its weights, data, tables, printed results.
 
-Every error is a ValueError, TypeError, OSError or ImportError that names the option.
+Every error of a user's is one of `art_lfr.errors` or an OSError, and names the option.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.imports import named_object
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -44,30 +45,30 @@ def load_model(
         try:
             factory = named_object(name)
         except ValueError as error:
-            raise ValueError(f"--model is {error}; allowed: {allowed}") from error
+            raise UsageError(f"--model is {error}; allowed: {allowed}") from error
         if not callable(factory):
-            raise ValueError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
+            raise UsageError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
         # A factory draws its first weights from the global generators.
         with preserved_random_state(torch.device("cpu")):
             seed_global_generators(seed)
             model = factory()
         if not isinstance(model, nn.Module):
-            raise TypeError(
+            raise WrongTypeError(
                 f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "
                 "that returns a torch.nn.Module"
             )
     else:
-        raise ValueError(f"--model is {name!r}; allowed: {allowed}")
+        raise UsageError(f"--model is {name!r}; allowed: {allowed}")
     if weights is not None:
         try:
             model.load_state_dict(load_safely(weights))
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:200]
-            raise ValueError(
+            raise UsageError(
                 f"{option} is {str(weights)!r}, which does not fit the model: {detail}"
             ) from error
         except (OSError, ValueError) as error:
-            raise ValueError(f"{option} is {str(weights)!r}: {error}") from error
+            raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
     return model
 
 
@@ -84,7 +85,7 @@ def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
     check_choice("--split", split, ("test", "validation", "train"))
     x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
     if len(x) == 0:
-        raise ValueError(
+        raise UsageError(
             f"--split is {split!r}, which {data.name} does not have; allowed: a part that is "
             "there, such as train"
         )
@@ -104,12 +105,12 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
         with torch.no_grad(), mode(model, training=False):
             logits = logits_of(model(first.to(device_of(model, first))))
     except RuntimeError as error:
-        raise ValueError(
+        raise UsageError(
             f"--model does not run on images of shape {x.shape[1:]}: {error}; allowed: a network "
             "made for --data"
         ) from error
     if logits.dim() != 2 or logits.shape[1] < 2:
-        raise ValueError(
+        raise UsageError(
             f"--model gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
             "of shape (1, classes)"
         )
@@ -133,7 +134,7 @@ def trained_model(
     from art_lfr.models import BUILT_IN
 
     if weights is None and name in BUILT_IN:
-        raise ValueError(f"--weights is missing; a built-in model ({name}) is untrained without")
+        raise UsageError(f"--weights is missing; a built-in model ({name}) is untrained without")
     network = load_model(name, weights, classes=outputs_for(data), option=option)
     return network.to(default_device())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional, get_args, get_type_hints
 
 import typer
 
@@ -36,10 +38,6 @@ EstimatorOption = Annotated[
 PenaltyOption = Annotated[
     str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
 ]
-RadiusOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Finite-difference radius; default: a multiple of eps."),
-]
 EpsStepOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
@@ -47,7 +45,43 @@ EpsStepOption = Annotated[
 BatchSizeOption = Annotated[int, typer.Option(help="Samples in a batch.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
-LamOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Weight of the penalty; default: a multiple of eps."),
-]
+
+
+def with_options_of(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command that takes `**settings`: each keyword of the TypedDict is an option.
+
+    Its second annotation is the help. What is not given is None, or False where it is a flag: see
+    `given_ones`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        parameters = [
+            parameter.replace(annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            value, text = get_args(hint)
+            (value, *_) = get_args(value) or (value,)  # the first of a union
+            flag = f"--{name.replace('_', '-')}"
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=False if value is bool else None,
+                    annotation=Annotated[bool, typer.Option(flag, help=text)]
+                    if value is bool
+                    else Annotated[Optional[value], typer.Option(help=text)],  # noqa: UP045
+                )
+            )
+        vars(command)["__signature__"] = inspect.Signature(parameters)
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+def given_ones(settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given: for the others the defaults of the trainer count."""
+    return {name: v for name, v in settings.items() if v is not None and v is not False}

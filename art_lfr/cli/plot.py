@@ -17,6 +17,7 @@ from art_lfr.cli.options import (
     SeedOption,
     WeightsOption,
 )
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,8 +173,8 @@ def _comparisons(given: Sequence[str], first: str) -> dict[str, Path]:
     for pair in given:
         name, _, weights = pair.partition("=")
         if not name or not weights:
-            raise ValueError(f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.pt")
+            raise UsageError(f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.pt")
         if name == first or name in found:
-            raise ValueError(f"--compare is {pair!r}, a name given twice; allowed: another name")
+            raise UsageError(f"--compare is {pair!r}, a name given twice; allowed: another name")
         found[name] = Path(weights)
     return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
@@ -13,16 +12,16 @@ from art_lfr.cli.options import (
     DataOption,
     EpsOption,
     EpsStepOption,
-    EstimatorOption,
     JsonOption,
-    LamOption,
     ModelOption,
     NormOption,
     PenaltyOption,
-    RadiusOption,
     SeedOption,
     WeightsOption,
+    given_ones,
+    with_options_of,
 )
+from art_lfr.core.keywords import TrainerKeywords
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,53 +45,20 @@ def demo(
     run_demo(output, seed=seed, epochs=epochs)
 
 
+@with_options_of(TrainerKeywords)
 def train(
-    context: typer.Context,
     model: ModelOption = "digits-cnn",
     data: DataOption = "digits",
     eps: EpsOption = 0.1,
     norm: NormOption = "inf",
     eps_step: EpsStepOption = None,
     max_iter: Annotated[int, typer.Option(help="Ascent steps.")] = 10,
-    lam: LamOption = None,
-    estimator: EstimatorOption = "finite-difference",
-    radius: RadiusOption = None,
     penalty: PenaltyOption = "lfr",
-    weight_perturbation: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="AWP on top: perturb the weights by this part of their norm (0.005)."),
-    ] = None,
-    max_physical_batch_size: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Take batches in parts of at most so many samples: less memory."),
-    ] = None,
-    renew_every: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            help="Renew the gradient at the point itself in every N-th ascent step "
-            "(in l-inf 2, else 1)."
-        ),
-    ] = None,
-    autocast: Annotated[
-        bool, typer.Option("--autocast", help="Run the ascent's layers in bfloat16: faster.")
-    ] = False,
-    warm_start: Annotated[
-        bool,
-        typer.Option(
-            "--warm-start",
-            help="Start the ascent where that of the epoch before ended for the same image; for "
-            "--max-iter 1 or 2 and an --eps-step of 0.4 eps.",
-        ),
-    ] = False,
     epochs: Annotated[
         int, typer.Option(help="Epochs in all; a resumed run keeps to its own.")
     ] = 20,
     batch_size: BatchSizeOption = 128,
     lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
-    warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
-    num_processes: Annotated[
-        int, typer.Option(help="Train in so many processes, one for each GPU or core; see docs.")
-    ] = 1,
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     checkpoint_dir: Annotated[
@@ -106,6 +72,7 @@ def train(
         Path, typer.Option(help="File for the trained weights (a state dict).")
     ] = Path("lfr-weights.pt"),
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Train a network with LFR and write its weights.
 
@@ -120,7 +87,7 @@ def train(
 
     art-lfr train --checkpoint-dir run1 --resume
 
-    art-lfr train --num-processes 2
+    accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
     import torch
 
@@ -136,9 +103,8 @@ def train(
     from art_lfr.core.arguments import check_integer, check_number
     from art_lfr.storage.files import check_output, write_atomically
     from art_lfr.training.options import check_fit_arguments
-    from art_lfr.training.processes import Processes, launch
+    from art_lfr.training.processes import Processes
 
-    check_integer("--num-processes", num_processes, low=1)
     check_output(output, "--output", (".pt", ".pth"))
     check_number("--lr", lr, low_allowed=False)
     check_integer("--epochs", epochs, low=1)
@@ -154,26 +120,11 @@ def train(
         eps=eps,
         eps_step=eps_step,
         max_iter=max_iter,
-        lam=lam,
-        estimator=estimator,
-        radius=radius,
         penalty=penalty,
-        weight_perturbation=weight_perturbation,
-        max_physical_batch_size=max_physical_batch_size,
-        renew_every=renew_every,
-        autocast=autocast,
-        warm_start=warm_start,
-        warmup_epochs=warmup_epochs,
         seed=seed,
+        **cast(TrainerKeywords, given_ones(settings)),
     )
-    check_fit_arguments(epochs, checkpoint_dir, resume, batch_size)
-    if num_processes > 1 and processes.size == 1:
-        raise typer.Exit(launch(num_processes, context.obj or sys.argv[1:]))
-    if num_processes not in (1, processes.size):
-        raise ValueError(
-            f"--num-processes is {num_processes} under a launcher of {processes.size}; allowed: "
-            "what the launcher starts, or none"
-        )
+    check_fit_arguments(epochs, checkpoint_dir, resume)
     validated = len(images.x_validation) > 0
     batches = -(-len(images.x_train) // batch_size)
     trainer.fit(

@@ -19,6 +19,7 @@ from art_lfr.cli.options import (
     SeedOption,
     WeightsOption,
 )
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from art_lfr.core.arguments import Array
@@ -97,7 +98,7 @@ def tune(
     if output is not None:
         check_output(output, "--output", (".json",))
     if state_dir.exists() and not state_dir.is_dir():
-        raise ValueError(f"--state-dir is {str(state_dir)!r}, a file; allowed: a directory")
+        raise UsageError(f"--state-dir is {str(state_dir)!r}, a file; allowed: a directory")
     for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
         check_number(name, length, low_allowed=False)
     check_floor("--clean-floor", clean_floor)
@@ -190,11 +191,11 @@ def _parts(
     check_integer("--held-out", count, low=1)
     if count > (own or pool - 1):
         part = "the validation images" if own else "one less than the training images"
-        raise ValueError(f"--held-out is {count}; allowed: at most {own or pool - 1}, {part}")
+        raise UsageError(f"--held-out is {count}; allowed: at most {own or pool - 1}, {part}")
     check_integer("--train", train, low=1, optional=True)
     left = pool if own else pool - count
     if train is not None and train > left:
-        raise ValueError(f"--train is {train}; allowed: at most {left}, those not held out")
+        raise UsageError(f"--train is {train}; allowed: at most {left}, those not held out")
     parted = images.take(train=train, validation=count)
     return parted.x_train, parted.y_train, (parted.x_validation, parted.y_validation)
 

@@ -10,6 +10,7 @@ import numpy as np
 from art_lfr.comparison.plan import Comparison
 from art_lfr.core.arguments import Array
 from art_lfr.data import ImageData, digits, load
+from art_lfr.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
     first, last = c.images
     x, y = x[first:last], y[first:last]
     if len(x) == 0:
-        raise ValueError(
+        raise UsageError(
             f"images is {list(c.images)} of {c.part}, which leaves none; allowed: at least one"
         )
     return Split(data.x_train, data.y_train, x, y, first, data.digest)

@@ -7,7 +7,7 @@ trainer has a learning rate of its own built in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,21 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.core.imports import named_object
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import random_flip
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10
+# What a plan calls as the trainer does.
+PASSED_ON = (
+    "estimator",
+    "batch_norm",
+    "renew_every",
+    "autocast",
+    "warm_start",
+    "weight_perturbation",
+    "max_grad_norm",
+)
 # (number of the first epoch, how many) -> trains them
 Epochs = Callable[[int, int], None]
 
@@ -78,7 +89,7 @@ def check_method(run: Run) -> None:
             else:
                 art_epochs(run, classifier, lambda: network, x, y)
         except (ValueError, TypeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{run.comparison.name}: method {run.method!r} has settings that do not work: "
                 f"{error}"
             ) from error
@@ -100,21 +111,25 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         eps_step=None if "step" not in s else s["step"] * own / max(1, steps),
         lam=lam if lam is None or not scaled else lam * eps,
         radius=None if radius is None else radius * eps,
-        estimator=s.get("estimator", "finite-difference"),
-        batch_norm=s.get("batch_norm", "train"),
-        renew_every=s.get("renew_every", 1),
-        autocast=s.get("autocast", False),
-        warm_start=s.get("warm_start", False),
-        warmup_epochs=s.get("warmup", 2.0),
         penalty=penalty,
-        weight_perturbation=s.get("weight_perturbation"),
-        max_grad_norm=s.get("max_grad_norm"),
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
         augment=random_flip if s["flip"] else None,
         seed=run.seed,
         verbose=False,
+        **_trainer_keywords(s),
     )
+
+
+def _trainer_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that a plan sets under the trainer's own names, or under its `warmup`.
+
+    Both gradients of a step are taken by default: in a comparison nothing is saved on.
+    """
+    keywords = {name: v for name, v in settings.items() if name in PASSED_ON}
+    if "warmup" in settings:
+        keywords["warmup_epochs"] = settings["warmup"]
+    return {"renew_every": 1, **keywords}
 
 
 def penalty_of(run: Run) -> Penalty:
@@ -126,22 +141,16 @@ def penalty_of(run: Run) -> Penalty:
     name = s.get("penalty", "lfr")
     if ":" in str(name):
         name = _named_penalty(run, name)
-    return penalty_for(
-        name,
-        s.get("lam"),
-        estimator=s.get("estimator", "finite-difference"),
-        autocast=s.get("autocast", False),
-        warm_start=s.get("warm_start", False),
-    )
+    return penalty_for(name, s)
 
 
 def _named_penalty(run: Run, name: str) -> Penalty:
     try:
         found = named_object(name)
     except ValueError as error:
-        raise ValueError(f"penalty of {run.method!r} is {error}") from error
+        raise UsageError(f"penalty of {run.method!r} is {error}") from error
     if not isinstance(found, Penalty):
-        raise TypeError(
+        raise WrongTypeError(
             f"penalty of {run.method!r} is {name!r}, a {type(found).__name__}; allowed: an "
             "art_lfr.penalties.Penalty"
         )

@@ -16,6 +16,7 @@ from typing import Any
 from art_lfr.core.arguments import check_choice, check_integer, check_number
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.settings import DEFAULTS
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.presets import NAMES
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
@@ -101,24 +102,24 @@ class Comparison:
         check_integer("snapshots", self.snapshots, low=1, optional=True)
         check_integer("renew_every", self.renew_every, low=1, optional=True)
         if len(self.images) != 2:
-            raise ValueError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
+            raise UsageError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
         for attack in self.attacks:
             check_choice("attacks", attack, NAMES)
         if self.data != "digits" and self.splits != (0,):
-            raise ValueError(
+            raise UsageError(
                 f"splits is {list(self.splits)} with data {self.data!r}; allowed: [0], as only "
                 "digits has others"
             )
         if not self.methods or not self.seeds or not self.splits:
-            raise ValueError(f"{self.name}: methods, seeds and splits must not be empty")
+            raise UsageError(f"{self.name}: methods, seeds and splits must not be empty")
         names = [str(method.get("name")) for method in self.methods]
         if len(set(names)) < len(names):
-            raise ValueError(f"{self.name}: methods are named {names}; allowed: each name once")
+            raise UsageError(f"{self.name}: methods are named {names}; allowed: each name once")
         for method in self.methods:
             check_choice("kind", method.get("kind"), tuple(KINDS))
             unknown = set(method) - _COMMON - KINDS[method["kind"]]
             if unknown or "name" not in method:
-                raise ValueError(
+                raise UsageError(
                     f"{self.name}: method {method.get('name')!r} has the settings "
                     f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
                     f"{sorted(_COMMON | KINDS[method['kind']])}"
@@ -126,15 +127,15 @@ class Comparison:
             try:
                 _check_values(method)
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.name}: method {method['name']!r}: {error}") from error
+                raise UsageError(f"{self.name}: method {method['name']!r}: {error}") from error
             if method.get("warm_start") and method.get("flip", self.flip):
-                raise ValueError(
+                raise UsageError(
                     f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
                     "one of the two"
                 )
             own = method.get("seeds", self.seeds)
             if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
-                raise ValueError(
+                raise UsageError(
                     f"{self.name}: method {method['name']!r} has the seeds {own!r}; allowed: a "
                     f"list of some of {list(self.seeds)}"
                 )
@@ -225,7 +226,7 @@ def read_plan(path: Path) -> list[Comparison]:
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"plan {str(path)!r} is no YAML: {error}") from error
+        raise UsageError(f"plan {str(path)!r} is no YAML: {error}") from error
     entries = content if isinstance(content, list) else [content]
     known = {f.name for f in fields(Comparison)}
     found = []
@@ -233,12 +234,12 @@ def read_plan(path: Path) -> list[Comparison]:
         if not isinstance(entry, dict) or not {"name", "data", "model", "eps", "methods"} <= set(
             entry
         ):
-            raise ValueError(
+            raise UsageError(
                 f"plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
                 "least name, data, model, eps and methods"
             )
         if unknown := set(entry) - known:
-            raise ValueError(
+            raise UsageError(
                 f"{entry['name']}: unknown settings {sorted(unknown)}; allowed: {sorted(known)}"
             )
         tuples = ("methods", "images", "splits", "seeds", "attacks")
@@ -246,5 +247,5 @@ def read_plan(path: Path) -> list[Comparison]:
         found.append(Comparison(**settings))
     names = [comparison.name for comparison in found]
     if len(set(names)) < len(names):
-        raise ValueError(f"plan {str(path)!r} names {names}; allowed: each name once")
+        raise UsageError(f"plan {str(path)!r} names {names}; allowed: each name once")
     return found

@@ -22,6 +22,7 @@ from art_lfr.comparison.machine import describe_machine
 from art_lfr.comparison.methods import check_method
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
+from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.training.processes import Processes
@@ -94,7 +95,7 @@ def _check_digest(comparison: Comparison, split: int, digest: str, directory: Pa
         if run.split == split and result_path(run, directory).exists():
             found = read_result(run, directory)["data"]["digest"]
             if found != digest:
-                raise ValueError(
+                raise UsageError(
                     f"data {run.comparison.data!r} has the digest {digest}, and the finished run "
                     f"{run.method!r}, seed {run.seed}, has {found}; allowed: the same data for all "
                     "runs of a comparison, or another output folder"
@@ -218,7 +219,7 @@ def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
     try:
         found = {result["key"]: result for result in json.loads(path.read_text())}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
+        raise UsageError(
             f"known file {str(path)!r} is {error!r}; allowed: the NAME.json of a comparison"
         ) from error
     taken = 0

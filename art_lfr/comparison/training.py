@@ -18,11 +18,11 @@ from art_lfr.comparison.methods import Warmup, art_epochs, lfr_trainer
 from art_lfr.comparison.plan import Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.checkpoint import load_run, load_safely, to_plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
-from art_lfr.training.loop import TrainingError
 from art_lfr.training.scheduling import Schedule
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ class Times:
         self.epochs = [times for times in self.epochs if times["epoch"] <= epoch]
         reached = int(self.epochs[-1]["epoch"]) if self.epochs else 0
         if reached != epoch:
-            raise ValueError(
+            raise UsageError(
                 f"{self._path} reaches epoch {reached} where the training is at {epoch}; allowed: "
                 f"the same (delete {self._path.parent} to train again)"
             )

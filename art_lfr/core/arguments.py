@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.core.geometry import Box
+from art_lfr.errors import UsageError, WrongTypeError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 # Of any shape and type.
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -29,13 +33,13 @@ def check_number(
     allowed = f"a finite number {'>=' if low_allowed else '>'} {low:g}"
     allowed += ", or None" if optional else ""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: {allowed}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number < low or (number == low and not low_allowed):
-        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+        raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def check_integer(name: str, value: object, *, low: int, optional: bool = False) -> None:
@@ -44,9 +48,9 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
         return
     allowed = f"an integer >= {low}" + (", or None" if optional else "")
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: {allowed}")
     if value < low:
-        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+        raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -54,43 +58,90 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
+        raise UsageError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
 
 
-def reject_unknown(owner: str, unknown: dict[str, Any], known: Iterable[str]) -> None:
-    """Raise TypeError for keywords that `owner` does not have, naming the nearest that it has."""
-    if unknown:
-        _raise_unknown(owner, next(iter(unknown)), tuple(known))
+# Names that users of ART, torchattacks and this package's loss take one for the other.
+MIXED_UP = {
+    "steps": ("max_iter",),
+    "max_iter": ("steps",),
+    "step_size": ("eps_step",),
+    "eps_step": ("step_size",),
+    "alpha": ("eps_step", "step_size"),
+    "lambda_": ("lam",),
+    "epochs": ("nb_epochs",),
+    "nb_epochs": ("epochs",),
+}
 
 
-def keywords_of(function: Callable[..., object], *, positional: bool = False) -> list[str]:
-    """The names of a function's keyword-only parameters, or with the `positional` ones."""
-    parameters = list(inspect.signature(function).parameters.values())
-    kinds = (parameters[0].KEYWORD_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
-    wanted = kinds if positional else kinds[:1]
-    return [p.name for p in parameters if p.kind in wanted and p.name != "self"]
+def keywords_of(
+    *sources: Callable[..., object],
+    renamed: Mapping[str, str] | None = None,
+    only: type | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function, so that a keyword it does not have is an error that names the nearest.
+
+    Where it has `**settings`, these are the keyword-only parameters of `sources`, under other names
+    where `renamed` says so (of them those that the TypedDict `only` has), and stand in its
+    signature (`help`, `inspect`) with their defaults.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        parameters = {
+            name: parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        for source in sources:
+            for parameter in inspect.signature(source).parameters.values():
+                name = (renamed or {}).get(parameter.name, parameter.name)
+                wanted = only is None or name in only.__annotations__
+                if parameter.kind is parameter.KEYWORD_ONLY and wanted:
+                    parameters.setdefault(name, parameter.replace(name=name))
+        owner = function.__qualname__.replace(".__init__", "").rpartition(".")[2]
+        known = [name for name in parameters if name != "self"]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            reject_unknown(f"{owner}()", kwargs, known)
+            return function(*args, **kwargs)
+
+        vars(checked)["__signature__"] = signature.replace(parameters=list(parameters.values()))
+        return checked
+
+    return decorate
 
 
-def _raise_unknown(owner: str, name: str, known: tuple[str, ...]) -> NoReturn:
-    nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
-    raise TypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
+def reject_unknown(owner: str, keywords: Iterable[str], known: Collection[str]) -> None:
+    """Raise WrongTypeError for a keyword that `owner` does not have, naming the nearest."""
+    for name in keywords:
+        if name not in known:
+            nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
+            raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
 
 
-def _nearest(value: object, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Those keywords that a TypedDict has."""
+    return {name: value for name, value in keywords.items() if name in kind.__annotations__}
+
+
+def _nearest(value: object, choices: Collection[str]) -> str:
+    close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
+    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; allowed: True or False")
+        raise WrongTypeError(f"{name} is {value!r}; allowed: True or False")
 
 
 def check_type(name: str, value: object, kind: type, allowed: str) -> None:
     """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
+        raise WrongTypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
 
 
 def check_batch(model: object, x: object, y: object) -> None:
@@ -103,19 +154,19 @@ def check_batch(model: object, x: object, y: object) -> None:
 def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
     """Raise ValueError unless x is a non-empty, floating, finite batch inside the box."""
     if x.dim() < 2 or len(x) == 0 or x[0].numel() == 0:
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {tuple(x.shape)}; allowed: (N, ...) with at least one sample"
         )
     if not x.is_floating_point():
-        raise ValueError(
+        raise UsageError(
             f"{name} has dtype {x.dtype}; allowed: floating point (convert integer images and "
             "scale them as the model expects)"
         )
     if not bool(x.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinite values; allowed: finite values")
+        raise UsageError(f"{name} holds NaN or infinite values; allowed: finite values")
     if box is not None and not box.contains(x):
         low, high = float(box.low.min()), float(box.high.max())
-        raise ValueError(
+        raise UsageError(
             f"{name} has values from {float(x.min()):g} to {float(x.max()):g}; allowed: inside "
             f"the bounds, [{low:g}, {high:g}]"
             + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
@@ -125,14 +176,14 @@ def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
 def check_labels(name: str, y: Tensor, count: int, classes: int | None = None) -> None:
     """Raise ValueError unless y has one label per sample; index labels lie in 0..classes-1."""
     if y.dim() == 0 or len(y) != count:
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {tuple(y.shape)} for {count} samples; allowed: one label per sample"
         )
     if classes is None:
         return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
-        raise ValueError(
+        raise UsageError(
             f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
             f"has {classes} classes"
         )
@@ -148,6 +199,6 @@ def as_tensor(name: str, value: object) -> Tensor:
             value = value.copy()  # torch warns about tensors over read-only memory
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
+        raise WrongTypeError(
             f"{name} is a {type(value).__name__}; allowed: a numeric array or tensor"
         ) from error

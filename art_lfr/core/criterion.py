@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from art_lfr.errors import UsageError, WrongTypeError
+
 LossLike: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor] | None
 
 
@@ -30,7 +32,7 @@ class Criterion:
             self._loss, self._adds_entries = loss._loss, loss._adds_entries
         elif isinstance(loss, nn.Module):
             if not hasattr(loss, "reduction"):
-                raise ValueError(
+                raise UsageError(
                     f"loss is {type(loss).__name__}, which has no `reduction`; allowed: a torch.nn "
                     "loss with `reduction`, or a callable (outputs, y) -> one value per sample"
                 )
@@ -42,7 +44,7 @@ class Criterion:
         elif callable(loss) and not isinstance(loss, type):
             self._loss = loss
         else:
-            raise TypeError(
+            raise WrongTypeError(
                 f"loss is {loss!r}; allowed: None, a torch.nn loss with `reduction`, "
                 "or a callable (outputs, y) -> one value per sample"
             )
@@ -55,16 +57,16 @@ class Criterion:
         except IndexError as error:
             if not self._takes_indices(y):
                 raise
-            raise ValueError(
+            raise UsageError(
                 f"y has labels from {int(y.min())} to {int(y.max())}; allowed: 0 to "
                 f"{outputs.shape[1] - 1}, as the model has {outputs.shape[1]} classes"
             ) from error
         if not isinstance(values, Tensor):
-            raise TypeError(
+            raise WrongTypeError(
                 f"loss returned a {type(values).__name__}; allowed: a tensor, one value per sample"
             )
         if values.dim() == 0 or len(values) != len(outputs):
-            raise ValueError(
+            raise UsageError(
                 f"loss returned shape {tuple(values.shape)} for {len(outputs)} samples; "
                 "allowed: one value per sample"
             )
@@ -77,7 +79,7 @@ class Criterion:
         indices = outputs.shape[:1] + outputs.shape[2:]
         dense = type(self._loss) is nn.CrossEntropyLoss and y.is_floating_point()
         if y.shape != (outputs.shape if dense else indices):
-            raise ValueError(
+            raise UsageError(
                 f"y has shape {tuple(y.shape)} and dtype {y.dtype}; allowed: integer labels of "
                 f"shape {tuple(indices)}, or with CrossEntropyLoss probabilities of shape "
                 f"{tuple(outputs.shape)}"
@@ -130,7 +132,7 @@ def logits_of(outputs: object) -> Tensor:
     """
     logits = getattr(outputs, "logits", outputs)
     if not isinstance(logits, torch.Tensor):
-        raise TypeError(
+        raise WrongTypeError(
             f"the model returned {type(outputs).__name__}; allowed: a tensor of logits, "
             "or an object with `.logits`"
         )

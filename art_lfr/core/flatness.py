@@ -64,35 +64,35 @@ def find_least_flat_point(
     the box take no part in the step. K steps take K + 1 gradients and K Hessian-vector products
     ("exact"), or else K + ceil(K / r) + 1 gradients.
     """
-    exact, steps = settings.estimator == "exact", settings.steps
-    every = 1 if exact else settings.resolved_renew_every
-    point, h = start.detach(), settings.resolved_radius
-    best: LeastFlatPoint | None = None
+    exact, h = settings.estimator == "exact", settings.radius
+    renew_every = 1 if exact else settings.renew_every
+    point, best = start.detach(), None
     with mode(model, training=False), frozen(model):
-        for step in range(steps + 1):
-            if exact and step < steps:
-                g, u = hessian_direction(model, criterion, point, y, ball.p)
-            elif step == steps or step % every == 0:
-                g = latest = input_gradient(model, criterion, point, y)
-            if step == steps or step % every == 0:
-                flatness = sample_norm(g, dual_norm(ball.p))
-                best = _keep_best(best, LeastFlatPoint(point, flatness, g))
-            if step == steps:
-                break
-            if not exact:
+        for step in range(settings.steps):
+            renewed = step % renew_every == 0
+            if exact:
+                gradient, u = hessian_direction(model, criterion, point, y, ball.p)
+            else:
+                if renewed:
+                    gradient = latest = input_gradient(model, criterion, point, y)
                 shifted = point + h * dual_vector(latest, ball.p)
                 latest = input_gradient(model, criterion, shifted, y)
-                u = significant_difference(latest, g)
-            point = ball.ascend(point, u, x, settings.resolved_step_size)
-    assert best is not None
-    return best
+                u = significant_difference(latest, gradient)
+            if renewed:
+                best = _less_flat(best, point, gradient, ball.p)
+            point = ball.ascend(point, u, x, settings.step_size)
+        return _less_flat(best, point, input_gradient(model, criterion, point, y), ball.p)
 
 
-def _keep_best(best: LeastFlatPoint | None, new: LeastFlatPoint) -> LeastFlatPoint:
+def _less_flat(
+    best: LeastFlatPoint | None, point: Tensor, gradient: Tensor, p: float
+) -> LeastFlatPoint:
+    """Sample by sample the best point so far, or the new one where its gradient is larger."""
+    new = LeastFlatPoint(point, sample_norm(gradient, dual_norm(p)), gradient)
     if best is None:
         return new
     better = new.flatness > best.flatness
-    mask = per_sample(better, new.point)
+    mask = per_sample(better, point)
     return LeastFlatPoint(
         torch.where(mask, new.point, best.point),
         torch.where(better, new.flatness, best.flatness),
@@ -118,7 +118,7 @@ def flatness_values(
     measured is not saved on: `renew_every` is that of training.
     """
     settings = replace(settings, renew_every=1)
-    ball = Ball(settings.eps, settings.p, box)
+    ball = Ball(settings.eps, settings.norm, box)
     found: list[Tensor] = []
     # Restarts outside, so that the first ascents draw the same noise however many follow.
     with preserved_random_state(x.device):

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from art_lfr.core.randomness import normal_like, uniform_like
+from art_lfr.errors import UsageError
 
 Bounds: TypeAlias = (
     "tuple[float | Tensor | npt.NDArray[Any], float | Tensor | npt.NDArray[Any]] | None"
 )
-# A parameter `bounds` that was not given. A classifier has its own: what is given beside it shows.
-UNIT_BOUNDS = (0.0, 1.0)
 
 # An l1 step of a single coordinate is the exact steepest direction, and hopelessly slow on images:
 # the mass is spread over this part of the coordinates (Tramer & Boneh 2019, "SLIDE", use 1 %).
@@ -44,7 +43,7 @@ def parse_norm(norm: float | str) -> float:
             value = math.nan
         if value in (math.inf, 1.0, 2.0):
             return value
-    raise ValueError(f'norm is {norm!r}; allowed: np.inf, "inf", 2 and 1')
+    raise UsageError(f'norm is {norm!r}; allowed: np.inf, "inf", 2 and 1')
 
 
 def dual_norm(p: float) -> float:
@@ -150,16 +149,16 @@ class Box:
                 for b in bounds
             )
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"bounds is {bounds!r}; allowed: a pair (low, high) of numbers or arrays, or None"
             ) from error
         if not bool((low < high).all()):
-            raise ValueError(f"bounds is {bounds!r}; allowed: low < high everywhere, without NaN")
+            raise UsageError(f"bounds is {bounds!r}; allowed: low < high everywhere, without NaN")
         for bound in (low, high):
             try:
                 bound.expand(like.shape[1:])
             except RuntimeError as error:
-                raise ValueError(
+                raise UsageError(
                     f"bounds has shape {tuple(bound.shape)}; allowed: numbers, or arrays that "
                     f"broadcast to one sample, {tuple(like.shape[1:])}"
                 ) from error

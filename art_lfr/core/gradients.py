@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import per_sample, sample_norm
+from art_lfr.errors import UsageError
 
 # A difference of two gradients below this many units in the last place of their largest entry is
 # rounding of the backward pass, not curvature.
@@ -35,7 +36,7 @@ def input_gradient(
             (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
         except RuntimeError as error:
             if "does not require grad" in str(error) or "not have been used" in str(error):
-                raise ValueError(
+                raise UsageError(
                     "model gives a loss without gradients in x; allowed: a differentiable model "
                     "(a detach(), a no_grad block or a conversion to NumPy cuts the graph)"
                 ) from error

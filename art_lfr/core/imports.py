@@ -7,6 +7,8 @@ import os
 import sys
 from types import ModuleType
 
+from art_lfr.errors import MissingLibraryError, UsageError
+
 
 def require(module: str, extra: str) -> ModuleType:
     """Import a library of an extra; ImportError with the pip line where it is missing.
@@ -19,7 +21,7 @@ def require(module: str, extra: str) -> ModuleType:
         root = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != root:
             raise
-        raise ImportError(
+        raise MissingLibraryError(
             f'{root} is not installed; install it with: pip install "art-lfr[{extra}]"'
         ) from error
 
@@ -36,5 +38,5 @@ def named_object(name: str) -> object:
     try:
         found: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name!r}: {error}") from error
+        raise UsageError(f"{name!r}: {error}") from error
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from art_lfr.core.arguments import Array
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     pass
@@ -58,13 +58,13 @@ def paired_difference(
     Raises ValueError where there is no pair or shapes differ.
     """
     if not first or not len(first) == len(second) == len(splits):
-        raise ValueError(
+        raise UsageError(
             f"first has {len(first)} runs, second {len(second)}, splits {len(splits)}; allowed: "
             "as many of each, at least one"
         )
     for a, b in zip(first, second, strict=True):
         if a.shape != b.shape:
-            raise ValueError(f"shapes {a.shape} and {b.shape} differ; allowed: the same images")
+            raise UsageError(f"shapes {a.shape} and {b.shape} differ; allowed: the same images")
     generator = np.random.default_rng(seed)
     differences = [np.asarray(a, float) - b for a, b in zip(first, second, strict=True)]
     # One row of means for each pair of runs: over all images, then over images drawn anew.
@@ -85,22 +85,14 @@ def paired_difference(
     return Difference(mean, low, high, len(first))
 
 
-# The two-sided 95 % quantile of the normal distribution.
-Z_95 = 1.959963984540054
-
-
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a proportion, inside [0, 1].
 
-    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n), p = successes / count.
     Source: Wilson, "Probable inference", JASA 1927.
     """
     if not 0 <= successes <= count or count == 0:
-        raise ValueError(f"successes is {successes} of {count}; allowed: 0 to count, count > 0")
-    share, z2 = successes / count, Z_95**2
-    centre = share + z2 / (2 * count)
-    half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    scale = 1 + z2 / count
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == count else (centre + half) / scale
-    return low, high
+        raise UsageError(f"successes is {successes} of {count}; allowed: 0 to count, count > 0")
+    from scipy.stats import binomtest  # takes a second to import
+
+    low, high = binomtest(successes, count).proportion_ci(method="wilson")
+    return float(low), float(high)

@@ -22,16 +22,17 @@ def projected_gradient_descent(
     ball: Ball,
     steps: int,
     step_size: float,
-    generator: torch.Generator | None,
+    start: Tensor,
     watch: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
-    """Adversarial examples by PGD from a random start (Madry et al. 2018), model in eval mode.
+    """Adversarial examples by PGD (Madry et al. 2018), shape of x; the model in eval mode.
 
-    x_{k+1} = project(x_k + step_size * steepest(grad l(x_k))). Shape of x. A quick watch over
+    x_{k+1} = project(x_k + step_size * steepest(grad l(x_k))), with x_0 = `start`, in Madry et al.
+    `ball.random_point(x, generator)`. A quick watch over
     training, not an evaluation: use `art_lfr.evaluate` for a number to report. `watch` gets each
     point and its gradient, before the step.
     """
-    point = ball.random_point(x, generator)
+    point = start
     with mode(model, training=False), frozen(model):
         for _ in range(steps):
             gradient = input_gradient(model, criterion, point, y)

@@ -89,45 +89,6 @@ class RandomState:
         )
 
 
-class PartGenerator(torch.Generator):
-    """A generator for a part of a batch, at the state of the generator for the whole.
-
-    `normal_like` and `uniform_like` draw the noise of the whole batch from it and give that of the
-    part: a sample's noise does not depend on how its batch is parted. The parts of a batch share
-    what has been drawn, so that it is drawn once.
-    """
-
-    rows: slice
-    whole: int
-    _drawn: list[tuple[Tensor, Tensor]]
-    _used: int
-
-    @classmethod
-    def of(
-        cls,
-        generator: torch.Generator,
-        rows: slice,
-        whole: int,
-        drawn: list[tuple[Tensor, Tensor]] | None = None,
-    ) -> PartGenerator:
-        """For these rows of a batch of `whole` samples; `drawn` is a list that the parts share."""
-        part = cls(generator.device)
-        part.set_state(generator.get_state())
-        part.rows, part.whole, part._used = rows, whole, 0
-        part._drawn = [] if drawn is None else drawn
-        return part
-
-    def part_of(self, draw: Callable[[], Tensor]) -> Tensor:
-        """The part's rows of what `draw` gives for the whole batch."""
-        if self._used == len(self._drawn):
-            noise = draw()
-            self._drawn.append((noise, self.get_state()))
-        noise, after = self._drawn[self._used]
-        self.set_state(after)
-        self._used += 1
-        return noise[self.rows]
-
-
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of x's shape, drawn on the generator's device, at least float32."""
     return _drawn(torch.randn, x, generator)
@@ -139,15 +100,9 @@ def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _drawn(draw: Callable[..., Tensor], x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise for x, which is some rows of a batch where the generator is one for a part."""
     device = x.device if generator is None else generator.device
-    part = generator if isinstance(generator, PartGenerator) else None
-    shape = x.shape if part is None else (part.whole, *x.shape[1:])
-
-    def whole() -> Tensor:
-        return draw(shape, generator=generator, device=device, dtype=_at_least_float32(x))
-
-    return (whole() if part is None else part.part_of(whole)).to(x.device)
+    noise = draw(x.shape, generator=generator, device=device, dtype=_at_least_float32(x))
+    return noise.to(x.device)
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from art_lfr.core.arguments import check_choice, check_flag, check_integer, check_number
 from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError
 
 ESTIMATORS = ("finite-difference", "exact")
 BATCH_NORM_MODES = ("eval", "train")
@@ -22,7 +23,7 @@ class NormDefaults:
     renew_every: int
 
 
-# Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment. In l-inf
+# Chosen on validation data by benchmarks/defaults; docs/defaults.md has the experiment. In l-inf
 # renewing every second gradient costs nothing, in l2 that is open: docs/performance.md.
 DEFAULTS: dict[float, NormDefaults] = {
     math.inf: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=2),
@@ -31,71 +32,85 @@ DEFAULTS: dict[float, NormDefaults] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class LFRSettings:
     """The objective l(x) + lam * max over the eps-ball of ||grad l||_q, and how it is estimated.
 
-    All lengths are in raw input units. `None` takes the default of the norm; lengths scale with
-    eps. `radius` is the finite-difference radius h. The last two save time in the ascent, see
-    `find_least_flat_point` and `art_lfr.penalties.flatness`.
+    All lengths are in raw input units. `None` takes the default of the norm, for lengths a multiple
+    of eps; the attributes are the values that count.
 
-    Raises ValueError or TypeError, naming the parameter, for anything out of range.
+    Args:
+        eps: Radius of the ball, >= 0.
+        norm: p of the ball: np.inf, 2 or 1.
+        steps: Ascent steps K, >= 0.
+        step_size: Length of a step, > 0. None: a multiple of eps / steps.
+        lam: Weight of the penalty, >= 0.
+        estimator: "finite-difference" or "exact".
+        radius: Finite-difference radius h, > 0.
+        batch_norm: "train" or "eval": which statistics the penalty's passes use.
+        renew_every: See `find_least_flat_point`; >= 1.
+        autocast: See `art_lfr.penalties.flatness`.
+
+    Raises:
+        ValueError, TypeError: For anything out of range, naming the parameter.
     """
 
     eps: float
-    norm: float | str = math.inf
-    steps: int = 10
-    step_size: float | None = None
-    lam: float | None = None
-    estimator: str = "finite-difference"
-    radius: float | None = None
-    batch_norm: str = "train"
-    renew_every: int | None = None
-    autocast: bool = False
+    norm: float
+    steps: int
+    step_size: float
+    lam: float
+    estimator: str
+    radius: float
+    batch_norm: str
+    renew_every: int
+    autocast: bool
 
-    def __post_init__(self) -> None:
-        check_number("eps", self.eps)
-        parse_norm(self.norm)
-        check_integer("steps", self.steps, low=0)
-        check_number("step_size", self.step_size, low_allowed=False, optional=True)
-        check_number("lam", self.lam, optional=True)
-        check_choice("estimator", self.estimator, ESTIMATORS)
-        check_number("radius", self.radius, low_allowed=False, optional=True)
-        check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
-        check_integer("renew_every", self.renew_every, low=1, optional=True)
-        check_flag("autocast", self.autocast)
-        if self.eps == 0 and self.radius is None and self.estimator != "exact":
-            raise ValueError(
+    def __init__(
+        self,
+        *,
+        eps: float,
+        norm: float | str = math.inf,
+        steps: int = 10,
+        step_size: float | None = None,
+        lam: float | None = None,
+        estimator: str = "finite-difference",
+        radius: float | None = None,
+        batch_norm: str = "train",
+        renew_every: int | None = None,
+        autocast: bool = False,
+    ) -> None:
+        check_number("eps", eps)
+        default = DEFAULTS[parse_norm(norm)]
+        check_integer("steps", steps, low=0)
+        check_number("step_size", step_size, low_allowed=eps == 0, optional=True)
+        check_number("lam", lam, optional=True)
+        check_choice("estimator", estimator, ESTIMATORS)
+        check_number("radius", radius, low_allowed=estimator == "exact", optional=True)
+        check_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
+        check_integer("renew_every", renew_every, low=1, optional=True)
+        check_flag("autocast", autocast)
+        if eps == 0 and radius is None and estimator != "exact":
+            raise UsageError(
                 "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
                 "because the default radius is a multiple of eps"
             )
-
-    @property
-    def p(self) -> float:
-        """The exponent of the ball's norm."""
-        return parse_norm(self.norm)
-
-    @property
-    def resolved_step_size(self) -> float:
-        """The length of an ascent step."""
-        if self.step_size is not None:
-            return float(self.step_size)
-        return DEFAULTS[self.p].step_size * self.eps / max(1, self.steps)
-
-    @property
-    def resolved_lam(self) -> float:
-        """The weight of the penalty."""
-        return DEFAULTS[self.p].lam * self.eps if self.lam is None else float(self.lam)
-
-    @property
-    def resolved_radius(self) -> float:
-        """The finite-difference radius h."""
-        return DEFAULTS[self.p].radius * self.eps if self.radius is None else float(self.radius)
-
-    @property
-    def resolved_renew_every(self) -> int:
-        """In every so manieth ascent step both gradients are taken."""
-        return DEFAULTS[self.p].renew_every if self.renew_every is None else int(self.renew_every)
+        values = {
+            "eps": float(eps),
+            "norm": parse_norm(norm),
+            "steps": int(steps),
+            "step_size": float(
+                default.step_size * eps / max(1, steps) if step_size is None else step_size
+            ),
+            "lam": float(default.lam * eps if lam is None else lam),
+            "estimator": estimator,
+            "radius": float(default.radius * eps if radius is None else radius),
+            "batch_norm": batch_norm,
+            "renew_every": int(default.renew_every if renew_every is None else renew_every),
+            "autocast": autocast,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the class is frozen
 
     def warmed(self, epochs: float, warmup_epochs: float) -> LFRSettings:
         """The settings after so many epochs: eps, lam and the step rise together, linearly.
@@ -104,24 +119,5 @@ class LFRSettings:
         """
         part = 1.0 if epochs >= warmup_epochs else epochs / warmup_epochs
         return replace(
-            self,
-            eps=self.eps * part,
-            lam=self.resolved_lam * part,
-            step_size=self.resolved_step_size * part or None,
-            radius=self.resolved_radius or None,
+            self, eps=self.eps * part, lam=self.lam * part, step_size=self.step_size * part
         )
-
-    def plain(self) -> dict[str, float | int | str]:
-        """The resolved settings, which a resumed run must share."""
-        return {
-            "norm": self.p,
-            "eps": float(self.eps),
-            "steps": int(self.steps),
-            "step_size": self.resolved_step_size,
-            "lam": self.resolved_lam,
-            "estimator": self.estimator,
-            "radius": self.resolved_radius,
-            "batch_norm": self.batch_norm,
-            "renew_every": self.resolved_renew_every,
-            "autocast": self.autocast,
-        }

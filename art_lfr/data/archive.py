@@ -12,6 +12,7 @@ from art_lfr.data.arrays import as_images, as_labels
 from art_lfr.data.decoding import decode
 from art_lfr.data.image_data import ImageData, assemble
 from art_lfr.data.selection import PARTS, choose
+from art_lfr.errors import UsageError
 
 PLAIN = ("x", "y")
 JPEG = ("jpeg", "offsets", "labels")
@@ -49,13 +50,13 @@ def load_npz(
             names = set(archive.files)
             arrays = {name: archive[name] for name in sorted(known & names)}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"data file {str(path)!r} cannot be read as .npz without pickled objects: {error}"
         ) from error
     jpeg = "train_jpeg" in names and "x_train" not in names
     required = {f"train_{kind}" for kind in JPEG} if jpeg else {f"{kind}_train" for kind in PLAIN}
     if required - names:
-        raise ValueError(
+        raise UsageError(
             f"data file {str(path)!r} has the arrays {', '.join(sorted(names)) or 'none'}; "
             f"missing: {', '.join(sorted(required - names))}"
         )
@@ -75,7 +76,7 @@ def _complete_parts(path: Path, arrays: dict[str, Array], patterns: list[str]) -
         wanted = [pattern.format(part) for pattern in patterns]
         there = [name for name in wanted if name in arrays]
         if there and there != wanted:
-            raise ValueError(
+            raise UsageError(
                 f"data file {str(path)!r} has only {'one' if len(there) == 1 else 'two'} of "
                 f"{', '.join(wanted[:-1])} and {wanted[-1]}"
             )
@@ -105,17 +106,17 @@ def _jpeg_labels(part: str, arrays: dict[str, Array]) -> Array:
     """The labels of a part whose offsets lie in its bytes; ValueError for others."""
     data, offsets = arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]
     if data.dtype != np.uint8 or data.ndim != 1:
-        raise ValueError(
+        raise UsageError(
             f"{part}_jpeg has shape {data.shape} and dtype {data.dtype}; allowed: bytes (uint8) of "
             "shape (N,)"
         )
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 2:
-        raise ValueError(
+        raise UsageError(
             f"{part}_offsets has shape {offsets.shape} and dtype {offsets.dtype}; allowed: "
             "integers of shape (images + 1,), at least one image"
         )
     if offsets[0] < 0 or offsets[-1] > len(data) or (offsets[1:] <= offsets[:-1]).any():
-        raise ValueError(
+        raise UsageError(
             f"{part}_offsets has values from {offsets.min()} to {offsets.max()}; allowed: "
             f"ascending ones in the {len(data)} bytes of {part}_jpeg"
         )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from art_lfr.errors import UsageError
+
 # An image with this many channels or fewer in its last axis, and more rows than that, is NHWC.
 MOST_CHANNELS = 4
 
@@ -17,14 +19,14 @@ def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     uint8 is scaled by 1/255, floats are taken as they are. Raises ValueError for anything else.
     """
     if x.dtype.kind not in "fiu" or x.ndim not in (3, 4) or x.size == 0:
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {x.shape} and dtype {x.dtype}; allowed: numbers of shape (N, H, W), "
             "(N, C, H, W) or (N, H, W, C), at least one image"
         )
     if x.dtype != np.uint8 and x.dtype.kind in "iu":
-        raise ValueError(f"{name} has dtype {x.dtype}; allowed: uint8 in 0 to 255, or floats")
+        raise UsageError(f"{name} has dtype {x.dtype}; allowed: uint8 in 0 to 255, or floats")
     if not np.isfinite(x).all():
-        raise ValueError(f"{name} holds NaN or infinite values; allowed: finite values")
+        raise UsageError(f"{name} holds NaN or infinite values; allowed: finite values")
     if x.ndim == 3:
         x = x[:, None]
     elif x.shape[3] <= MOST_CHANNELS < min(x.shape[1:3]):
@@ -42,11 +44,11 @@ def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     elif y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
         y = y.argmax(axis=1)
     if y.dtype.kind not in "fiu" or y.shape != (count,) or (y != y.astype(np.int64)).any():
-        raise ValueError(
+        raise UsageError(
             f"{name} has shape {y.shape} and dtype {y.dtype} for {count} images; allowed: integer "
             "labels of shape (N,), or one-hot rows"
         )
     labels: npt.NDArray[Any] = y.astype(np.int64)
     if labels.min() < 0:
-        raise ValueError(f"{name} has the label {labels.min()}; allowed: 0 and above")
+        raise UsageError(f"{name} has the label {labels.min()}; allowed: 0 and above")
     return labels

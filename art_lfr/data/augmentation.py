@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from art_lfr.core.arguments import check_inputs, check_integer
 from art_lfr.core.geometry import Box
+from art_lfr.errors import UsageError
 
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -22,7 +23,7 @@ def augmented(augment: Augmentation, x: Tensor, generator: torch.Generator, box:
     """The augmented batch; ValueError where it is no valid batch of the same shape."""
     found = augment(x, generator)
     if found.shape != x.shape:
-        raise ValueError(
+        raise UsageError(
             f"augment returned shape {tuple(found.shape)} for {tuple(x.shape)}; allowed: the same "
             "shape"
         )

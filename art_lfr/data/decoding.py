@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from art_lfr.core.imports import require
+from art_lfr.errors import UsageError
 
 # The extra of this package that installs Pillow and torchvision.
 EXTRA = "vision"
@@ -37,7 +38,7 @@ def decode(
         pixels = _pixels(name, file, size)
         first = first or name
         if images and pixels.shape[:2] != images[0].shape[:2]:
-            raise ValueError(
+            raise UsageError(
                 f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; allowed: "
                 "images of one size, or load_folder(..., size=...), which resizes them"
             )
@@ -63,8 +64,8 @@ def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> npt.
                 pixels: npt.NDArray[Any] = np.asarray(image)
                 return pixels.reshape(*pixels.shape[:2], -1)
     except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
-    raise ValueError(
+        raise UsageError(f"{name} cannot be read as an image: {error}") from error
+    raise UsageError(
         f"{name} has Pillow's mode {mode!r}; allowed: images of 8 bits a channel, grey or colour"
     )
 

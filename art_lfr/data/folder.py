@@ -11,6 +11,7 @@ from art_lfr.core.arguments import check_integer
 from art_lfr.data.decoding import decode
 from art_lfr.data.image_data import ImageData, assemble
 from art_lfr.data.selection import PARTS, choose
+from art_lfr.errors import UsageError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -46,7 +47,7 @@ def load_folder(
         )
     classes = tuple(folder.name for folder in _class_folders(path / "train"))
     if len(classes) < 2:
-        raise ValueError(
+        raise UsageError(
             f"data folder {str(path / 'train')!r} has {len(classes)} folders of classes; allowed: "
             "two or more"
         )
@@ -69,7 +70,7 @@ def _height_and_width(size: object) -> tuple[int, int] | None:
     if len(sides) != 2 or any(
         isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides
     ):
-        raise ValueError(
+        raise UsageError(
             f"size is {size!r}; allowed: an integer >= 1, a pair of them (height, width), or None"
         )
     return int(sides[0]), int(sides[1])
@@ -89,13 +90,13 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
         return []
     folders = _class_folders(part)
     if not folders:
-        raise ValueError(
+        raise UsageError(
             f"data folder {str(part)!r} has no folders of classes; allowed: {', '.join(classes)}"
         )
     found = []
     for folder in folders:
         if folder.name not in classes:
-            raise ValueError(
+            raise UsageError(
                 f"data folder {str(part)!r} has the class {folder.name!r}, which train does not "
                 f"have; allowed: {', '.join(classes)}"
             )
@@ -105,7 +106,7 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
             if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
         )
         if not images:
-            raise ValueError(
+            raise UsageError(
                 f"data folder {str(folder)!r} has no images; allowed: files ending in "
                 f"{', '.join(ENDINGS)}"
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.data.selection import PARTS, choose
+from art_lfr.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ def with_validation(data: ImageData, count: int) -> ImageData:
     """
     check_integer("count", count, low=1)
     if len(data.y_validation):
-        raise ValueError(
+        raise UsageError(
             f"data is {data.name}, which has {len(data.y_validation)} validation images; allowed: "
             "a data set without"
         )
     if count >= len(data.y_train):
-        raise ValueError(
+        raise UsageError(
             f"count is {count}; allowed: at most {len(data.y_train) - 1}, one less than the "
             "training images"
         )
@@ -97,7 +98,7 @@ def assemble(
     for part in PARTS:
         x, y = parts.get(part, (x_train[:0], y_train[:0]))
         if x.shape[1:] != x_train.shape[1:]:
-            raise ValueError(
+            raise UsageError(
                 f"x_{part} has images of shape {x.shape[1:]}; allowed: {x_train.shape[1:]}, as in "
                 "x_train"
             )

@@ -11,6 +11,7 @@ from art_lfr.data.archive import load_npz
 from art_lfr.data.folder import load_folder
 from art_lfr.data.image_data import ImageData
 from art_lfr.data.torchvision import SOURCES, load_torchvision
+from art_lfr.errors import UsageError
 
 NAMES = ("digits", *SOURCES)
 DIGITS_TEST = 450
@@ -53,7 +54,7 @@ def check_data_name(parameter: str, name: object) -> None:
         name in NAMES or str(name).endswith(".npz") or (str(name) and Path(name).is_dir())
     ):
         return
-    raise ValueError(
+    raise UsageError(
         f"{parameter} is {str(name)!r}; allowed: {', '.join(NAMES)}, the path of a .npz file, or a "
         "folder with train/<class>/ and images"
     )

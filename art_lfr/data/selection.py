@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from art_lfr.core.arguments import check_integer
+from art_lfr.errors import UsageError
 
 PARTS = ("train", "validation", "test")
 
@@ -48,4 +49,4 @@ def _first(name: str, count: int | None, available: int) -> slice:
 
 def _check_enough(name: str, count: int, most: int, why: str) -> None:
     if count > most:
-        raise ValueError(f"{name} is {count}; allowed: at most {most} images, {why}")
+        raise UsageError(f"{name} is {count}; allowed: at most {most} images, {why}")

@@ -21,6 +21,7 @@ from art_lfr.core.imports import require
 from art_lfr.data.arrays import as_images, as_labels
 from art_lfr.data.decoding import EXTRA
 from art_lfr.data.image_data import ImageData, assemble
+from art_lfr.errors import MissingLibraryError
 
 IDX = tuple(
     f"{part}-{kind}-ubyte.gz"
@@ -135,7 +136,7 @@ def _torchvision_datasets() -> ModuleType:
     try:
         return require("torchvision.datasets", EXTRA)
     except RuntimeError as error:
-        raise ImportError(
+        raise MissingLibraryError(
             f"torchvision is installed but fails to import ({error}), as it does beside a torch of "
             "another build; install torch and torchvision together, from one index"
         ) from error

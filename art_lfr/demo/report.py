@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.storage.files import write_atomically
 
@@ -27,7 +28,7 @@ def comparison(evaluations: Mapping[str, Evaluation]) -> tuple[list[str], list[l
     names = [row.name for row in first.rows]
     for model, evaluation in evaluations.items():
         if [row.name for row in evaluation.rows] != names:
-            raise ValueError(f"evaluations[{model!r}] has other attacks than {', '.join(names)}")
+            raise UsageError(f"evaluations[{model!r}] has other attacks than {', '.join(names)}")
     cells = [[name] for name in names]
     for evaluation in evaluations.values():
         for line, row in zip(cells, evaluation.rows, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def run_demo(
         histories=histories,
         figures=_figures(classifiers, histories, data) if drawn else {},
         settings={
-            **lfr_settings().plain(),
+            **asdict(lfr_settings()),
             "norm": "inf",
             "epochs": epochs,
             "warmup_epochs": warmup_epochs(epochs),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.runner import run_attack
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm
+from art_lfr.core.geometry import Ball, parse_norm
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
 
@@ -56,7 +58,7 @@ def accuracy_curve(
     eps: Sequence[float],
     norm: float | str = math.inf,
     attacks: Sequence[str] | str = ("PGD-40", "Square"),
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
 ) -> AccuracyCurve:
@@ -81,7 +83,7 @@ def accuracy_curve(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
     if isinstance(eps, str | float | int) or len(eps) == 0:
-        raise ValueError(f"eps is {eps!r}; allowed: a list of numbers > 0")
+        raise UsageError(f"eps is {eps!r}; allowed: a list of numbers > 0")
     for radius in eps:
         check_number("eps", radius, low_allowed=False)
     p = parse_norm(norm)
@@ -100,7 +102,7 @@ def accuracy_curve(
             seconds = 0.0
             for attack in resolve_attacks(attacks, here):
                 if attack.threat.p != p or attack.minimal:
-                    raise ValueError(
+                    raise UsageError(
                         f"attacks has {attack.name!r}, which is no attack in the ball; allowed: "
                         "'quick', 'autoattack', and names such as 'PGD-40' and 'Square'"
                     )
@@ -122,7 +124,7 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
 
     norms = {curve.norm for curve in curves.values()}
     if len(norms) != 1:
-        raise ValueError(f"curves have the norms {sorted(norms)}; allowed: one norm, one or more")
+        raise UsageError(f"curves have the norms {sorted(norms)}; allowed: one norm, one or more")
     figure = new_figure(6.0, 4.0)
     axes = figure.subplots()
     for (name, curve), colour in zip(curves.items(), PALETTE * len(curves), strict=False):

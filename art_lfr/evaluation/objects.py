@@ -13,16 +13,29 @@ from art_lfr.attacks.target import Target, classifier_of
 from art_lfr.attacks.threat import ThreatModel
 from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.core.geometry import parse_norm
-from art_lfr.storage.fingerprint import described_attack, fingerprint
+from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
 
 # Classes, of any of the libraries, that use no gradients.
-BLACK_BOX = frozenset(
-    """
-    BoundaryAttack GenAttack GeoDA HopSkipJump HopSkipJumpAttack OnePixel PixelAttack Pixle
-    PointwiseAttack SPSA SaltAndPepperNoiseAttack SignOPTAttack SimBA Square SquareAttack
-    ThresholdAttack ZooAttack
-    """.split()  # noqa: SIM905
-)
+BLACK_BOX = {
+    "BoundaryAttack",
+    "GenAttack",
+    "GeoDA",
+    "HopSkipJump",
+    "HopSkipJumpAttack",
+    "OnePixel",
+    "PixelAttack",
+    "Pixle",
+    "PointwiseAttack",
+    "SPSA",
+    "SaltAndPepperNoiseAttack",
+    "SignOPTAttack",
+    "SimBA",
+    "Square",
+    "SquareAttack",
+    "ThresholdAttack",
+    "ZooAttack",
+}
 ALLOWED = (
     "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, an "
     "AttackSpec"
@@ -37,7 +50,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
     if spec.eps is not None or spec.norm is not None:
         p = target.ball.p if spec.norm is None else _norm(spec.norm)
         if spec.eps is None and p != target.ball.p:
-            raise ValueError(
+            raise UsageError(
                 f"attacks has an AttackSpec with norm {spec.norm!r} and no eps; allowed: both"
             )
         threat = ThreatModel(p, target.ball.eps if spec.eps is None else float(spec.eps))
@@ -46,7 +59,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
     else:
         threat = ThreatModel(target.ball.p, target.ball.eps)
     if declared is not None and declared.p == threat.p and declared.eps > 1.0001 * threat.eps:
-        raise ValueError(
+        raise UsageError(
             f"attacks has a {kind} with eps {declared.eps:g}, in raw units, where eps is "
             f"{threat.eps:g}; allowed: at most that"
         )
@@ -89,27 +102,26 @@ def _source(attack: Any, target: Target) -> dict[str, str]:
     """The model that an attack of ART was made for, where it is another than the judged one."""
     estimator = getattr(attack, "estimator", None)
     model = getattr(estimator, "model", None)
-    if estimator is target.classifier or not isinstance(model, nn.Module):
+    if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
         return {}
     return {"model": fingerprint(model, {}, {})}
 
 
 def _library(attack: object) -> str:
-    """ "art", "torchattacks" or "foolbox", without importing them; TypeError for anything else."""
-    roots = {base.__module__.partition(".")[0] for base in type(attack).__mro__}
-    for library in ("torchattacks", "foolbox"):
-        if library in roots:
-            return library
-    if "art" in roots:
+    """The library of an attack object; TypeError for anything else."""
+    library = library_of(attack)
+    if library == "art":
         from art.attacks import EvasionAttack
 
-        if isinstance(attack, EvasionAttack):
-            return "art"
-    from art_lfr.evaluation.presets import NAMES
+        library = "art" if isinstance(attack, EvasionAttack) else None
+    if library is None:
+        from art_lfr.evaluation.presets import NAMES
 
-    raise TypeError(
-        f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, {ALLOWED}"
-    )
+        raise WrongTypeError(
+            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, "
+            f"{ALLOWED}"
+        )
+    return library
 
 
 def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:

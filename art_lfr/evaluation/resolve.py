@@ -10,6 +10,7 @@ from typing import Any
 from art_lfr.attacks.named import AttackSpec, NamedAttack
 from art_lfr.attacks.target import Target
 from art_lfr.core.arguments import check_integer
+from art_lfr.errors import UsageError
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
@@ -19,7 +20,6 @@ def resolve_attacks(
     attacks: object,
     target: Target,
     *,
-    slow_images: int = 20,
     state_dir: Path | None = None,
     progress: bool = False,
 ) -> list[NamedAttack]:
@@ -44,14 +44,14 @@ def resolve_attacks(
         spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
         if isinstance(spec.attack, str):
-            new = named_attacks(spec.attack, target, slow_images, state_dir, progress)
+            new = named_attacks(spec.attack, target, state_dir, progress)
             if spec.eps is not None or spec.norm is not None:
-                raise ValueError(
+                raise UsageError(
                     f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "
                     "allowed: around an attack object (named attacks have those of the evaluation)"
                 )
             if name is not None and len(new) > 1:
-                raise ValueError(
+                raise UsageError(
                     f"attacks[{name!r}] is the preset {spec.attack!r}; allowed in a mapping: "
                     "single attacks"
                 )
@@ -64,7 +64,7 @@ def resolve_attacks(
             found.append(replace(attack, **changes))
     for attack in found:
         if attack.name in RESERVED:
-            raise ValueError(
+            raise UsageError(
                 f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
             )
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.named import NamedAttack
 from art_lfr.attacks.runner import AttackResult, run_attack
 from art_lfr.attacks.target import Target, make_target, unharmed
@@ -25,7 +26,8 @@ from art_lfr.core.arguments import (
     check_number,
     check_type,
 )
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.metrics import METRICS, measure_metrics
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
@@ -42,10 +44,9 @@ def evaluate(
     eps: float,
     norm: float | str = math.inf,
     attacks: object = "quick",
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
-    slow_images: int = 20,
     flatness_steps: int = 20,
     metrics: str | Sequence[str] = (),
     save_adversarial: str | Path | None = None,
@@ -77,7 +78,6 @@ def evaluate(
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_size: Samples at a time.
         seed: Seed of every attack and of the flatness.
-        slow_images: Images for the pointwise attack, which takes seconds for each.
         flatness_steps: Ascent steps of the flatness, >= 0.
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
@@ -98,7 +98,6 @@ def evaluate(
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
-    check_integer("slow_images", slow_images, low=1)
     check_integer("flatness_steps", flatness_steps, low=0)
     check_flag("verbose", verbose)
     metrics = (metrics,) if isinstance(metrics, str) else metrics
@@ -122,7 +121,6 @@ def evaluate(
         to_run = resolve_attacks(
             attacks,
             target,
-            slow_images=slow_images,
             state_dir=directory,
             progress=verbose,
         )
@@ -184,7 +182,7 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
         return
     shifted = float(target.correct(target.x, target.y - 1).double().mean())
     if shifted > 0.5 and right < shifted / 2:
-        raise ValueError(
+        raise UsageError(
             f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
             f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
             "taken from each; allowed: labels that start at 0"
@@ -232,8 +230,8 @@ def _notes(
 
 def _flatness(model: object, target: Target, steps: int) -> Array:
     # A classifier brings its own bounds and loss.
-    plain = {"bounds": target.bounds} if isinstance(model, nn.Module) else {}
-    found = local_flatness(
+    plain = isinstance(model, nn.Module)
+    return local_flatness(
         target.module if plain else model,
         target.x.numpy(),
         target.y.numpy(),
@@ -242,9 +240,8 @@ def _flatness(model: object, target: Target, steps: int) -> Array:
         steps=steps,
         batch_size=target.batch_size,
         seed=target.seed,
-        **plain,
+        bounds=target.adapter.bounds if plain else "auto",
     )
-    return np.asarray(found)
 
 
 def _save(path: Path, target: Target, results: dict[str, AttackResult]) -> None:

@@ -11,6 +11,7 @@ import torch
 from art_lfr.attacks.named import NamedAttack
 from art_lfr.attacks.runner import AttackResult
 from art_lfr.attacks.target import Target
+from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import load_safely, to_plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.fingerprint import fingerprint
@@ -38,7 +39,7 @@ class EvaluationStore:
         }
         self.identity = fingerprint(target.module, {"x": target.x, "y": target.y}, settings)
         if directory.exists() and not directory.is_dir():
-            raise ValueError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
         directory.mkdir(parents=True, exist_ok=True)
 
     def _path(self, attack: NamedAttack) -> Path:
@@ -65,7 +66,7 @@ class EvaluationStore:
             or saved.get("identity") != self.identity
             or saved.get("attack") != self._settings(attack)
         ):
-            raise ValueError(
+            raise UsageError(
                 f"state_dir has {path.name} of another evaluation (model, data or settings "
                 "differ); allowed: an empty directory, or that of the same evaluation"
             )

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, parse_norm
+from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError
 from art_lfr.masking.checks import CHECKS, Check
 from art_lfr.masking.evidence import gather_evidence
 
@@ -85,7 +87,7 @@ def masking_report(
     *,
     eps: float,
     norm: float | str = math.inf,
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     surrogate: object = None,
     batch_size: int = 256,
     seed: int = 0,
@@ -124,13 +126,13 @@ def masking_report(
     if surrogate is not None:
         other = make_target(surrogate, x, y, eps=float(eps), name="surrogate", **keywords)
     if not math.isfinite(float((target.ball.box.high - target.ball.box.low).max())):
-        raise ValueError(
+        raise UsageError(
             f"bounds is {bounds!r}; allowed: finite bounds, as eps is raised until it covers them"
         )
     with unharmed(target.module, target.device):
         clean = target.correct(target.x, target.y)
         if int(clean.sum()) < FEWEST_SAMPLES:
-            raise ValueError(
+            raise UsageError(
                 f"x has {int(clean.sum())} samples that the model classifies correctly; allowed: "
                 f"at least {FEWEST_SAMPLES}, as the checks compare accuracies"
             )

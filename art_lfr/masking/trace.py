@@ -95,7 +95,7 @@ def trace_ascent(target: Target, x: Tensor, y: Tensor, *, steps: int) -> AscentT
             ball=ball,
             steps=steps,
             step_size=STEP_SHARE * ball.eps / steps,
-            generator=generator,
+            start=ball.random_point(batch, generator),
             watch=recorder.watch,
         )
         recorder.look(last)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from art_lfr.errors import UsageError
+
 # Of CIFAR-10's training images in [0, 1], by channel (red, green, blue).
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -29,12 +31,12 @@ class Normalise(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) == 0 or len(mean) != len(std):
-            raise ValueError(
+            raise UsageError(
                 f"mean is {mean!r} and std is {std!r}; allowed: one number for each channel in both"
             )
         values = torch.tensor([list(mean), list(std)], dtype=torch.float32)
         if not bool(values.isfinite().all()) or not bool((values[1] > 0).all()):
-            raise ValueError(
+            raise UsageError(
                 f"mean is {mean!r} and std is {std!r}; allowed: finite numbers, std above 0"
             )
         self.register_buffer("mean", values[0].clone().view(-1, 1, 1))
@@ -61,5 +63,5 @@ def normalised(
     if mean is None and std is None:
         return network
     if mean is None or std is None:
-        raise ValueError(f"mean is {mean!r} and std is {std!r}; allowed: both or neither None")
+        raise UsageError(f"mean is {mean!r} and std is {std!r}; allowed: both or neither None")
     return nn.Sequential(OrderedDict(normalise=Normalise(mean, std), network=network))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record
 
@@ -36,12 +37,12 @@ def load_network(path: str | Path) -> nn.Module:
         raise FileNotFoundError(f"path is {str(path)!r}, which does not exist")
     entry = entries(path.parent).get(path.stem)
     if entry is None or entry["file"] != path.name:
-        raise ValueError(
+        raise UsageError(
             f"path is {str(path)!r}, which {INDEX} beside it does not have; allowed: one of "
             f"{', '.join(found['file'] for found in entries(path.parent).values())}"
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise ValueError(f"path is {str(path)!r}, which is damaged: its check sum differs")
+        raise UsageError(f"path is {str(path)!r}, which is damaged: its check sum differs")
     factory: Factory = BUILT_IN[entry["model"]]
     network = factory(classes=entry["classes"])
     network.load_state_dict(load_safely(path))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from art_lfr.core.arguments import check_choice
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.penalties.flatness import InputGradient, LocalFlatness
 from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity
@@ -18,15 +21,8 @@ PENALTIES: dict[str, Penalty] = {
 }
 
 
-def penalty_for(
-    penalty: str | Penalty,
-    lam: float | None,
-    *,
-    estimator: str = "finite-difference",
-    autocast: bool = False,
-    warm_start: bool = False,
-) -> Penalty:
-    """The penalty of a name, or the object itself.
+def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penalty:
+    """The penalty of a name, or the object itself, to go with settings that are checked already.
 
     Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
     not the unit of the penalty, for a lower end held where the estimator has none, and for an
@@ -38,23 +34,24 @@ def penalty_for(
         check_choice("penalty", penalty, tuple(PENALTIES))
         found = PENALTIES[penalty]
     else:
-        raise TypeError(
+        raise WrongTypeError(
             f"penalty is {penalty!r}; allowed: {', '.join(PENALTIES)}, or an "
             "art_lfr.penalties.Penalty"
         )
-    if lam is None and not isinstance(found, LocalFlatness):
-        raise ValueError(
+    if settings.get("lam") is None and not isinstance(found, LocalFlatness):
+        raise UsageError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
         )
-    if estimator == "exact" and isinstance(found, LocalFlatness) and found.minus_weight < 1:
-        raise ValueError(
+    exact = settings.get("estimator") == "exact"
+    if exact and isinstance(found, LocalFlatness) and found.minus_weight < 1:
+        raise UsageError(
             f"estimator is 'exact' with penalty {penalty!r}, which holds the lower end of a finite "
             "difference; allowed: 'finite-difference', or penalty 'lfr'"
         )
-    for name, value in {"autocast": autocast, "warm_start": warm_start}.items():
-        if value and not found.ascends:
-            raise ValueError(
+    for name in ("autocast", "warm_start"):
+        if settings.get(name) and not found.ascends:
+            raise UsageError(
                 f"{name} is True with penalty {penalty!r}; allowed: False, because it is an option "
                 "of LFR's ascent, which this penalty has not"
             )

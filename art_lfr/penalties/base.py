@@ -17,7 +17,7 @@ from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import batch_norm_mode, frozen, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
-from art_lfr.storage.fingerprint import described, public
+from art_lfr.storage.fingerprint import SelfDescribed, described, public
 
 
 class Part(NamedTuple):
@@ -40,7 +40,6 @@ class LossView:
             same ones. None: each pass draws its own.
         differs: Whether the clean pass saw another network than a search in eval mode does: one
             with random masks, with statistics of the batch, or with other preprocessing.
-        start: Where a search may start, the shape of the batch; NaN where it has no such point.
     """
 
     model: nn.Module
@@ -49,12 +48,11 @@ class LossView:
     settings: LFRSettings
     masks: RandomState | None = None
     differs: bool = False
-    start: Tensor | None = None
 
     @property
     def ball(self) -> Ball:
         """The eps-ball of the settings inside the box."""
-        return Ball(self.settings.eps, self.settings.p, self.box)
+        return Ball(self.settings.eps, self.settings.norm, self.box)
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-sample losses, shape (N,), with a graph in the weights."""
@@ -88,14 +86,16 @@ class LossView:
             yield
 
 
-class Penalty(ABC):
+class Penalty(SelfDescribed, ABC):
     """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
 
-    A subclass gives `parts`, and `search` where it has to look for a point or draw noise first.
+    A subclass gives `parts`; `start`, where it needs random numbers; and `search`, where it has to
+    look for a point first.
 
     Attributes:
-        ascends: Whether `search` heeds `settings.autocast` and `view.start`, and `end` says where
-            it has ended. Training refuses `autocast` and `warm_start` where it does not.
+        ascends: Whether `search` is an ascent from `start` that heeds `settings.autocast`, and
+            `end` says where it has ended. Training refuses `autocast` and `warm_start` where it
+            is not.
     """
 
     ascends: ClassVar[bool] = False
@@ -104,14 +104,19 @@ class Penalty(ABC):
         """Class and settings: by this a resumed run knows the penalty again."""
         return f"{type(self).__qualname__}({described(public(self))})"
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Any:
-        """What `parts` needs that is constant in the weights: points of the ball, noise.
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Where the search starts, shape of x: all that is random in a penalty is drawn here.
 
-        Called before the clean pass; random draws come from `generator` alone.
+        Called once for a whole batch, of which the search may see one part after another.
         """
         return None
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Any:
+        """What `parts` needs that is constant in the weights, such as points of the ball.
+
+        Called before the clean pass, with what `start` gave for these samples.
+        """
+        return start
 
     def end(self, found: Any) -> Tensor | None:
         """The points (N, ...) of what `search` found, where that of the next epoch may start."""
@@ -142,6 +147,6 @@ class Penalty(ABC):
         """
         generator = generator or torch.Generator().manual_seed(0)
         view = LossView(model, Criterion(loss), Box.from_bounds(bounds, x), settings)
-        found = self.search(view, x, y, generator)
+        found = self.search(view, x, y, self.start(view.ball, x, generator))
         view = replace(view, masks=RandomState.capture(x.device), differs=True)
         return torch.stack([w * v for w, v in self.parts(view, x, y, found)]).sum(dim=0)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from art_lfr.core.arguments import check_number
 from art_lfr.core.flatness import find_least_flat_point
-from art_lfr.core.geometry import dual_vector
+from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 
@@ -49,17 +50,16 @@ class LocalFlatness(Penalty):
     def __post_init__(self) -> None:
         check_number("minus_weight", self.minus_weight)
         if self.minus_weight > 1:
-            raise ValueError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
+            raise UsageError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
-        """The least flat point of the ball, in eval mode."""
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """A point beside x."""
+        return ball.start_point(x, generator)
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
+        """The least flat point of the ball, in eval mode; from x itself where `start` is None."""
         settings, narrow = view.settings, view.settings.autocast
-        start = view.ball.start_point(x, generator)
-        if view.start is not None:
-            before = view.ball.project(view.start, x)
-            start = torch.where(before.isnan(), start, before)
+        start = x if start is None else start
         context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
@@ -76,7 +76,7 @@ class LocalFlatness(Penalty):
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
-        p = view.settings.p
+        p = view.settings.norm
         if view.settings.estimator == "exact":
             gradient = view.differentiable_gradient(found.point, y)
             # The same value and weight-gradient as ||g||_q, and 0 where g = 0.
@@ -87,7 +87,7 @@ class LocalFlatness(Penalty):
         gradient = found.gradient
         if view.differs or gradient is None:
             gradient = view.gradient(found.point, y)
-        h = view.settings.resolved_radius
+        h = view.settings.radius
         shift = h * dual_vector(gradient, p)
         upper, lower = found.point + shift, found.point - shift
         yield Part(1 / (2 * h), view.losses(upper, y))
@@ -109,9 +109,10 @@ class InputGradient(LocalFlatness):
 
     ascends: ClassVar[bool] = False
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Found:
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> None:
+        """None: nothing is random."""
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
         """x itself."""
         return Found(x, None)
 
@@ -121,7 +122,7 @@ def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:
 
     Below it x + h s can be x to a layer. In other norms h is no length of single coordinates.
     """
-    if settings.p != math.inf:
-        return settings.resolved_radius
+    if settings.norm != math.inf:
+        return settings.radius
     rounding = torch.finfo(torch.bfloat16).eps * float(x.abs().max())
-    return max(settings.resolved_radius, rounding)
+    return max(settings.radius, rounding)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from art_lfr.core.arguments import check_number
-from art_lfr.core.geometry import per_sample, sample_norm
+from art_lfr.core.geometry import Ball, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import frozen, mode
 from art_lfr.penalties.base import LossView, Part, Penalty
@@ -33,7 +33,7 @@ class Cure(Penalty):
         at_x = view.differentiable_gradient(x, y)
         direction = at_x.detach().sign()
         z = direction / per_sample(sample_norm(direction, 2).clamp_min(1.0), direction)
-        shifted = view.differentiable_gradient(x + view.settings.resolved_radius * z, y)
+        shifted = view.differentiable_gradient(x + view.settings.radius * z, y)
         yield Part(1.0, (shifted - at_x).flatten(1).square().sum(dim=1))
 
 
@@ -54,12 +54,14 @@ class LocalLinearity(Penalty):
     def __post_init__(self) -> None:
         check_number("mu", self.mu)
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random point of the ball."""
+        return ball.random_point(x, generator)
+
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Tensor:
         """The point x + d where the loss is farthest from its linearisation, in eval mode."""
         ball, settings = view.ball, view.settings
-        point = ball.random_point(x, generator)
+        point = x if start is None else start
         with mode(view.model, training=False), frozen(view.model):
             slope = input_gradient(view.model, view.criterion, x, y)
             at_x = view.losses(x, y).detach()
@@ -67,7 +69,7 @@ class LocalLinearity(Penalty):
                 gap = view.losses(point, y).detach() - at_x - _inner(point - x, slope)
                 gradient = input_gradient(view.model, view.criterion, point, y) - slope
                 ascent = gradient * per_sample(gap.sign(), gradient)
-                point = ball.ascend(point, ascent, x, settings.resolved_step_size)
+                point = ball.ascend(point, ascent, x, settings.step_size)
         return point
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
@@ -85,11 +87,9 @@ class GradAlign(Penalty):
     NeurIPS 2020 (there n is uniform in the l-infinity ball).
     """
 
-    def search(
-        self, view: LossView, x: Tensor, y: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """x + n."""
-        return view.ball.random_point(x, generator)
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor:
+        """x + n, where `search` stays."""
+        return ball.random_point(x, generator)
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
         """One minus the cosine, 0 where a gradient is 0."""

@@ -58,7 +58,7 @@ def strongest_examples(
                 ball=ball,
                 steps=steps,
                 step_size=STEP_SCALE * ball.eps / steps,
-                generator=generator,
+                start=ball.random_point(x, generator),
                 watch=highest.offer,
             )
             highest.offer(last)

@@ -10,6 +10,7 @@ import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.geometry import NORM_NAMES, dual_norm
+from art_lfr.errors import UsageError
 from art_lfr.plots.gradients import GradientMaps
 from art_lfr.plots.style import PALETTE, new_figure, tidy
 from art_lfr.plots.surface import LossSurface
@@ -171,7 +172,7 @@ def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> 
     check_integer("shown", shown, low=1)
     first = _first(results, lambda r: (r.images.tobytes(), r.labels.tolist()), "samples")
     if first.images.ndim != 4:
-        raise ValueError(f"x has shape {first.images.shape}; allowed: images (N, C, H, W)")
+        raise UsageError(f"x has shape {first.images.shape}; allowed: images (N, C, H, W)")
     count = min(shown, len(first.labels))
     figure = new_figure(2.5 * (1 + len(results)), 2.6 * count + 0.5)
     grid = figure.subplots(count, 1 + len(results), squeeze=False)
@@ -205,11 +206,11 @@ def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> 
 def _first(results: Mapping[str, Measured], key: Any, same: str) -> Measured:
     """One of the results; ValueError where there is none, or they differ in what `key` gives."""
     if not results:
-        raise ValueError("results is empty; allowed: a mapping from names to what was measured")
+        raise UsageError("results is empty; allowed: a mapping from names to what was measured")
     first = next(iter(results.values()))
     for name, result in results.items():
         if key(result) != key(first):
-            raise ValueError(f"results[{name!r}] differs from the others; allowed: the same {same}")
+            raise UsageError(f"results[{name!r}] differs from the others; allowed: the same {same}")
     return first
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import LossLike
-from art_lfr.core.geometry import UNIT_BOUNDS
+from art_lfr.errors import UsageError
 from art_lfr.plots.problem import make_problem
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def alignment(images: Array, gradients: Array) -> Array:
     of the winning logit. Raises ValueError where the shapes differ.
     """
     if images.shape != gradients.shape or images.ndim < 2:
-        raise ValueError(
+        raise UsageError(
             f"images has shape {images.shape} and gradients {gradients.shape}; allowed: the same "
             "shape (N, ...)"
         )
@@ -46,7 +47,7 @@ def hoyer_sparsity(gradients: Array) -> Array:
     g = gradients.reshape(len(gradients), -1).astype(np.float64)
     root = math.sqrt(g.shape[1])
     if g.shape[1] < 2:
-        raise ValueError(
+        raise UsageError(
             f"gradients has shape {gradients.shape}; allowed: (N, ...) with at least two entries "
             "in a sample"
         )
@@ -153,7 +154,7 @@ def gradient_maps(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
     # Nothing here leaves x, so that a module needs no bounds; a classifier has its own.
-    bounds = None if isinstance(model, nn.Module) else UNIT_BOUNDS
+    bounds: BoundsChoice = None if isinstance(model, nn.Module) else "auto"
     problem = make_problem(model, x, y, bounds=bounds, loss=loss, batch_size=batch_size)
     with problem.unharmed():
         gradients = problem.gradient(problem.x, problem.y)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.core.arguments import check_integer
 from art_lfr.core.criterion import Criterion, LossLike
-from art_lfr.core.geometry import UNIT_BOUNDS, Bounds, Box
+from art_lfr.core.geometry import Box
 from art_lfr.core.gradients import input_gradient
 
 
@@ -61,7 +62,7 @@ def make_problem(
     x: Any,
     y: Any,
     *,
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     loss: LossLike = None,
     batch_size: int = 256,
 ) -> Problem:
@@ -70,20 +71,14 @@ def make_problem(
     Raises ValueError and TypeError, naming the parameter.
     """
     check_integer("batch_size", batch_size, low=1)
-    target = make_target(model, x, y, eps=0.0, p=2.0, bounds=bounds, batch_size=batch_size, seed=0)
-    criterion, targets = Criterion(loss), target.y
-    if target.classifier is not None:
-        # Here, not above, so that a plain module can be drawn without ART's seconds of import.
-        from art_lfr.art.classifier import ClassifierAdapter
-
-        adapter = ClassifierAdapter(target.classifier, "model")
-        adapter.check_loss(loss)
-        criterion, targets = adapter.criterion, adapter.targets(target.y)
+    target = make_target(
+        model, x, y, eps=0.0, p=2.0, bounds=bounds, loss=loss, batch_size=batch_size, seed=0
+    )
     return Problem(
         module=target.module,
-        criterion=criterion,
+        criterion=target.adapter.criterion,
         x=target.x.to(target.device),
-        y=targets.to(target.device),
+        y=target.adapter.targets(target.y).to(target.device),
         labels=target.y,
         box=target.ball.box.to(target.device),
         batch_size=batch_size,

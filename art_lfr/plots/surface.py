@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from art_lfr.art.adapter import BoundsChoice
 from art_lfr.core.arguments import Array, check_integer, check_number
 from art_lfr.core.criterion import LossLike
-from art_lfr.core.geometry import UNIT_BOUNDS, Ball, Bounds, parse_norm, steepest_direction
+from art_lfr.core.geometry import Ball, parse_norm, steepest_direction
 from art_lfr.core.randomness import normal_like
 from art_lfr.plots.adversary import strongest_examples
 from art_lfr.plots.problem import Problem, make_problem
@@ -80,7 +81,7 @@ def loss_surface(
     points: int = 25,
     steps: int = 20,
     restarts: int = 5,
-    bounds: Bounds = UNIT_BOUNDS,
+    bounds: BoundsChoice = "auto",
     loss: LossLike = None,
     batch_size: int = 256,
     seed: int = 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from art_lfr.errors import UsageError
 from art_lfr.plots.style import PALETTE, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     present = {key for history in drawn.values() for record in history for key in record}
     panels = [panel for panel in PANELS if present & set(panel[2])]
     if not panels:
-        raise ValueError("histories has no epoch with a known key; allowed: `trainer.history`")
+        raise UsageError("histories has no epoch with a known key; allowed: `trainer.history`")
     figure = new_figure(4.6 * len(panels), 3.8)
     for axes, (title, unit, keys) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lfr.art.adapter import adapter_of
 from art_lfr.autoattack.flags import differentiates
 from art_lfr.check.findings import Finding
 from art_lfr.check.probing import Probe
@@ -81,13 +82,8 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     check_integer("samples", samples, low=1)
     inputs = as_tensor("x", x).detach()[:samples]
     check_inputs("x", inputs)
-    if isinstance(model, nn.Module):
-        module = network = model
-    else:
-        from art_lfr.art.classifier import ClassifierAdapter
-
-        adapter = ClassifierAdapter(model, "model")
-        module, network = adapter.module, adapter.network
+    adapter = adapter_of(model)
+    module, network = adapter.module, adapter.network
     device = device_of(network, inputs)
     inputs = inputs.clone().to(device=device, dtype=dtype_of(network))
     findings: list[Finding] = []

@@ -12,6 +12,7 @@ from robustbench.utils import clean_accuracy
 from torch import nn
 
 from art_lfr.core.arguments import check_integer, check_type
+from art_lfr.errors import UsageError
 from art_lfr.robustbench.model_info import (
     append_unaggregated,
     check_entry,
@@ -75,13 +76,13 @@ def benchmark_corruptions(
     check_type("corrupted", corrupted, Mapping, "a mapping (corruption, severity) -> (x, y)")
     keys = [_checked_key(key) for key in corrupted]
     if not keys:
-        raise ValueError("corrupted is empty; allowed: at least one (corruption, severity)")
+        raise UsageError("corrupted is empty; allowed: at least one (corruption, severity)")
     if to_disk:
         check_entry(directory, dataset, model_name)
     reference = read_reference(directory, dataset) if reference is None else reference
     missing = [key for key in keys if reference is not None and key not in reference]
     if missing:
-        raise ValueError(
+        raise UsageError(
             f"reference has no accuracy for {missing[0]}; allowed: one for each key of corrupted"
         )
     images, labels, _ = check_data(model, x, y)
@@ -130,7 +131,7 @@ def mean_corruption_error(
 
 def _checked_key(key: Any) -> tuple[str, int]:
     if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str)):
-        raise ValueError(f"corrupted has the key {key!r}; allowed: (name of corruption, severity)")
+        raise UsageError(f"corrupted has the key {key!r}; allowed: (name of corruption, severity)")
     check_integer(f"severity in corrupted[{key!r}]", key[1], low=1)
     return key[0], int(key[1])
 

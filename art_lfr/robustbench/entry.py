@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from art_lfr.errors import UsageError
+
 
 class EntryModel(nn.Module):
     """Images in [0, 1] to logits: the affine map onto the network's own input, then the network.
@@ -129,17 +131,17 @@ def check_factory(factory: Any, network: nn.Module) -> None:
     module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
     if not callable(factory) or module in (None, "__main__") or "<" in name:
         where = f"{module}.{name}" if name else repr(factory)
-        raise ValueError(f"factory is {where}; allowed: {allowed}")
+        raise UsageError(f"factory is {where}; allowed: {allowed}")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not factory:
-        raise ValueError(f"factory is {module}.{name}, which is another object; allowed: {allowed}")
+        raise UsageError(f"factory is {module}.{name}, which is another object; allowed: {allowed}")
     try:
         factory().load_state_dict(network.state_dict())
     except (TypeError, RuntimeError, AttributeError) as error:
         detail = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise UsageError(
             f"factory is {module}.{name}, which does not make the network: {detail}; "
             f"allowed: {allowed}"
         ) from error

@@ -20,6 +20,7 @@ from torch import nn
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.attacks.unit_box import UnitBox
 from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source
 from art_lfr.robustbench.model_info import per_cent
 from art_lfr.robustbench.request import request_text
@@ -105,10 +106,10 @@ def export(
     for key, share in (("clean_accuracy", clean_accuracy), ("robust_accuracy", robust_accuracy)):
         check_number(key, share)
         if share > 1:
-            raise ValueError(f"{key} is {share!r}; allowed: a share from 0 to 1")
+            raise UsageError(f"{key} is {share!r}; allowed: a share from 0 to 1")
     check_integer("number_forward_passes", number_forward_passes, low=1)
     if venue not in ("", "N/A") and not re.search(r"\b(19|20)\d\d$", venue):
-        raise ValueError(
+        raise UsageError(
             f"venue is {venue!r}; allowed: a text that ends with the year, 'N/A' or ''"
         )
     model = entry_model(classifier)
@@ -172,7 +173,7 @@ def register(
         return
     check_entry_name(name, dataset, threat_model)
     if not callable(constructor):
-        raise TypeError(
+        raise WrongTypeError(
             f"constructor is a {type(constructor).__name__}; allowed: a function without arguments "
             "that makes a module"
         )
@@ -184,19 +185,19 @@ def check_entry_name(name: str, dataset: str, threat_model: str) -> None:
     check_choice("dataset", dataset, tuple(CLASSES))
     check_choice("threat_model", threat_model, [threat.value for threat in ThreatModel])
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
-        raise ValueError(
+        raise UsageError(
             f"name is {name!r}; allowed: letters, digits, '_' and '-', first a letter or digit"
         )
     own = [special for special in SPECIAL if special in name]
     if own:
-        raise ValueError(
+        raise UsageError(
             f"name is {name!r}; allowed: a name without {own[0]!r}, which RobustBench loads its "
             "own way"
         )
     zoo = model_dicts[BenchmarkDataset(dataset)].get(ThreatModel(threat_model), {})
     lower = f"{name.lower().replace('-', '_')}_{dataset}_{threat_model.lower()}"
     if timm.is_model(lower) or (name in zoo and zoo[name]["gdrive_id"] != UPLOADED_LATER):
-        raise ValueError(
+        raise UsageError(
             f"name is {name!r}, which {'timm' if timm.is_model(lower) else 'the zoo'} has already; "
             "allowed: a new name"
         )
@@ -212,7 +213,7 @@ def entry_model(classifier: object) -> EntryModel:
         return EntryModel(classifier, torch.ones(()), torch.zeros(()))
     adapter = ClassifierAdapter(classifier)
     if classifier.preprocessing_defences:  # type: ignore[attr-defined]
-        raise ValueError(
+        raise UsageError(
             "classifier has preprocessing defences; allowed: none, only preprocessing=(mean, std) "
             "can be folded into the model"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from robustbench.utils import ModelInfo
 
+from art_lfr.errors import UsageError
 from art_lfr.storage.files import write_atomically
 
 UNAGGREGATED = "unaggregated_results.csv"
@@ -22,14 +23,14 @@ def check_entry(directory: str | Path, dataset: str, model_name: str | None) -> 
     """Raise ValueError before any work where an entry of that name could not be written."""
     for name, value in (("dataset", dataset), ("model_name", model_name)):
         if not isinstance(value, str) or not value or Path(value).name != value:
-            raise ValueError(
+            raise UsageError(
                 f"{name} is {value!r}; allowed with to_disk=True: a name that can be a file's"
             )
     parent = Path(directory)
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(
+        raise UsageError(
             f"directory is {str(directory)!r}; allowed: a directory that can be written to"
         )
 

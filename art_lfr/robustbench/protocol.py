@@ -19,6 +19,7 @@ from art_lfr.attacks.target import unharmed
 from art_lfr.core.arguments import check_integer, check_number, check_type
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import device_of
+from art_lfr.errors import UsageError
 from art_lfr.robustbench.model_info import check_entry, per_cent, update_entry
 
 # The targeted DLR loss of standard AutoAttack needs the fourth largest logit.
@@ -82,7 +83,7 @@ def benchmark(
         check_entry(directory, dataset, model_name)
     images, labels, classes = check_data(model, x, y)
     if classes < FEWEST_CLASSES:
-        raise ValueError(
+        raise UsageError(
             f"model has {classes} classes; allowed: at least {FEWEST_CLASSES}, which the loss of "
             "standard AutoAttack needs (art_lfr.autoattack.run_autoattack leaves it out)"
         )
@@ -120,7 +121,7 @@ def parse_threat_model(norm: float | str) -> str:
     try:
         return {math.inf: "Linf", 2.0: "L2"}[parse_norm(text)]
     except (ValueError, KeyError) as error:
-        raise ValueError(
+        raise UsageError(
             f"norm is {norm!r}; allowed: 'Linf' and 'L2' (or np.inf and 2), RobustBench's norms; "
             "for corruptions: benchmark_corruptions"
         ) from error
@@ -139,7 +140,7 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
         logits = model(images[:2].clone().to(device))
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
         told = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
+        raise UsageError(
             f"model gives {told} for {len(images[:2])} samples; allowed: a tensor of logits, shape "
             "(N, classes), at least two classes"
         )
@@ -153,7 +154,7 @@ def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch
     home = device_of(model, torch.empty(0))
     there = home if device is None else torch.device(device)
     if there.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but torch sees no GPU; allowed here: 'cpu'")
+        raise UsageError(f"device is {str(device)!r}, but torch sees no GPU; allowed here: 'cpu'")
     with unharmed(model, there):
         try:
             if there != home:

@@ -16,6 +16,7 @@ from torch import nn
 from art_lfr.core.arguments import check_choice, check_integer, check_number
 from art_lfr.core.modes import device_of, frozen, mode
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.errors import UsageError, WrongTypeError
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
@@ -73,7 +74,7 @@ def to_art(
     elif isinstance(model_or_name, nn.Module):
         model = model_or_name
     else:
-        raise TypeError(
+        raise WrongTypeError(
             f"model_or_name is a {type(model_or_name).__name__}; allowed: a name of the zoo or a "
             "torch.nn.Module"
         )
@@ -84,7 +85,7 @@ def to_art(
         replace_head(model, shape, new_classes, seed)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise ValueError(
+        raise UsageError(
             "model_or_name has no parameter that requires gradients; allowed: a model to train"
         )
     with torch.cuda.device(place if place.type == "cuda" else -1):
@@ -121,7 +122,7 @@ def replace_head(model: nn.Module, shape: Sequence[int], classes: int, seed: int
             hook.remove()
     name, old, output = last[-1] if last else ("", None, None)
     if old is None or output is None or not name or not torch.equal(output, logits):
-        raise ValueError(
+        raise UsageError(
             "new_classes needs a model whose logits are the output of a torch.nn.Linear; allowed "
             "here: None (replace the last layer before to_art)"
         )
@@ -138,7 +139,7 @@ def _logits(model: nn.Module, shape: Sequence[int]) -> torch.Tensor:
     with torch.no_grad(), mode(model, training=False), frozen(model):
         logits: Any = model(x.to(device_of(model, x)))
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        raise ValueError(
+        raise UsageError(
             "model_or_name gives no logits of shape (N, classes); allowed: a classifier of images"
         )
     return logits

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from art_lfr.errors import UsageError, WrongTypeError
+
 FORMAT = 1
 LAST = "last.pt"
 
@@ -32,7 +34,7 @@ def to_plain(value: Any, name: str) -> Any:
     if isinstance(value, tuple | list):
         items = [to_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
-    raise TypeError(
+    raise WrongTypeError(
         f"{name} is a {type(value).__name__}, which a checkpoint cannot hold; "
         "allowed: tensors, numbers, strings, and lists and dicts of them"
     )
@@ -74,12 +76,12 @@ def load_safely(path: Path) -> dict[str, Any]:
                 )
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
-        raise ValueError(
+        raise UsageError(
             f"{path} is damaged or is no file of tensors; allowed: a file written by torch.save "
             f"that holds tensors and plain values only ({str(error).splitlines()[0][:120]})"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; allowed: a dict")
+        raise UsageError(f"{path} holds a {type(content).__name__}; allowed: a dict")
     return content
 
 
@@ -87,7 +89,7 @@ def load_run(path: Path) -> dict[str, Any]:
     """Read a training checkpoint; ValueError where the file is of another kind or version."""
     content = load_safely(path)
     if content.get("format") != FORMAT:
-        raise ValueError(
+        raise UsageError(
             f"{path} has checkpoint format {content.get('format')!r}; allowed: {FORMAT}"
         )
     return content

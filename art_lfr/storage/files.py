@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from filelock import FileLock, Timeout
+
+from art_lfr.errors import UsageError
+
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 
 
@@ -57,12 +61,12 @@ def write_together(contents: Mapping[Path, Content]) -> None:
 
 
 @contextmanager
-def held(directory: Path | None, name: str) -> Iterator[None]:
-    """Make a directory and hold it: no other call may, here or in another process.
+def locked(directory: Path | None, name: str) -> Iterator[None]:
+    """Make a directory and lock it: no other call may, here or in another process.
 
     Raises ValueError, with `name` in it, where one does, and OSError where it cannot be made or
-    written to. The hold ends with the block, or with the process and those that it has forked. It
-    leaves no file; there is none on Windows. None: nothing is held.
+    written to. The lock ends with the block, or with the process and those that it has forked; its
+    file, `.lock`, may stay. None: nothing is locked.
     """
     if directory is None:
         yield
@@ -76,33 +80,24 @@ def held(directory: Path | None, name: str) -> Iterator[None]:
         ) from error
     if not os.access(directory, os.W_OK):
         raise OSError(f"{name} is {str(directory)!r}; allowed: a directory that can be written to")
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    handle = os.open(directory, os.O_RDONLY)
+    lock = FileLock(directory / ".lock")
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{name} is {str(directory)!r}, where another run is at work; allowed: a directory "
-                "of its own"
-            ) from error
-        try:
-            yield
-        finally:
-            # Closing is not enough: workers that were forked meanwhile have it open too.
-            fcntl.flock(handle, fcntl.LOCK_UN)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UsageError(
+            f"{name} is {str(directory)!r}, where another run is at work; allowed: a directory of "
+            "its own"
+        ) from error
+    try:
+        yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
     """Raise before any work where the file cannot be written or has another ending."""
     listed = " or ".join(endings)
     if path.suffix not in endings:
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
+        raise UsageError(f"{option} is {str(path)!r}; allowed: a name ending in {listed}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")
+        raise UsageError(f"{option} is {str(path)!r}; allowed: a file in a writable directory")

@@ -5,27 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+# Where the attack libraries have their attacks; first those whose attacks other libraries wrap.
+ATTACKS = {
+    "torchattacks": "torchattacks",
+    "foolbox": "foolbox.attacks",
+    "art": "art.attacks",
+}
 # What changes nothing of what an attack finds.
 SILENT = frozenset({"verbose", "summary_writer"})
 
 
-def fingerprint(module: nn.Module, tensors: dict[str, Tensor], settings: dict[str, Any]) -> str:
+class SelfDescribed:
+    """An object whose `repr` says all that it does: by this it is known again."""
+
+
+def fingerprint(
+    module: nn.Module | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> str:
     """SHA-256, in hex, of a module, of tensors and of JSON settings.
 
     A module counts by its parameters and buffers and by its layers as they are printed: code that
     prints the same is not told apart.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(settings or {}, sort_keys=True, default=str).encode())
     # Neither where it lies in memory nor on which GPU.
     digest.update(re.sub(r" at 0x[0-9a-fA-F]+| \(cuda:\d+\)", "", repr(module)).encode())
-    for name, tensor in {**module.state_dict(), **tensors}.items():
+    state = {} if module is None else module.state_dict()
+    for name, tensor in {**state, **(tensors or {})}.items():
         if isinstance(tensor, Tensor):  # a module may keep other things in its state
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             plain = tensor.detach().cpu().contiguous().flatten()
@@ -47,9 +62,9 @@ def described(value: Any) -> Any:
         return [described(item) for item in value]
     if isinstance(value, dict):
         return {str(name): described(item) for name, item in value.items()}
-    if _is_a(value, "Attack"):
+    if library_of(value) is not None:
         return described_attack(value)
-    if _is_a(value, "Penalty"):
+    if isinstance(value, SelfDescribed):
         return repr(value)
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
@@ -73,14 +88,22 @@ def attacks_inside(attack: Any) -> Iterator[Any]:
     """The attacks that a public attribute of an attack holds, and those inside them."""
     for value in public(attack).values():
         for item in value if isinstance(value, list | tuple) else [value]:
-            if _is_a(item, "Attack"):
+            if library_of(item) is not None:
                 yield item
                 yield from attacks_inside(item)
 
 
-def _is_a(value: object, name: str) -> bool:
-    """Whether a class of that name is among the bases: of ART, torchattacks and foolbox alike."""
-    return name in {base.__name__ for base in type(value).__mro__}
+def library_of(attack: object) -> str | None:
+    """ "art", "torchattacks" or "foolbox", whose attack this is, without importing any; or None."""
+    modules = tuple(f"{base.__module__}." for base in type(attack).__mro__)
+    return next(
+        (
+            name
+            for name, home in ATTACKS.items()
+            if any(module.startswith(f"{home}.") for module in modules)
+        ),
+        None,
+    )
 
 
 def public(value: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from art_lfr.errors import UsageError
 from art_lfr.storage.files import write_atomically
 
 
@@ -42,7 +43,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
+    return UsageError(
         f"{path} is damaged, or of an earlier version ({reason}); allowed: a file as it was written"
     )
 

@@ -13,6 +13,7 @@ from art_lfr.attacks.evasion import UnitBoxEvasion
 from art_lfr.attacks.unit_box import UnitBoxModule
 from art_lfr.core.arguments import check_type
 from art_lfr.core.imports import require
+from art_lfr.errors import UsageError
 
 torchattacks: Any = require("torchattacks", "torchattacks")
 BY_LABEL = "targeted(label)"
@@ -77,18 +78,18 @@ class TorchattacksEvasion(UnitBoxEvasion):
         is_lgv = isinstance(self.attack, torchattacks.LGV)
         # LGV lists "targeted", but has no way to reach given labels.
         if self.targeted and ("targeted" not in self.attack.supported_mode or is_lgv):
-            raise ValueError(
+            raise UsageError(
                 f"targeted is True, which {kind} does not support; allowed: False, or an attack "
                 'with "targeted" in its supported_mode'
             )
         if not self.targeted and self.attack.attack_mode == BY_LABEL:
-            raise ValueError(
+            raise UsageError(
                 f"targeted is False with a {kind} in mode {BY_LABEL!r}, which takes all labels "
                 "for targets; allowed: True, or an attack after set_mode_default()"
             )
         # Left to itself it would now train the model that it is given.
         if is_lgv and not self.attack.list_models:
-            raise ValueError(
+            raise UsageError(
                 "attack is an LGV without models; allowed: one after collect_models() or "
                 "load_models()"
             )

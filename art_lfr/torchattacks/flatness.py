@@ -14,6 +14,7 @@ from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, per_sample, 
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import mode
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError
 from art_lfr.torchattacks.reverse import HarmlessAttack
 
 
@@ -86,7 +87,7 @@ class LocalFlatnessAttack(HarmlessAttack):
         """The least flat point found around each image; the model runs in eval mode."""
         settings = self._settings()
         x, y = self.here(images), self.here(labels)
-        ball = Ball(settings.eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+        ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         model, criterion = _Logits(self), Criterion()
         start = ball.start_point(x, torch.Generator().manual_seed(self.seed))
         with mode(model, training=False):
@@ -115,6 +116,6 @@ def _norm(norm: Any) -> float:
     try:
         return parse_norm(norm[1:] if isinstance(norm, str) and norm[:1] == "L" else norm)
     except ValueError:
-        raise ValueError(
+        raise UsageError(
             f'norm is {norm!r}; allowed: "Linf", "L2", "L1", np.inf, 2 and 1'
         ) from None

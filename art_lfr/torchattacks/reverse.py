@@ -19,6 +19,7 @@ from art_lfr.core.arguments import check_integer, check_type
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.imports import require
 from art_lfr.core.modes import device_of
+from art_lfr.errors import WrongTypeError
 
 _Attack: Any = require("torchattacks.attack", "torchattacks").Attack
 
@@ -113,7 +114,7 @@ class ARTAttack(HarmlessAttack):
             # A copy: ART may write to what it is given.
             found = attack.generate(x=start.numpy().copy(), y=y)
         if not isinstance(found, np.ndarray) or found.shape != tuple(start.shape):
-            raise TypeError(
+            raise WrongTypeError(
                 f"attack is a {type(attack).__name__}, which returned "
                 f"{getattr(found, 'shape', type(found).__name__)} for images of shape "
                 f"{tuple(start.shape)}; allowed: attacks that return an image for each image"

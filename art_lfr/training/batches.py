@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from art_lfr.storage.fingerprint import fingerprint
 
 
 class Batch(NamedTuple):
@@ -79,7 +82,21 @@ class TensorBatches:
 
     def fingerprint(self) -> str:
         """A hash of shapes and values."""
-        return fingerprint(self.x, self.y)
+        return fingerprint(tensors={"x": self.x, "y": self.y})
+
+
+def parts_of(samples: int, largest: int, processes: int) -> list[slice]:
+    """The rows of a batch in parts of nearly equal size, of at most `largest` samples.
+
+    As many parts for each process, where the samples suffice. A part has two samples at least,
+    because BatchNorm has no statistics of one; unless `largest` is 1.
+    """
+    fewest = 1 if largest == 1 else 2
+    rounds = math.ceil(samples / (largest * processes))
+    count = max(1, min(samples // fewest, processes * rounds))
+    size, longer = divmod(samples, count)
+    ends = [size * i + min(i, longer) for i in range(count + 1)]
+    return [slice(first, end) for first, end in pairwise(ends)]
 
 
 def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -95,12 +112,3 @@ def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
             held = new
     if held is not None:
         yield held
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """A hash of the shapes and values of tensors."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(repr((tensor.shape, tensor.dtype)).encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from art_lfr.core.arguments import check_choice
+from art_lfr.errors import UsageError
 
 _MONITORED = ("accuracy", "robust_accuracy", "loss", "flatness")
 METRICS = (
@@ -39,7 +40,7 @@ def check_metrics(
         check_choice("best_metric", name, METRICS)
         missing = [monitor for monitor in MONITORS if monitor not in monitored]
         if name.startswith(tuple(missing)):
-            raise ValueError(
+            raise UsageError(
                 f"best_metric is {name!r} without validation_data (or, for 'train_subset_...', "
                 "with a generator); allowed: give validation_data, or take a metric of the "
                 "training batches such as 'loss'"

@@ -20,26 +20,20 @@ from art_lfr.core.modes import mode, parameters_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
-from art_lfr.storage.files import held
-from art_lfr.storage.fingerprint import described
+from art_lfr.errors import TrainingError, UsageError
+from art_lfr.storage.files import locked
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
-from art_lfr.training.batches import Batch, Batches, fingerprint
+from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
 from art_lfr.training.epoch import EpochSums, collapse
+from art_lfr.training.identity import Identity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
-from art_lfr.training.state import MADE_WITH, RunState
+from art_lfr.training.state import RunState
 from art_lfr.training.step import NonFiniteError, Objective
 
-# Of what an optimizer is made with, that which a checkpoint would put back without a word.
-OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
-
 Record: TypeAlias = "dict[str, float]"
-
-
-class TrainingError(RuntimeError):
-    """Training stopped; the network holds the last good weights."""
 
 
 class TrainingLoop:
@@ -95,45 +89,22 @@ class TrainingLoop:
         schedule = schedule or Schedule(None, "epoch")
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, schedule, monitors, checkpoint_dir)
-        identity = {
-            "settings": self.settings.plain(),
-            "options": self.options.plain(),
-            "optimizer": type(self.optimizer).__name__,
-            # As it was made: a scheduler changes the groups.
-            MADE_WITH: {n: described(self.optimizer.defaults.get(n)) for n in OPTIMIZER_SETTINGS},
-            "attack": repr(self.objective.attack),
-            "penalty": self._penalty,
-            "batch_size": batches.batch_size,
-            "data": batches.fingerprint(),
-            "validation_data": "" if validation is None else fingerprint(*validation),
-        }
-        device = next(self.network.parameters()).device
+        identity = Identity.of(
+            settings=self.settings,
+            options=self.options,
+            network=self.network,
+            optimizer=self.optimizer,
+            attack=self.objective.attack,
+            penalty=self._penalty,
+            batches=batches,
+            validation=validation,
+        )
         processes = self.objective.processes
         processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
-        self.state.run_id = processes.from_main(self.state.run_id)
         with ExitStack() as stack:
-            stack.enter_context(preserved_random_state(device))
-            self._hold(checkpoint_dir, stack)
-            if processes.size > 1:
-                first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
-                put_state(self.network, processes.from_main(first))
-            self.state.begin(
-                self.network,
-                self.optimizer,
-                schedule,
-                nb_epochs=nb_epochs,
-                ema_decay=self.options.ema_decay,
-                checkpoint_dir=checkpoint_dir,
-                resume=resume,
-                identity=identity,
-            )
-            processes.check_same("the epoch of the checkpoint", self.state.epoch)
-            if self.state.random is None:
-                seed_global_generators(self.options.seed)
-            else:
-                RandomState.from_plain(self.state.random, device).restore()
-            self.state.random = RandomState.capture(device).to_plain()
-            self._good = copied_state(self.network)
+            stack.enter_context(preserved_random_state(self._device))
+            self._lock(checkpoint_dir, stack)
+            self._begin(schedule, nb_epochs, checkpoint_dir, resume, identity)
             bar = stack.enter_context(
                 tqdm(
                     total=nb_epochs * len(batches),
@@ -144,29 +115,81 @@ class TrainingLoop:
             )
             self._save(schedule)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
-                if not processes.main:  # other masks than those of the main process
-                    seed_global_generators(self._seed_of(processes.rank))
-                record = self._train_epoch(batches, schedule, bar)
-                record.update(self._measure(monitors))
-                record = processes.from_main(record)
-                schedule.after_epoch(record.get("validation_loss", record["loss"]))
-                stop = self.state.end_epoch(record, self.network, self.options)
-                self.state.random = RandomState.capture(device).to_plain()
-                with preserved_random_state(device):
-                    if log is not None and processes.main:
-                        log(record)
-                    if callback is not None and processes.main:
-                        stop = bool(callback(dict(record))) or stop
-                self.state.stopped = processes.from_main(stop)
-                self._save(schedule)
+                self._run_epoch(batches, schedule, monitors, bar, callback, log)
         self.state.hand_over(self.network)
 
-    def _hold(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _begin(
+        self,
+        schedule: Schedule,
+        nb_epochs: int,
+        checkpoint_dir: Path | None,
+        resume: bool,
+        identity: Identity,
+    ) -> None:
+        """Weights, position and random states as the first epoch of this call finds them.
+
+        From memory or from the checkpoint; in all processes those of the main one.
+        """
+        processes = self.objective.processes
+        self.state.run_id = processes.from_main(self.state.run_id)
+        if processes.size > 1:
+            first = {name: value.cpu() for name, value in tensors_of(self.network).items()}
+            put_state(self.network, processes.from_main(first))
+        self.state.begin(
+            self.network,
+            self.optimizer,
+            schedule,
+            nb_epochs=nb_epochs,
+            ema_decay=self.options.ema_decay,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            identity=identity,
+        )
+        processes.check_same("the epoch of the checkpoint", self.state.epoch)
+        if self.state.random is None:
+            seed_global_generators(self.options.seed)
+        else:
+            RandomState.from_plain(self.state.random, self._device).restore()
+        self.state.random = RandomState.capture(self._device).to_plain()
+        self._good = copied_state(self.network)
+
+    def _run_epoch(
+        self,
+        batches: Batches,
+        schedule: Schedule,
+        monitors: list[Monitor],
+        bar: tqdm[Any],
+        callback: Callable[[Record], object] | None,
+        log: Callable[[Record], None] | None,
+    ) -> None:
+        """Train, measure, tell and save: one epoch from checkpoint to checkpoint."""
+        processes = self.objective.processes
+        if not processes.main:  # other masks than those of the main process
+            seed_global_generators(self._seed_of(processes.rank))
+        record = self._train_epoch(batches, schedule, bar)
+        record.update(self._measure(monitors))
+        record = processes.from_main(record)
+        schedule.after_epoch(record.get("validation_loss", record["loss"]))
+        stop = self.state.end_epoch(record, self.network, self.options)
+        self.state.random = RandomState.capture(self._device).to_plain()
+        with preserved_random_state(self._device):
+            if log is not None and processes.main:
+                log(record)
+            if callback is not None and processes.main:
+                stop = bool(callback(dict(record))) or stop
+        self.state.stopped = processes.from_main(stop)
+        self._save(schedule)
+
+    def _lock(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
         """Have the directory for this run alone; the same error in all processes where not."""
         processes, problem = self.objective.processes, None
         if processes.main:
             try:
-                stack.enter_context(held(checkpoint_dir, "checkpoint_dir"))
+                stack.enter_context(locked(checkpoint_dir, "checkpoint_dir"))
             except (ValueError, OSError) as error:
                 problem = error
         if (problem := processes.from_main(problem)) is not None:
@@ -192,12 +215,12 @@ class TrainingLoop:
     ) -> None:
         """Refuse what cannot work before anything changes."""
         if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
-            raise ValueError(
+            raise UsageError(
                 "classifier has no trainable parameter in its optimizer; allowed: at least one "
                 "parameter with requires_grad"
             )
         if self.options.warm_start and batches.samples is None:
-            raise ValueError(
+            raise UsageError(
                 "warm_start is True with batches in which a sample is not known again; allowed: "
                 "`fit`, with all data in memory"
             )
@@ -210,17 +233,16 @@ class TrainingLoop:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
-        device = next(self.network.parameters()).device
         candidate = copied_state(self.network)
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         given = batches.epoch(self.state.generator)
         if batches.samples is None and self.objective.processes.size > 1:
             sent = self.objective.processes.main_reads((b.x.cpu(), b.y.cpu()) for b in given)
-            given = (Batch(x.to(device), y.to(device)) for x, y in sent)
+            given = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
         with mode(self.objective.model, training=True):
             for index, batch in enumerate(given):
-                x, starts = batch.x, None
+                x, ends = batch.x, None
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
                 )
@@ -228,7 +250,7 @@ class TrainingLoop:
                     box = self.objective.bounds_for(x)
                     x = augmented(options.augment, x, self.state.generator, box)
                 if options.warm_start:
-                    starts = self.state.ends.of(batch, batches.samples)
+                    ends = self.state.ends.of(batch, batches.samples)
                 try:
                     result = self.objective.step(
                         x,
@@ -239,7 +261,7 @@ class TrainingLoop:
                         max_grad_norm=options.max_grad_norm,
                         weight_perturbation=options.weight_perturbation,
                         max_physical_batch_size=options.max_physical_batch_size,
-                        starts=starts,
+                        ends=ends,
                     )
                 except NonFiniteError as error:
                     raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None
@@ -259,7 +281,7 @@ class TrainingLoop:
             **sums.means,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "eps": settings.eps,
-            "lam": settings.resolved_lam,
+            "lam": settings.lam,
             "seconds": time.perf_counter() - began,
         }
 
@@ -281,7 +303,7 @@ class TrainingLoop:
             if self.state.average is not None and monitors:
                 stack.enter_context(self.state.average.swapped_in(self.network))
             # No effect on the run: the same weights come out with and without validation data.
-            stack.enter_context(preserved_random_state(next(self.network.parameters()).device))
+            stack.enter_context(preserved_random_state(self._device))
             for monitor in monitors:
                 metrics, labels = monitor.measure(
                     self.objective.model,
@@ -303,8 +325,8 @@ class TrainingLoop:
         self.state.collapse_reported = True
         warnings.warn(
             f"collapse: after epoch {self.state.epoch + 1} the network {found}. Lower lam (now "
-            f"{self.settings.resolved_lam:g}) or eps, raise warmup_epochs (now "
+            f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=8,  # the line that called the trainer
         )

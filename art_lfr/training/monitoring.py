@@ -40,7 +40,7 @@ class Monitor:
         loss, correct, labels = classify(model, criterion, self.x, self.y, self.batch_size)
         x, y = self.x[: self.attacked], self.y[: self.attacked]
         generator = torch.Generator().manual_seed(self.seed)
-        ball = Ball(settings.eps, settings.p, box)
+        ball = Ball(settings.eps, settings.norm, box)
         adversarial = torch.cat(
             [
                 projected_gradient_descent(
@@ -51,7 +51,7 @@ class Monitor:
                     ball=ball,
                     steps=PGD_STEPS,
                     step_size=2.5 * settings.eps / PGD_STEPS,
-                    generator=generator,
+                    start=ball.random_point(x_batch, generator),
                 )
                 for x_batch, y_batch in zip(
                     torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True
@@ -67,7 +67,7 @@ class Monitor:
             box=box,
             # What training measures must not depend on which estimator it trains with.
             settings=replace(
-                settings, estimator="finite-difference", radius=settings.resolved_radius or 1.0
+                settings, estimator="finite-difference", radius=settings.radius or 1.0
             ),
             generator=generator,
             batch_size=self.batch_size,

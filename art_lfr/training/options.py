@@ -8,10 +8,11 @@ from typing import Any
 
 from art_lfr.core.arguments import check_flag, check_integer, check_number
 from art_lfr.data.augmentation import Augmentation
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.training.best import check_metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How a run trains, beside the LFR settings. `None` switches a part off.
 
@@ -34,7 +35,7 @@ class TrainingOptions:
         verbose: Show a progress bar.
     """
 
-    warmup_epochs: float = 0.0
+    warmup_epochs: float = 2.0
     augment: Augmentation | None = None
     max_grad_norm: float | None = None
     weight_perturbation: float | None = None
@@ -50,7 +51,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_number("warmup_epochs", self.warmup_epochs)
         if self.augment is not None and not callable(self.augment):
-            raise TypeError(
+            raise WrongTypeError(
                 f"augment is {self.augment!r}; allowed: a callable (batch, generator), or None"
             )
         check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
@@ -58,24 +59,24 @@ class TrainingOptions:
         check_integer("max_physical_batch_size", self.max_physical_batch_size, low=1, optional=True)
         check_number("ema_decay", self.ema_decay, low_allowed=False, optional=True)
         if self.ema_decay is not None and self.ema_decay >= 1:
-            raise ValueError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")
+            raise UsageError(f"ema_decay is {self.ema_decay!r}; allowed: a number in (0, 1)")
         check_metrics(self.best_metric)
         check_integer("patience", self.patience, low=1, optional=True)
         if self.patience is not None and self.best_metric is None:
-            raise ValueError(
+            raise UsageError(
                 f"patience is {self.patience!r} with best_metric None; allowed: a best_metric "
                 "that says what must improve"
             )
         check_flag("warm_start", self.warm_start)
         if self.warm_start and self.augment is not None:
-            raise ValueError(
+            raise UsageError(
                 "warm_start is True with an augment; allowed: one of the two, because a point that "
                 "was found for one view of an image is none for another"
             )
         check_integer("monitor_samples", self.monitor_samples, low=1)
         check_integer("seed", self.seed, low=0)
         if self.seed >= 2**63:
-            raise ValueError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
+            raise UsageError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
         check_flag("verbose", self.verbose)
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
@@ -90,18 +91,14 @@ class TrainingOptions:
         }
 
 
-def check_fit_arguments(
-    nb_epochs: int, checkpoint_dir: object, resume: bool, batch_size: int | None = None
-) -> Path | None:
+def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) -> Path | None:
     """Check what every `fit` takes; the directory as a path."""
     check_integer("nb_epochs", nb_epochs, low=1)
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, low=1)
     check_flag("resume", resume)
     if checkpoint_dir is None:
         if resume:
-            raise ValueError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
+            raise UsageError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
         return None
     if not isinstance(checkpoint_dir, str | Path):
-        raise TypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
+        raise WrongTypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
     return Path(checkpoint_dir)

@@ -7,10 +7,8 @@ knows the back end. Each takes its rows of every batch; gradients are added up.
 from __future__ import annotations
 
 import atexit
+import math
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.core.imports import require
+from art_lfr.errors import UsageError
 
 T = TypeVar("T")
 # How long the others wait for the main one, in a callback for instance.
@@ -45,17 +44,17 @@ class Processes:
         self._accelerate: Any = None
         world = os.environ.get("WORLD_SIZE") or "1"
         if not world.isdigit() or world == "0":
-            raise ValueError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
+            raise UsageError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
         if world == "1":
             return
         for variable, name in _SHARDED.items():
             if os.environ.get(variable, "false").lower() in ("1", "true"):
-                raise ValueError(
+                raise UsageError(
                     f"accelerate is set to {name}, which shards the weights; allowed: plain data "
                     "parallelism (`accelerate launch` without it)"
                 )
         if (precision := os.environ.get(_MIXED, "no")) not in ("", "no"):
-            raise ValueError(
+            raise UsageError(
                 f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
             )
         self._accelerate = require("accelerate", "distributed")
@@ -63,7 +62,7 @@ class Processes:
         state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
         if self.size != int(world):
-            raise ValueError(
+            raise UsageError(
                 f"accelerate's PartialState has {self.size} of {world} processes; allowed: all "
                 "(make it with cpu=True where there is no GPU)"
             )
@@ -77,12 +76,17 @@ class Processes:
         """Whether this is the one that reports and writes."""
         return self.rank == 0
 
+    def share_of(self, count: int) -> range:
+        """Which of `count` parts of a batch this process takes; none where they do not suffice."""
+        first, end = (math.ceil(rank * count / self.size) for rank in (self.rank, self.rank + 1))
+        return range(first, end)
+
     def check_device(self, device: torch.device) -> None:
         """Raise ValueError where a classifier is not on this process's own device."""
         index = torch.cuda.current_device() if device.type == "cuda" else None
         own = torch.device(device.type, index if device.index is None else device.index)
         if self.size > 1 and own != self.device:
-            raise ValueError(
+            raise UsageError(
                 f"classifier is on {own} in process {self.rank} of {self.size}; allowed: "
                 f"{self.device} (call accelerate.PartialState() before you make it)"
             )
@@ -90,7 +94,7 @@ class Processes:
     def check_alone(self, what: str) -> None:
         """Raise ValueError for what is not made for several processes."""
         if self.size > 1:
-            raise ValueError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
+            raise UsageError(f"{what} runs in {self.size} processes of a launcher; allowed: one")
 
     def check_same(self, what: str, value: object) -> None:
         """Raise ValueError in all processes where one has another value than the main one."""
@@ -98,7 +102,7 @@ class Processes:
             return
         differs = torch.tensor([float(self.from_main(value) != value)], device=self.device)
         if self.add_up([differs])[0].item():
-            raise ValueError(f"{what} differs between the processes; allowed: the same in all")
+            raise UsageError(f"{what} differs between the processes; allowed: the same in all")
 
     def wait(self) -> None:
         """Return when all processes have come here."""
@@ -153,31 +157,3 @@ def _end_threads() -> None:
     group = torch.distributed
     if group.is_initialized() and group.get_backend() == "gloo":
         group.destroy_process_group()
-
-
-def launcher(size: int) -> list[str]:
-    """What stands between `python` and a script or `-m module` to run it in so many processes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
-    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
-
-
-def launch(size: int, arguments: Sequence[str]) -> int:
-    """Run `art-lfr` with these arguments in so many processes; the exit status.
-
-    On POSIX it takes the place of this process, so that a signal reaches the launcher.
-    Raises ValueError where there are GPUs, but fewer, and ImportError without `accelerate`.
-    """
-    require("accelerate", "distributed")
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < size:
-        raise ValueError(f"--num-processes is {size}; allowed: at most {gpus}, one for each GPU")
-    command = [sys.executable, *launcher(size), "-m", "art_lfr", *arguments]
-    if os.name == "posix":
-        sys.stdout.flush()
-        os.execv(sys.executable, command)
-    return subprocess.run(command).returncode

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from art_lfr.core.arguments import check_choice
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.checkpoint import like_template, to_plain
 
 # What the schedulers of torch call their lengths.
@@ -23,14 +24,14 @@ class Schedule:
 
     def __init__(self, scheduler: Any, interval: str) -> None:
         if scheduler is not None and not callable(getattr(scheduler, "step", None)):
-            raise TypeError(
+            raise WrongTypeError(
                 f"scheduler is {scheduler!r}; allowed: an object with a method `step`, such as "
                 "those of torch.optim.lr_scheduler, or None"
             )
         check_choice("scheduler_interval", interval, ("epoch", "batch"))
         self._plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if self._plateau and interval == "batch":
-            raise ValueError(
+            raise UsageError(
                 "scheduler_interval is 'batch' for ReduceLROnPlateau; allowed: 'epoch', because it "
                 "is shown the loss of an epoch"
             )
@@ -38,7 +39,7 @@ class Schedule:
             try:
                 inspect.signature(scheduler.step).bind()
             except TypeError as error:
-                raise TypeError(
+                raise WrongTypeError(
                     f"scheduler is a {type(scheduler).__name__} whose `step` needs arguments; "
                     "allowed: one that is called as scheduler.step()"
                 ) from error
@@ -62,7 +63,7 @@ class Schedule:
     def check_drives(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise ValueError where the scheduler was made for another optimizer."""
         if getattr(self.scheduler, "optimizer", optimizer) is not optimizer:
-            raise ValueError(
+            raise UsageError(
                 f"scheduler is a {type(self.scheduler).__name__} of another optimizer; allowed: "
                 "one made with the classifier's own"
             )
@@ -72,7 +73,7 @@ class Schedule:
         if self.scheduler is None:
             return
         if not hasattr(self.scheduler, "state_dict"):
-            raise ValueError(
+            raise UsageError(
                 f"scheduler is a {type(self.scheduler).__name__} without `state_dict`; allowed "
                 "with checkpoint_dir: a scheduler that can be saved"
             )
@@ -90,7 +91,7 @@ class Schedule:
     def load(self, state: dict[str, Any] | None) -> None:
         """Restore what `state` returned."""
         if (state is None) != (self.scheduler is None):
-            raise ValueError(
+            raise UsageError(
                 f"scheduler is {self.scheduler!r}; allowed: a scheduler if, and only if, the run "
                 "that is resumed had one"
             )
@@ -99,7 +100,7 @@ class Schedule:
         # Loading them, torch would take the other's without a word.
         own, theirs = _lengths(self.state() or {}), _lengths(state)
         if own != theirs:
-            raise ValueError(
+            raise UsageError(
                 f"scheduler is a {type(self.scheduler).__name__} with {own}, but that of the run "
                 f"in checkpoint_dir has {theirs}; allowed: the same, that is as many epochs in all"
             )

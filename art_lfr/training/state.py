@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from art_lfr.errors import UsageError
 from art_lfr.storage.checkpoint import FORMAT, LAST, load_run, to_plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.training.averaging import (
@@ -20,12 +20,10 @@ from art_lfr.training.averaging import (
     tensors_of,
 )
 from art_lfr.training.best import BestWeights, is_comparable
+from art_lfr.training.identity import Identity
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
 from art_lfr.training.warm_start import EndPoints
-
-# The part of a run's identity that counts where it is resumed from a directory, not in memory.
-MADE_WITH = "optimizer was made with"
 
 
 class RunState:
@@ -47,7 +45,7 @@ class RunState:
         self.stopped = False
         self.collapse_reported = False
         self._path: Path | None = None
-        self._identity: dict[str, Any] = {}
+        self._identity: Identity | None = None
         self._interrupted = False
         # The weights to go on from, where the user was handed others (averaged or best ones).
         self._raw: dict[str, Tensor] | None = None
@@ -63,7 +61,7 @@ class RunState:
         ema_decay: float | None,
         checkpoint_dir: Path | None,
         resume: bool,
-        identity: dict[str, Any],
+        identity: Identity,
     ) -> None:
         """Start a call of `fit`: go on in memory, resume from a checkpoint, or start fresh.
 
@@ -72,17 +70,15 @@ class RunState:
         """
         path = None if checkpoint_dir is None else checkpoint_dir / LAST
         content = load_run(path) if path is not None and path.exists() else None
-        own = content is not None and content["run_id"] == self.run_id
-        if content is not None and not own and not resume:
-            raise ValueError(
+        this_run = content is not None and content["run_id"] == self.run_id
+        if content is not None and not this_run and not resume:
+            raise UsageError(
                 f"checkpoint_dir is {str(checkpoint_dir)!r}, which holds a run; allowed: a new "
                 "directory, or resume=True to go on with it"
             )
-        # Its own run is in memory, unless the last call was interrupted in the middle of an epoch.
-        restored = content is not None and resume and (not own or self._interrupted)
-        if content is not None and restored:
-            _check_same_run(content, identity, network)
-        if content is not None and restored:
+        # This run is in memory, unless its last call was interrupted in the middle of an epoch.
+        if content is not None and resume and (not this_run or self._interrupted):
+            identity.check_resumes(content["identity"])
             self._restore(content, network, optimizer, schedule)
         else:
             self._go_on(network, identity)
@@ -93,15 +89,11 @@ class RunState:
         self.last_epoch = self.first_epoch + nb_epochs
         self._path, self._identity = path, identity
 
-    def _go_on(self, network: nn.Module, identity: Mapping[str, Any]) -> None:
+    def _go_on(self, network: nn.Module, identity: Identity) -> None:
         """Continue from memory; from the raw weights, if the user kept what he was given."""
         self.first_epoch, self.stopped = self.epoch, False
-        # Weights of another optimizer can be compared.
-        before, now = (
-            {k: v for k, v in i.items() if k != MADE_WITH} for i in (self._identity, identity)
-        )
-        if before and before != now:
-            self.best = None  # of other data: not comparable
+        if self._identity is not None and not identity.compares_with(self._identity):
+            self.best = None
             self.ends = EndPoints()
         if self._raw is None or self._handed is None:
             return
@@ -142,12 +134,12 @@ class RunState:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
     ) -> None:
         """Write the checkpoint, where the run has a directory."""
-        if self._path is None:
+        if self._path is None or self._identity is None:
             return
         content = {
             "format": FORMAT,
             "run_id": self.run_id,
-            "identity": self._identity,
+            "identity": self._identity.plain(),
             "position": [self.epoch, self.first_epoch],
             "stopped": self.stopped,
             "collapse_reported": self.collapse_reported,
@@ -192,31 +184,3 @@ class RunState:
             self.average.steps = steps
             for name, value in state.items():
                 self.average.state[name].copy_(value)
-
-
-def _check_same_run(
-    content: Mapping[str, Any], identity: Mapping[str, Any], network: nn.Module
-) -> None:
-    """Raise ValueError, naming the difference, unless a checkpoint belongs to this run."""
-    saved = _flatten(content["identity"])
-    for name, value in _flatten(to_plain(identity, "settings")).items():
-        if saved.get(name, value) != value:  # an older version may not have kept it
-            raise ValueError(
-                f"{name} is {value!r}, but the run in checkpoint_dir has {saved[name]!r}; "
-                "allowed: the same, or another directory"
-            )
-    own = {name: tuple(value.shape) for name, value in tensors_of(network).items()}
-    theirs = {k: tuple(v.shape) for k, v in content["network"].items() if isinstance(v, Tensor)}
-    if own != theirs:
-        name = sorted(set(own.items()) ^ set(theirs.items()))[0][0]
-        raise ValueError(
-            f"classifier has {own.get(name)} as the shape of {name!r}, but the run in "
-            f"checkpoint_dir has {theirs.get(name)}; allowed: the same network"
-        )
-
-
-def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        flat.update(_flatten(value) if isinstance(value, Mapping) else {name: value})
-    return flat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Box, per_sample
 from art_lfr.core.modes import parameters_of, protected_buffers
-from art_lfr.core.randomness import PartGenerator, preserved_random_state
+from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.settings import LFRSettings
-from art_lfr.loss import objective_terms, search
+from art_lfr.loss import objective_terms, search, start_of
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
+from art_lfr.training.batches import parts_of
 from art_lfr.training.processes import Processes
 from art_lfr.training.weight_perturbation import perturbed_weights
 
-# (inputs, targets, generator) -> the inputs of the clean term
-Attack: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+# (samples of a batch, generator) -> what replaces the inputs of the clean term in a part of the
+# batch: (inputs, targets, rows of the batch) -> inputs
+Attack: TypeAlias = Callable[[int, torch.Generator], Callable[[Tensor, Tensor, slice], Tensor]]
 
 
 class NonFiniteError(ArithmeticError):
@@ -35,7 +37,7 @@ class StepResult(NamedTuple):
 
     And the predicted labels and the targets of the rows that this process had; and where the
     penalty's search has ended, the shape of the batch, for all rows of all processes (NaN where it
-    has not, None unless starts were given).
+    has not, None unless ends were given).
     """
 
     means: dict[str, float]
@@ -87,17 +89,18 @@ class Objective:
         max_grad_norm: float | None,
         weight_perturbation: float | None = None,
         max_physical_batch_size: int | None = None,
-        starts: Tensor | None = None,
+        ends: Tensor | None = None,
     ) -> StepResult:
         """Back-propagate the terms one after another, so that one graph is alive; then step.
 
         A batch larger than `max_physical_batch_size` is taken in parts, whose gradients add up.
-        `starts`, the shape of x: where the penalty's search may start, NaN where it has no point.
+        `ends`, the shape of x: where the search of the epoch before has ended and this one starts,
+        NaN where it has no point.
         Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
         finite.
         """
         largest = max_physical_batch_size or len(x)
-        parts = list(self._parts(x, y, settings, generator, largest, starts))
+        parts = list(self._parts(x, y, settings, generator, largest, ends))
         passes = partial(self._back_propagate, parts, optimizer)
         with ExitStack() as stack:
             if weight_perturbation is not None:
@@ -118,7 +121,7 @@ class Objective:
         optimizer.step()
         return StepResult(
             {
-                "loss": clean + settings.resolved_lam * flatness,
+                "loss": clean + settings.lam * flatness,
                 "clean_loss": clean,
                 "flatness": flatness,
                 "train_accuracy": float(self.processes.add_up([correct])[0]) / len(x),
@@ -126,7 +129,7 @@ class Objective:
             },
             self.criterion.predicted(outputs),
             targets,
-            None if starts is None else self._ends(parts, x),
+            None if ends is None else self._ends(parts, x),
         )
 
     def _parts(
@@ -136,41 +139,28 @@ class Objective:
         settings: LFRSettings,
         generator: torch.Generator,
         largest: int,
-        starts: Tensor | None = None,
+        ends: Tensor | None,
     ) -> Iterator[_BatchPart]:
         """This process's parts of the batch, with what the penalty's search found for each.
 
-        All parts of all processes are of nearly equal size, `largest` at most.
+        All that is random is drawn for the whole batch, so that a sample's noise depends neither
+        on the parts nor on the processes.
         """
-        size, rank = self.processes.size, self.processes.rank
-        # BatchNorm has no statistics of one sample.
-        fewest = 1 if largest == 1 else 2
-        count = max(1, min(len(x) // fewest, size * -(-len(x) // (largest * size))))
-        shares = self._shares(y, count)
-        draws, first = generator, 0
-        drawn: list[tuple[Tensor, Tensor]] = []
-        for index, (own_x, own_y) in enumerate(
-            zip(x.tensor_split(count), y.tensor_split(count), strict=True)
-        ):
-            rows = slice(first, first + len(own_x))
-            first = rows.stop
+        view = LossView(self.model, self.criterion, self.bounds_for(x), settings)
+        attack = None if self.attack is None else self.attack(len(x), generator)
+        start = start_of(view, self.penalty, x, generator, ends)
+        parts = parts_of(len(x), largest, self.processes.size)
+        shares = self._shares(y, parts)
+        for index in self.processes.share_of(len(parts)):
+            rows = parts[index]
             # Of ignored labels alone a mean is 0 / 0, and weighs nothing.
-            if index * size // count != rank or shares[index] == 0:
+            if shares[index] == 0:
                 continue
-            if count > 1:
-                draws = PartGenerator.of(generator, rows, len(x), drawn)
-            attacked = None if self.attack is None else self.attack(own_x, own_y, draws)
-            view = LossView(
-                self.model,
-                self.criterion,
-                self.bounds_for(own_x),
-                settings,
-                start=None if starts is None else starts[rows],
-            )
-            found = search(view, self.penalty, own_x, own_y, draws)
-            yield _BatchPart(view, own_x, own_y, found, attacked, shares[index], rows)
-        # One may have drawn nothing, or, in a penalty of the user's own, something else.
-        generator.set_state(self.processes.from_main(draws.get_state()))
+            x_part, y_part = x[rows], y[rows]
+            attacked = None if attack is None else attack(x_part, y_part, rows)
+            start_part = None if start is None else start[rows]
+            found = search(view, self.penalty, x_part, y_part, start_part)
+            yield _BatchPart(view, x_part, y_part, found, attacked, shares[index], rows)
 
     def _ends(self, parts: list[_BatchPart], x: Tensor) -> Tensor:
         """Where the searches of all processes have ended, the shape of x; NaN where none has."""
@@ -182,14 +172,14 @@ class Objective:
         ends, known = self.processes.add_up([ends, known])
         return ends.masked_fill(per_sample(known == 0, ends), math.nan)
 
-    def _shares(self, y: Tensor, count: int) -> list[float]:
+    def _shares(self, y: Tensor, parts: Sequence[slice]) -> list[float]:
         """What each part weighs in the mean over the batch, as the loss weighs its samples."""
-        if count == 1:
+        if len(parts) == 1:
             return [1.0]
         weights = self.criterion.sample_weights(y)
         if weights is None:
             weights = torch.ones(len(y))
-        sums = torch.stack([part.double().sum() for part in weights.tensor_split(count)])
+        sums = torch.stack([weights[rows].double().sum() for rows in parts])
         shares: list[float] = (sums / sums.sum()).tolist()
         return shares
 
@@ -213,7 +203,7 @@ class Objective:
                 else:
                     scale *= term.weight
                     penalty += scale * value
-                    scale *= part.view.settings.resolved_lam
+                    scale *= part.view.settings.lam
                 # A part of the penalty may be held: it counts, and pulls at nothing.
                 if term.outputs is not None or term.value.requires_grad:
                     (scale * term.value).backward()  # type: ignore[no-untyped-call]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from art_lfr.errors import MissingLibraryError, WrongTypeError
+
 
 def open_summary(summary_writer: Any) -> Callable[[dict[str, float]], None] | None:
     """A function that writes one epoch's record, or None.
@@ -19,14 +21,14 @@ def open_summary(summary_writer: Any) -> Callable[[dict[str, float]], None] | No
     writer = summary_writer
     if not hasattr(writer, "add_scalar"):
         if summary_writer is not True and not isinstance(summary_writer, str | Path):
-            raise TypeError(
+            raise WrongTypeError(
                 f"summary_writer is {summary_writer!r}; allowed: False, True, a path, or an "
                 "object with `add_scalar`"
             )
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError(
+            raise MissingLibraryError(
                 'summary_writer needs TensorBoard: pip install "art-lfr[plots]"'
             ) from error
         directory = None if summary_writer is True else str(summary_writer)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
+from art_lfr.errors import UsageError, WrongTypeError
 
 MOST = 1000
 
@@ -34,21 +35,23 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     _check("x", x, "y", y)
     if isinstance(held_out, tuple | list):
         if len(held_out) != 2:
-            raise TypeError(f"held_out has {len(held_out)} parts; allowed: (x, y), or a number")
+            raise WrongTypeError(
+                f"held_out has {len(held_out)} parts; allowed: (x, y), or a number"
+            )
         _check("held_out", held_out[0], "held_out", held_out[1])
         data = Data(x, y, *held_out)
     else:
         count = usual_count(len(x)) if held_out is None else held_out
         check_integer("held_out", count, low=1)
         if count >= len(x):
-            raise ValueError(
+            raise UsageError(
                 f"held_out is {count} of {len(x)} images; allowed: at most {len(x) - 1}, or (x, y)"
             )
         first = len(x) - count
         data = Data(x[:first], y[:first], x[first:], y[first:])
     trained, held = _classes(data.y), _classes(data.y_held)
     if not held <= trained or (len(held) == 1 < len(trained) and len(data.y_held) >= 10):
-        raise ValueError(
+        raise UsageError(
             f"held_out has images of {len(held)} class(es), the training images of {len(trained)}: "
             "is y sorted? Allowed: data in random order, with every held-out class trained on"
         )
@@ -61,7 +64,7 @@ def _check(x_name: str, x: Array, y_name: str, y: Array) -> None:
     check_inputs(x_name, samples)
     check_labels(y_name, labels, len(samples))
     if not bool(labels.isfinite().all()):
-        raise ValueError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
+        raise UsageError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
 
 
 def largest_class(y: Array) -> float:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
-from art_lfr.art.trainer import TRAINER_KEYWORDS
-from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, reject_unknown
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of
 from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
-from art_lfr.training.loop import TrainingError
 from art_lfr.training.processes import Processes
 from art_lfr.tuning.candidates import Candidate, candidates
 from art_lfr.tuning.held_out import split
 from art_lfr.tuning.results import Trial, Tuning
 from art_lfr.tuning.store import TrialStore
-from art_lfr.tuning.trial import EXCLUDED, Conditions
+from art_lfr.tuning.trial import Conditions, TunedKeywords
 
 # APGD with cross-entropy, and Square, which needs no gradient and so is not deceived by a network
 # that hides its own.
 ATTACKS = ("APGD-CE", "Square")
 
 
+@keywords_of(AdversarialTrainerLFRPyTorch, only=TunedKeywords)
 def tune(
     make_classifier: Callable[[], Any],
     x: Array,
@@ -45,8 +47,7 @@ def tune(
     seed: int = 0,
     state_dir: str | Path | None = None,
     callback: Callable[[Trial], object] | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    **trainer: Any,
+    **trainer: Unpack[TunedKeywords],
 ) -> Tuning:
     """Propose `lam`, `radius` and `eps_step` by training on a part of (x, y), judging on the rest.
 
@@ -86,7 +87,6 @@ def tune(
         state_dir: Keeps each finished trial: the same call goes on from there, also after a kill
             and with other `minutes` or another `clean_floor`.
         callback: Gets each new `Trial` when it has finished.
-        clock: Seconds; of which only differences are used.
         trainer: Other keywords of `AdversarialTrainerLFRPyTorch`, such as `augment`, or `penalty`
             with "lfr-held". In the key of `state_dir` a function counts by its name, another object
             by its class.
@@ -98,9 +98,6 @@ def tune(
         ValueError, TypeError: For bad arguments or data, before any training.
         TrainingError: Where every training failed.
     """
-    allowed = [name for name in TRAINER_KEYWORDS if name not in EXCLUDED]
-    unknown = {name: value for name, value in trainer.items() if name not in allowed}
-    reject_unknown("tune()", unknown, dict.fromkeys([*keywords_of(tune), *allowed]))
     Processes().check_alone("tune")
     check_number("eps", eps, low_allowed=False)
     p = parse_norm(norm)
@@ -112,7 +109,7 @@ def tune(
     check_penalty("penalty", trainer.get("penalty", "lfr"))
     listed = isinstance(attacks, Sequence) and not isinstance(attacks, str)
     if not listed or not attacks or not all(isinstance(a, str) for a in attacks):
-        raise TypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
+        raise WrongTypeError(f"attacks is {attacks!r}; allowed: a sequence of names, at least one")
     conditions = Conditions(
         make_classifier=make_classifier,
         data=split(x, y, held_out),
@@ -132,7 +129,6 @@ def tune(
         conditions,
         store,
         budget=60 * minutes,
-        clock=clock,
         callback=callback,
     )
     return Tuning(
@@ -151,7 +147,7 @@ def check_penalty(name: str, penalty: object) -> None:
     """Raise unless it is a form of LFR: of others, lam is no multiple of eps."""
     listed = [key for key, value in PENALTIES.items() if isinstance(value, LocalFlatness)]
     if not isinstance(penalty, LocalFlatness) and penalty not in listed:
-        raise ValueError(
+        raise UsageError(
             f"{name} is {penalty!r}; allowed: {', '.join(listed)}, or an "
             "art_lfr.penalties.LocalFlatness (the settings tried are multiples of eps)"
         )
@@ -161,7 +157,7 @@ def check_floor(name: str, value: float | None) -> None:
     """Raise unless the value is an accuracy in (0, 1], or None."""
     check_number(name, value, low_allowed=False, optional=True)
     if value is not None and value > 1:
-        raise ValueError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
+        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
 
 
 def _search(
@@ -170,7 +166,6 @@ def _search(
     store: TrialStore,
     *,
     budget: float,
-    clock: Callable[[], float],
     callback: Callable[[Trial], object] | None,
 ) -> tuple[list[Trial], list[Candidate]]:
     """The finished trials and the candidates without one, both in the order of the list."""
@@ -182,9 +177,11 @@ def _search(
         # The default has to be there to compare with.
         if candidate != listed[0] and sum(seconds) + max(seconds) > budget:
             break
-        start = clock()
+        start = monotonic()
         clean, robust, problem = conditions.attempt(candidate)
-        trial = Trial(candidate, np.asarray(clean), np.asarray(robust), clock() - start, problem)
+        trial = Trial(
+            candidate, np.asarray(clean), np.asarray(robust), monotonic() - start, problem
+        )
         store.save(trial)
         trials[candidate] = trial
         if callback is not None:

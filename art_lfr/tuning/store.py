@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from art_lfr.core.arguments import Array
+from art_lfr.errors import UsageError
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.results import Trial
@@ -29,7 +30,7 @@ class TrialStore:
         self.identity = identity
         if self.directory is not None:
             if self.directory.exists() and not self.directory.is_dir():
-                raise ValueError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+                raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
             self.directory.mkdir(parents=True, exist_ok=True)
 
     def _path(self, candidate: Candidate) -> Path:
@@ -51,7 +52,7 @@ class TrialStore:
                 problem=str(saved["problem"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"state_dir has {path.name}, which is damaged ({error!r}); allowed: files as they "
                 "were written (delete this one to repeat its trial)"
             ) from error
@@ -77,5 +78,5 @@ def _text(correct: Array) -> str:
 
 def _array(text: str) -> Array:
     if not text or set(text) - {"0", "1"}:
-        raise ValueError("no images")
+        raise UsageError("no images")
     return np.array([character == "1" for character in text])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -16,22 +16,39 @@ from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, unharmed
 from art_lfr.attacks.threat import ThreatModel
 from art_lfr.core.arguments import Array
-from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.data import Augmentation
+from art_lfr.errors import TrainingError, UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
+from art_lfr.penalties import Penalty
 from art_lfr.storage.fingerprint import described, fingerprint
-from art_lfr.training.loop import TrainingError
 from art_lfr.tuning.candidates import Candidate
 from art_lfr.tuning.held_out import Data, largest_class
 
-# What tuning decides, what belongs to one classifier or one run, and what needs other images.
-EXCLUDED = (
-    *("lam", "radius", "eps_step", "attack", "ratio", "summary_writer"),
-    *("best_metric", "patience", "monitor_samples"),
-)
 JUDGED_AT_ONCE = 256
+
+
+class TunedKeywords(TypedDict, total=False):
+    """The trainer's keywords that `tune` passes on.
+
+    Not what it decides, what belongs to one classifier or one run, and what needs other images.
+    """
+
+    estimator: str
+    batch_norm: str
+    renew_every: int | None
+    autocast: bool
+    warm_start: bool
+    warmup_epochs: float
+    max_grad_norm: float | None
+    weight_perturbation: float | None
+    max_physical_batch_size: int | None
+    ema_decay: float | None
+    augment: Augmentation | None
+    penalty: str | Penalty
+    verbose: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Conditions:
     make_scheduler: Callable[[Any, int], Any] | None
     attacks: tuple[str, ...]
     seed: int
-    trainer: Mapping[str, Any]
+    trainer: TunedKeywords
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,7 +94,7 @@ class Conditions:
             self.data.y_held,
             eps=self.eps,
             p=self.p,
-            bounds=UNIT_BOUNDS,
+            bounds="auto",
             batch_size=JUDGED_AT_ONCE,
             seed=self.seed,
         )
@@ -85,7 +102,7 @@ class Conditions:
             resolved = resolve_attacks(self.attacks, target)
         threat = ThreatModel(self.p, self.eps)
         if not any(attack.threat == threat and attack.images is None for attack in resolved):
-            raise ValueError(
+            raise UsageError(
                 f"attacks is {list(self.attacks)}, none of which attacks all images within eps; "
                 "allowed: at least one that does, such as 'APGD-CE'"
             )
@@ -159,7 +176,7 @@ class Conditions:
         first, adapter = self._first, self._fresh()
         weights = [fingerprint(a.module, {}, {}) for a in (first, adapter)]
         if adapter.network is first.network or weights[0] != weights[1]:
-            raise ValueError(
+            raise UsageError(
                 "make_classifier gives the same network again, or other weights; allowed: a new "
                 "network at each call, with the same first weights"
             )

@@ -11,6 +11,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art_lfr import evaluate
 from art_lfr.data import digits
 from art_lfr.evaluation import AttackSpec
+from art_lfr.evaluation.presets import PRESETS
 
 torchattacks = pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'
@@ -83,7 +84,9 @@ def test_a_plain_module_with_a_wider_box(robust, scaled, digits_test):
 
 def test_the_papers_preset(robust, digits_test, foolbox_attacks):
     x, y = digits_test
-    found = evaluate(robust, x, y, eps=EPS, attacks="paper", slow_images=3)
+    *quick, slow = PRESETS["paper"]
+    attacks = [*quick, AttackSpec(slow, images=3)]
+    found = evaluate(robust, x, y, eps=EPS, attacks=attacks)
     names = ["clean", "FGSM", "PGD", "MI-PGD", "JSMA", "DDN-L2", "pointwise", "worst case"]
     assert [row.name for row in found.rows] == names
     assert [row.images for row in found.rows] == [COUNT] * 6 + [3, COUNT]

@@ -118,8 +118,8 @@ def test_weights_of_gradient_norms_are_multiples_of_eps(
     split = load_split(run.comparison, 0)
     classifier = make_classifier(load_model("digits-cnn", None, 0, 10), run, split.x_train, 10)
     settings = lfr_trainer(run, classifier)._loop.settings
-    assert settings.resolved_lam == pytest.approx(0.5 * unit)
-    assert settings.resolved_radius == pytest.approx(0.025)
+    assert settings.lam == pytest.approx(0.5 * unit)
+    assert settings.radius == pytest.approx(0.025)
 
 
 def test_a_penalty_of_the_current_folder_and_none_that_is_missing(
@@ -176,7 +176,7 @@ def test_a_step_is_a_multiple_of_the_methods_own_eps(
     (run,) = tiny_plan(methods=[method("lfr", eps=2.0, step=1.5, steps=3)]).runs()
     classifier = make_classifier(make_network("digits-cnn", 0, 10), run, np.zeros((1, 1, 8, 8)), 10)
     settings = lfr_trainer(run, classifier)._loop.settings
-    assert settings.resolved_step_size == pytest.approx(1.5 * settings.eps / 3)
+    assert settings.step_size == pytest.approx(1.5 * settings.eps / 3)
     assert settings.eps == pytest.approx(2 * run.comparison.eps)
 
 

@@ -146,9 +146,9 @@ def test_defaults_and_warm_up_are_those_of_this_package(make_classifier, data, d
         trainer = draft.AdversarialTrainerLFRPyTorch(make_classifier(), norm=norm, eps=eps)
         settings = LFRSettings(eps=eps, norm=norm)
         assert trainer._max_iter == settings.steps
-        assert trainer._eps_step == pytest.approx(settings.resolved_step_size)
-        assert trainer._lam == pytest.approx(settings.resolved_lam)
-        assert trainer._radius == pytest.approx(settings.resolved_radius)
+        assert trainer._eps_step == pytest.approx(settings.step_size)
+        assert trainer._lam == pytest.approx(settings.lam)
+        assert trainer._radius == pytest.approx(settings.radius)
 
     classifier, seen = make_classifier(), []
     ours = AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=0, verbose=False)

@@ -164,7 +164,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     ),
     "evaluate": (
         art_lfr.evaluate,
-        {**BATCH, **BALL, **RUN, "attacks": "names", "slow_images": "count"}
+        {**BATCH, **BALL, **RUN, "attacks": "names"}
         | {"flatness_steps": "count", "metrics": "names", "verbose": "flag"},
     ),
     "masking_report": (art_lfr.masking_report, {**BATCH, **BALL, **RUN}),

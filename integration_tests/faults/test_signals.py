@@ -56,7 +56,7 @@ def test_a_stopped_training_says_how_to_go_on(
         f"art-lfr: error: {word}; with --checkpoint-dir, the same command with --resume" in errors
     )
     assert "Traceback" not in errors
-    assert [path.name for path in stopped.iterdir()] == ["last.pt"]
+    assert sorted(path.name for path in stopped.iterdir()) == [".lock", "last.pt"]
     done = len(torch.load(stopped / "last.pt", weights_only=True)["history"])
     # Not to the end: a run with another number of epochs would be another run.
     process = train(stopped, "--resume", epochs=10_000)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
+from art_lfr.errors import TrainingError
 from art_lfr.training.batches import TensorBatches
-from art_lfr.training.loop import TrainingError
 from art_lfr.training.monitoring import monitors_for
 from art_lfr.training.options import TrainingOptions
 

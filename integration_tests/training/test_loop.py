@@ -11,7 +11,7 @@ from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.data import Compose, RandomCrop, random_flip
-from art_lfr.training.loop import TrainingError
+from art_lfr.errors import TrainingError
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
 

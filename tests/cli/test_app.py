@@ -1,3 +1,4 @@
+import inspect
 import json
 import re
 import subprocess
@@ -189,3 +190,15 @@ def test_installed_command_and_module(folder):
     slow = "import sys, art_lfr.cli; print('torch' in sys.modules or 'art' in sys.modules)"
     assert printed_by_python("-c", slow).strip() == "False"
     assert "art-lfr" in printed_by_python("-m", "art_lfr", "--help")
+
+
+def test_train_has_every_setting_of_the_trainer():
+    """Those of the command line that are given reach the trainer, also where they are 0."""
+    from art_lfr.cli.options import given_ones
+    from art_lfr.cli.train import train
+    from art_lfr.core.keywords import TrainerKeywords
+
+    options = inspect.signature(train).parameters
+    assert set(TrainerKeywords.__annotations__) <= set(options)
+    settings = dict.fromkeys(TrainerKeywords.__annotations__) | {"lam": 0.0, "autocast": False}
+    assert given_ones(settings | {"warm_start": True}) == {"lam": 0.0, "warm_start": True}

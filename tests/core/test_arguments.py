@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.core.arguments import as_tensor, check_integer, check_labels, check_number
+from art_lfr.core.keywords import LFRKeywords
 from art_lfr.core.settings import LFRSettings
-from art_lfr.loss import LFRLoss, lfr_loss
-from art_lfr.measure import local_flatness
+from art_lfr.loss import LFRLoss, LossKeywords, lfr_loss
+from art_lfr.measure import MeasureKeywords, local_flatness
 
 Call = Callable[..., Any]
 X, Y = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])
@@ -95,7 +95,7 @@ SETTINGS: list[tuple[str, Any, type[Exception], str]] = [
     ("bounds", (np.zeros((1, 6)), 1.0), ValueError, r"bounds has shape \(1, 6\); allowed"),
     ("epsilon", 1, TypeError, "unexpected keyword argument 'epsilon'; did you mean 'eps'"),
     ("stepsize", 1, TypeError, "unexpected keyword argument 'stepsize'; did you mean 'step_size'"),
-    ("zzz", 1, TypeError, "unexpected keyword argument 'zzz'; it takes eps, .*bounds"),
+    ("zzz", 1, TypeError, "unexpected keyword argument 'zzz'; it takes .*eps, .*bounds"),
 ]
 
 
@@ -247,18 +247,29 @@ def test_arrays_in_arrays_out() -> None:
 @pytest.mark.parametrize("norm", [np.inf, 2, 1])
 def test_defaults_scale_with_eps(norm: float) -> None:
     one, many = LFRSettings(eps=0.1, norm=norm), LFRSettings(eps=0.1 * 255, norm=norm)
-    for name in ("resolved_step_size", "resolved_lam", "resolved_radius"):
+    for name in ("step_size", "lam", "radius"):
         assert getattr(many, name) == pytest.approx(255 * getattr(one, name))
-    assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).plain()["radius"] == 3.0
+    assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).radius == 3.0
     with pytest.raises(ValueError, match="radius is None with eps 0; allowed: a number > 0"):
         LFRSettings(eps=0, norm=norm)
 
 
-def test_loss_and_settings_have_the_same_defaults() -> None:
+def keywords_in(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def test_loss_and_settings_have_the_same_keywords_and_defaults() -> None:
     assert LFRLoss(eps=0.1).settings == LFRSettings(eps=0.1)
-    own = {f.name: f.default for f in fields(LFRSettings) if f.name not in ("eps", "norm")}
-    taken = inspect.signature(lfr_loss).parameters
-    assert {name: taken[name].default for name in own} == own
+    settings, taken = keywords_in(LFRSettings), keywords_in(lfr_loss)
+    assert taken == keywords_in(LFRLoss)
+    assert {name: taken[name].default for name in settings} == {
+        name: parameter.default for name, parameter in settings.items()
+    }
+    # What type checkers see is what runs.
+    assert set(taken) == {"eps", *LossKeywords.__annotations__}
+    assert set(LFRKeywords.__annotations__) < set(settings)
+    assert set(keywords_in(local_flatness)) == {"eps", *MeasureKeywords.__annotations__}
 
 
 def test_numpy_inputs_take_the_type_of_the_model() -> None:

@@ -33,7 +33,8 @@ def found_point(network: nn.Module, x: Tensor, y: Tensor, **keywords: Any) -> Te
     settings = LFRSettings(**{"eps": EPS, **keywords})
     bounds = (0.0, float(x.max()))
     view = LossView(network, Criterion(), Box.from_bounds(bounds, x), settings)
-    point: Tensor = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    start = LocalFlatness().start(view.ball, x, torch.Generator().manual_seed(0))
+    point: Tensor = LocalFlatness().search(view, x, y, start).point
     return point
 
 

@@ -41,7 +41,7 @@ def ascend(
 ) -> LeastFlatPoint:
     # Every point's gradient is taken; test_renewal.py is about taking fewer.
     settings = LFRSettings(renew_every=1, **keywords)
-    ball = Ball(settings.eps, settings.p, Box.from_bounds((0.0, 1.0), x))
+    ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
     start = ball.start_point(x, torch.Generator().manual_seed(0)) if start is None else start
     return find_least_flat_point(
         model, Criterion(), x, y, ball=ball, settings=settings, start=start

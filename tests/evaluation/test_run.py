@@ -13,7 +13,6 @@ from art_lfr.attacks.named import NamedAttack
 from art_lfr.attacks.runner import run_attack
 from art_lfr.attacks.target import make_target
 from art_lfr.attacks.threat import ThreatModel
-from art_lfr.core.geometry import UNIT_BOUNDS
 from art_lfr.evaluation.resolve import resolve_attacks
 
 EPS = 0.01
@@ -175,7 +174,7 @@ def test_art_attacks_by_name_and_mixed(problem):
         y.numpy(),
         eps=EPS,
         p=math.inf,
-        bounds=UNIT_BOUNDS,
+        bounds="auto",
         batch_size=8,
         seed=0,
     )

@@ -181,7 +181,7 @@ def test_terms_are_the_clean_loss_and_the_parts_of_the_penalty(
     (x, y), model = batch(4, 6), Recorder(smooth())
     x_clean, settings = x + 0.5, LFRSettings(eps=0.1, lam=lam)
     view = LossView(model, Criterion(), Box.from_bounds((0.0, 1.0), x), settings)
-    found = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0))
+    found = LocalFlatness().search(view, x, y, start=x)
     model.inputs.clear()
     clean, *parts = objective_terms(view, LocalFlatness(), x, y, found, x_clean=x_clean)
     torch.testing.assert_close(model.inputs[0], x_clean)
@@ -192,7 +192,7 @@ def test_terms_are_the_clean_loss_and_the_parts_of_the_penalty(
     assert all(part.outputs is None for part in parts)
     if lam:
         # The slope between the ends of the step, over its length 2 h.
-        assert [part.weight * 2 * settings.resolved_radius for part in parts] == [1.0, -1.0]
+        assert [part.weight * 2 * settings.radius for part in parts] == [1.0, -1.0]
         ends = model.inputs[1:3]
         losses = [F.cross_entropy(model(end), y) for end in ends]
         torch.testing.assert_close([part.value for part in parts], losses)

@@ -42,7 +42,7 @@ def train(adversarially):
                     ball=ball,
                     steps=5,
                     step_size=EPS / 2,
-                    generator=generator,
+                    start=ball.random_point(batch, generator),
                 )
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(batch), y[chosen]).backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from art_lfr import LFRLoss, lfr_loss
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.settings import LFRSettings
+from art_lfr.loss import start_of
 from art_lfr.penalties import (
     PENALTIES,
     Cure,
@@ -23,11 +24,17 @@ from art_lfr.penalties import (
     LocalFlatness,
     LocalLinearity,
     LossView,
+    Penalty,
     penalty_for,
 )
 
 EPS = 0.1
 Problem: TypeAlias = "tuple[nn.Module, Tensor, Tensor]"
+
+
+def searched(penalty: Penalty, view: LossView, x: Tensor, y: Tensor) -> Any:
+    start = penalty.start(view.ball, x, torch.Generator().manual_seed(0))
+    return penalty.search(view, x, y, start)
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def test_local_flatness_is_the_dual_norm_at_the_point_found(
     network, x, y = problem
     settings = LFRSettings(eps=EPS, estimator=estimator, radius=1e-5)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    point = searched(LocalFlatness(), view, x, y).point
     found = LocalFlatness().values(network, x, y, settings=settings)
     check_same(network, found, slope(network, point, y).abs().sum(dim=1), 1e-6)
     assert (found > InputGradient().values(network, x, y, settings=settings)).all()
@@ -96,7 +103,7 @@ def test_held_lower_end_counts_in_the_value_and_pulls_by_its_part(
     h = 0.05
     settings = LFRSettings(eps=EPS, radius=h)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
+    point = searched(LocalFlatness(), view, x, y).point
     shift = h * slope(network, point, y).detach().sign().reshape(x.shape)
     upper, lower = losses(network, point + shift, y), losses(network, point - shift, y)
     found = LocalFlatness(minus_weight=part).values(network, x, y, settings=settings)
@@ -113,13 +120,14 @@ def test_local_flatness_starts_in_the_ball_where_it_is_told_to(problem: Problem,
     box = Box.from_bounds((0.0, 1.0), x)
     ball = Ball(EPS, p, box)
     settings = LFRSettings(eps=EPS, norm=p, steps=0)
-    start = x + torch.linspace(0.0, 1.0, 6).double().view(1, 2, 3)
-    start[0] = math.nan  # no such point
-    view = LossView(network, Criterion(), box, settings, start=start)
-    found = LocalFlatness().search(view, x, y, torch.Generator().manual_seed(0)).point
-    assert torch.equal(found[1:], ball.project(start, x)[1:])
+    ends = x + torch.linspace(0.0, 1.0, 6).double().view(1, 2, 3)
+    ends[0] = math.nan  # no such point
+    view = LossView(network, Criterion(), box, settings)
+    start = start_of(view, LocalFlatness(), x, torch.Generator().manual_seed(0), ends)
+    point = LocalFlatness().search(view, x, y, start).point
+    assert torch.equal(point[1:], ball.project(ends, x)[1:])
     beside = ball.start_point(x, torch.Generator().manual_seed(0))
-    assert torch.equal(found[0], beside[0])
+    assert torch.equal(point[0], beside[0])
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.1])
@@ -156,7 +164,7 @@ def test_llr_is_gap_and_slope_at_the_worst_point(problem: Problem) -> None:
     settings = LFRSettings(eps=EPS, steps=8)
     penalty = LocalLinearity(mu=0.5)
     view = LossView(network, Criterion(None), Box.from_bounds((0.0, 1.0), x), settings)
-    point = penalty.search(view, x, y, torch.Generator().manual_seed(0))
+    point = searched(penalty, view, x, y)
     found = penalty.values(network, x, y, settings=settings)
     linear = ((point - x).flatten(1) * slope(network, x, y)).sum(dim=1)
     gap = (losses(network, point, y) - losses(network, x, y) - linear).abs()
@@ -169,7 +177,7 @@ def test_llr_search_beats_random_points_of_the_ball(problem: Problem) -> None:
     box = Box.from_bounds((0.0, 1.0), x)
     view = LossView(network, Criterion(None), box, settings)
     generator = torch.Generator().manual_seed(0)
-    point = LocalLinearity().search(view, x, y, generator)
+    point = searched(LocalLinearity(), view, x, y)
     ball = Ball(EPS, math.inf, box)
 
     def gap(at: Tensor) -> Tensor:
@@ -220,26 +228,26 @@ def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
 
 def test_names_and_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="penalty is 'lrf'"):
-        penalty_for("lrf", 0.1)
+        penalty_for("lrf", {"lam": 0.1})
     with pytest.raises(TypeError, match="penalty is 3"):
-        penalty_for(3, 0.1)  # type: ignore[arg-type]
+        penalty_for(3, {"lam": 0.1})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="lam is None with penalty 'cure'"):
-        penalty_for("cure", None)
+        penalty_for("cure", {})
     with pytest.raises(ValueError, match="mu is -1"):
         LocalLinearity(mu=-1)
-    assert penalty_for("input-gradient", None) == InputGradient()
+    assert penalty_for("input-gradient", {}) == InputGradient()
 
 
 @pytest.mark.parametrize("option", ["autocast", "warm_start"])
 def test_an_option_of_the_ascent_needs_a_penalty_that_has_it(option: str) -> None:
     for name, penalty in PENALTIES.items():
         if name.startswith("lfr"):
-            assert penalty_for(name, 1.0, **{option: True}) is penalty
+            assert penalty_for(name, {"lam": 1.0, option: True}) is penalty
         else:
             with pytest.raises(ValueError, match=f"{option} is True with penalty '{name}'"):
-                penalty_for(name, 1.0, **{option: True})
+                penalty_for(name, {"lam": 1.0, option: True})
     with pytest.raises(ValueError, match=f"{option} is True with penalty .*SquaredLogits"):
-        penalty_for(SquaredLogits(), 1.0, **{option: True})
+        penalty_for(SquaredLogits(), {"lam": 1.0, option: True})
 
 
 def test_the_exact_estimator_has_no_lower_end_to_hold() -> None:

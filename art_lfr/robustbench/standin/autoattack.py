@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from art_lfr.autoattack.suite import Listener, ignore, run_suite
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.errors import UsageError
 from art_lfr.robustbench.standin.logger import Logger, Screen
 
 __all__ = ["AutoAttack"]
@@ -69,13 +70,13 @@ class AutoAttack(pyautoattack.AutoAttack):
         check_choice("norm", norm, NORMS)
         check_choice("version", version, VERSIONS)
         if is_tf_model:
-            raise ValueError(
+            raise UsageError(
                 "is_tf_model is True; allowed: False, as pyautoattack attacks PyTorch models only "
                 "(for TensorFlow: pip install git+https://github.com/fra31/auto-attack)"
             )
         attacks = list(attacks_to_run or ())
         if attacks and version != "custom":
-            raise ValueError(
+            raise UsageError(
                 f"attacks_to_run is {attacks} with version {version!r}, which would "
                 "override it; allowed: version='custom'"
             )
@@ -173,7 +174,7 @@ class AutoAttack(pyautoattack.AutoAttack):
 
     def _check_device(self) -> None:
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
+            raise UsageError(
                 f"device is {str(self.device)!r}, but torch sees no GPU; allowed here: device='cpu'"
             )
 

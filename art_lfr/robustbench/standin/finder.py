@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from art_lfr.core.imports import require
+from art_lfr.errors import MissingLibraryError
 
 # What each module of the original package holds: the names of these modules; the last one wins.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -88,7 +89,7 @@ def check_not_hidden() -> None:
     spec = importlib.util.find_spec("autoattack")
     if spec is not None and not spec.has_location and not isinstance(spec.loader, StandInLoader):
         folders = ", ".join(map(str, spec.submodule_search_locations or ()))
-        raise ImportError(
+        raise MissingLibraryError(
             f"{folders} hides the package autoattack; allowed: a folder of another name, or a "
             "program that is started elsewhere"
         )
@@ -106,7 +107,7 @@ def check_not_overwritten() -> None:
             continue
         digest = hashlib.new(file.hash.mode, Path(str(file.locate())).read_bytes()).digest()
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
-            raise ImportError(
+            raise MissingLibraryError(
                 "the files of robustbench were overwritten, as an old copy in the wheel of "
                 "torchattacks does; mend it with: pip install --force-reinstall --no-deps "
                 f"robustbench=={distribution.version if distribution else ''}"
@@ -142,14 +143,14 @@ def import_robustbench() -> None:
     try:
         require("torchvision", "robustbench")
     except (RuntimeError, OSError, AttributeError) as error:
-        raise ImportError(
+        raise MissingLibraryError(
             f"torchvision cannot be imported: {error}. It must be built for the torch that is "
             f"installed ({importlib.metadata.version('torch')}): take both from PyPI, or both from "
             "the same index of download.pytorch.org"
         ) from error
     check_not_overwritten()
     if _distribution() is None and "robustbench" in _shipped_by_torchattacks():
-        raise ImportError(
+        raise MissingLibraryError(
             "robustbench is not installed, only the old copy of it that torchattacks ships; "
             'install it with: pip install "art-lfr[robustbench]"'
         )

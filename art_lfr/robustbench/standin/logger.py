@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from art_lfr.errors import UsageError
+
 __all__ = ["Logger"]
 
 
@@ -24,7 +26,7 @@ class Logger:
 
     def __init__(self, log_path: str | Path | None) -> None:
         if log_path is not None and (Path(log_path).is_dir() or not Path(log_path).parent.is_dir()):
-            raise ValueError(
+            raise UsageError(
                 f"log_path is {str(log_path)!r}; allowed: a file in a directory that exists"
             )
         self.log_path = log_path

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.autoattack.state import read_run
+from art_lfr.errors import UsageError
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import unpack
 
@@ -83,7 +84,7 @@ class EvaluationState:
         if self.path is None:
             return
         if self.path.exists() and _read_summary(self.path) is None:
-            raise ValueError(
+            raise UsageError(
                 f"path is {str(self.path)!r}, which holds a run that may be resumed, or something "
                 "else; allowed: another path"
             )
@@ -136,7 +137,7 @@ class EvaluationState:
     def robust_accuracy(self) -> float:
         """The share of robust samples; ValueError before the first attack."""
         if self._robust_flags is None:
-            raise ValueError("robust_flags is None; allowed: a state whose run has begun")
+            raise UsageError("robust_flags is None; allowed: a state whose run has begun")
         # A run ends early where no sample is left.
         if self._attacks_to_run - self._run_attacks and bool(self._robust_flags.any()):
             warnings.warn("robust_accuracy before all attacks have been run", stacklevel=2)

@@ -1,0 +1,209 @@
+"""What speed.py times: passes, steps and whole iterations of one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.defences.trainer import AdversarialTrainerMadryPGD, AdversarialTrainerTRADESPyTorch
+from art.estimators.classification import PyTorchClassifier
+from published import published_iteration
+from torch import nn
+
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.gradients import input_gradient
+from art_lfr.core.modes import frozen, mode
+from art_lfr.core.pgd import projected_gradient_descent
+from art_lfr.core.settings import LFRSettings
+from art_lfr.models import BUILT_IN
+from art_lfr.training.step import Objective
+
+SHAPES = {
+    "paper-cnn": (128, 1, 28, 28),
+    "resnet-20": (128, 3, 32, 32),
+    "preact-resnet-18": (128, 3, 32, 32),
+    "vit-tiny": (16, 3, 224, 224),
+}
+EPS, STEPS = 0.1, 10
+Task: TypeAlias = Callable[[], object]
+
+
+def make_network(name: str, *, twice: bool = False) -> nn.Module:
+    """A built-in network, or timm's ViT-Tiny.
+
+    `twice`: It will be differentiated twice, for which torch has no fused attention.
+    """
+    if name != "vit-tiny":
+        return BUILT_IN[name](0)
+    import timm
+
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    for module in network.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = not twice
+    return network
+
+
+def makers_of(
+    name: str, batch: int | None = None, steps: int = STEPS
+) -> dict[str, Callable[[], Task]]:
+    """What makes each task, by its name in the table; the first is the unit.
+
+    `batch` images instead of the network's usual number; K = `steps`. Nothing is built or run
+    before a task is made, so that a process that makes one has the memory of that one alone.
+    """
+    draw = np.random.default_rng(0)
+    images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
+    labels = np.arange(len(images)) % 10
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    box, criterion, generator = Box.from_bounds((0.0, 1.0), x), Criterion(), torch.Generator()
+    ball = Ball(EPS, float("inf"), box)
+
+    def trained(
+        *, channels_last: bool = True, twice: bool = False
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        # As docs/performance.md advises on a CPU; what is not of this package also as it comes.
+        network = make_network(name, twice=twice)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network, torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+
+    def forward() -> Task:
+        network, _ = trained()
+
+        def run() -> None:
+            with torch.no_grad(), mode(network, training=False):
+                network(x)
+
+        return run
+
+    def pgd_step() -> Task:
+        network, _ = trained()
+
+        def run() -> None:
+            with mode(network, training=False), frozen(network):
+                gradient = input_gradient(network, criterion, x, y)
+                ball.ascend(x, gradient, x, 0.01)
+
+        return run
+
+    def trained_by(settings: LFRSettings) -> tuple[nn.Module, torch.optim.Optimizer]:
+        return trained(twice=settings.estimator == "exact")
+
+    def ascent(settings: LFRSettings) -> Task:
+        network, _ = trained_by(settings)
+        return lambda: find_least_flat_point(
+            network, criterion, x, y, ball=ball, settings=settings, start=x
+        )
+
+    def published(**layout: bool) -> Task:
+        own, optimizer = trained(twice=True, **layout)
+        return lambda: published_iteration(
+            own, optimizer, x, y, eps=EPS, steps=steps, step_size=0.02, lam=EPS / 2
+        )
+
+    def outer_step(settings: LFRSettings) -> Task:
+        own, optimizer = trained_by(settings)
+        objective = Objective(own, criterion, lambda like: box)
+        parts = list(objective._parts(x, y, settings, generator, len(x), None))
+        own.train()
+        return lambda: objective._back_propagate(parts, optimizer)
+
+    def iteration(settings: LFRSettings) -> Task:
+        own, optimizer = trained_by(settings)
+        own.train()
+        objective = Objective(own, criterion, lambda like: box)
+        return lambda: objective.step(
+            x, y, optimizer=optimizer, settings=settings, generator=generator, max_grad_norm=None
+        )
+
+    def plain_adversarial_training(**layout: bool) -> Task:
+        own, optimizer = trained(**layout)
+        own.train()
+
+        def step() -> None:
+            point = projected_gradient_descent(
+                own,
+                criterion,
+                x,
+                y,
+                ball=ball,
+                steps=steps,
+                step_size=0.02,
+                start=ball.random_point(x, generator),
+            )
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(own(point), y).backward()
+            optimizer.step()
+
+        return step
+
+    def by_art(kind: str) -> Task:
+        own, optimizer = trained(channels_last=False)
+        classifier = PyTorchClassifier(
+            # As one module: of a Sequential, ART's TRADES takes the first layer's output.
+            nn.Sequential(own) if kind == "pgd" else _Whole(own),
+            nn.CrossEntropyLoss(),
+            x.shape[1:],
+            10,
+            optimizer=optimizer,
+            clip_values=(0.0, 1.0),
+        )
+        if kind == "pgd":
+            trainer: Any = AdversarialTrainerMadryPGD(
+                classifier, nb_epochs=1, batch_size=len(x), eps=EPS, eps_step=0.02, max_iter=steps
+            )
+            trainer.trainer.attacks[0].set_params(verbose=False)
+            return lambda: trainer.trainer.fit(images, labels, nb_epochs=1, batch_size=len(x))
+        attack = ProjectedGradientDescent(
+            classifier, eps=EPS, eps_step=0.02, max_iter=steps, batch_size=len(x), verbose=False
+        )
+        trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=6.0)
+        one_hot = np.eye(10, dtype=np.float32)[labels]
+        return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
+
+    finite = LFRSettings(eps=EPS, steps=steps)
+    exact = replace(finite, estimator="exact")
+    every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
+    return {
+        "forward pass": forward,
+        "PGD step (one gradient)": pgd_step,
+        "ascent, two gradients a step": partial(ascent, every),
+        "ascent, renewing every second": partial(ascent, finite),
+        "ascent, exact": partial(ascent, exact),
+        "outer step, finite difference": partial(outer_step, finite),
+        "outer step, exact": partial(outer_step, exact),
+        "iteration, LFR": partial(iteration, finite),
+        "iteration, LFR, two gradients a step": partial(iteration, every),
+        "iteration, LFR, one gradient a step": partial(iteration, once),
+        "iteration, LFR, in bfloat16": partial(iteration, replace(finite, autocast=True)),
+        "iteration, LFR exact": partial(iteration, exact),
+        "iteration, as published": partial(published, channels_last=False),
+        "iteration, as published, channels last": published,
+        "iteration, PGD adversarial training": partial(
+            plain_adversarial_training, channels_last=False
+        ),
+        "iteration, PGD adversarial training, channels last": plain_adversarial_training,
+        "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
+        "iteration, ART's TRADES": partial(by_art, "trades"),
+    }
+
+
+class _Whole(nn.Module):
+    """A network as one step."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits

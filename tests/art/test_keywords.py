@@ -1,0 +1,55 @@
+"""The trainer's keywords: those of a type checker are those that run, under the same defaults."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
+from art_lfr.art.trainer import AllTrainerKeywords, RunKeywords
+from art_lfr.core.keywords import LFRKeywords, TrainingKeywords
+from art_lfr.core.settings import LFRSettings
+from art_lfr.training.options import TrainingOptions
+from art_lfr.tuning.run import tune
+from art_lfr.tuning.trial import TunedKeywords
+
+
+def keywords_in(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def test_type_checkers_see_what_runs():
+    trainer = keywords_in(AdversarialTrainerLFRPyTorch)
+    assert set(trainer) == set(AllTrainerKeywords.__annotations__)
+    assert set(keywords_in(LocalFlatnessRegularization)) == {*trainer, "batch_size", "nb_epochs"}
+    for fit in ("fit", "fit_generator", "fit_loader"):
+        taken = keywords_in(getattr(AdversarialTrainerLFRPyTorch, fit))
+        assert set(taken) - {"validation_data"} == set(RunKeywords.__annotations__)
+    assert set(TunedKeywords.__annotations__) <= set(keywords_in(tune)) & set(trainer)
+
+
+def test_each_definition_is_whole():
+    """No setting without a keyword, and no keyword without a setting."""
+    renamed = {"steps", "step_size", "eps", "norm"}
+    assert set(keywords_in(LFRSettings)) == renamed | set(LFRKeywords.__annotations__)
+    beside = {"augment", "seed", "verbose"}
+    assert set(keywords_in(TrainingOptions)) == beside | set(TrainingKeywords.__annotations__)
+
+
+def test_defaults_are_those_of_the_settings():
+    trainer = keywords_in(AdversarialTrainerLFRPyTorch)
+    for name, default in {**keywords_in(TrainingOptions), **keywords_in(LFRSettings)}.items():
+        name = {"steps": "max_iter", "step_size": "eps_step"}.get(name, name)
+        if name != "eps":  # the settings have none
+            assert trainer[name] == default, name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("steps", "max_iter"), ("step_size", "eps_step"), ("alpha", "eps_step"), ("epsilon", "eps")],
+)
+def test_names_that_users_mix_up(wrong, right):
+    with pytest.raises(TypeError, match=f"{wrong!r}; did you mean {right!r}"):
+        AdversarialTrainerLFRPyTorch(None, **{wrong: 1})
