@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.target import make_target, unharmed
-from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import parse_norm
+from art_lfr.attacks.target import make_target, preserved
+from art_lfr.core.arguments import Array
 from art_lfr.errors import UsageError
-from art_lfr.masking.checks import CHECKS, Check
-from art_lfr.masking.evidence import gather_evidence
+from art_lfr.masking.evidence import LONG_PGD, PGD, SHORT_PGD, Evidence, gather_evidence
 
 # With fewer, one sample is more than the thresholds of the checks.
 FEWEST_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, its verdict, and what it found in words.
+
+    `figure` is in per cent: above `warn` the verdict is "warn", above `fail` "fail", else "pass";
+    it is None where the verdict is "not run".
+    """
+
+    name: str
+    verdict: str
+    found: str
+    figure: float | None = None
+    warn: float | None = None
+    fail: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,20 +131,22 @@ def masking_report(
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
-    check_number("eps", eps, low_allowed=False)
-    p = parse_norm(norm)
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
-    keywords: dict[str, Any] = {"p": p, "bounds": bounds, "batch_size": batch_size, "seed": seed}
-    target = make_target(model, x, y, eps=float(eps), **keywords)
+    keywords: dict[str, Any] = {
+        "eps": eps,
+        "norm": norm,
+        "bounds": bounds,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    target = make_target(model, x, y, **keywords)
     other = None
     if surrogate is not None:
-        other = make_target(surrogate, x, y, eps=float(eps), name="surrogate", **keywords)
+        other = make_target(surrogate, x, y, name="surrogate", **keywords)
     if not math.isfinite(float((target.ball.box.high - target.ball.box.low).max())):
         raise UsageError(
             f"bounds is {bounds!r}; allowed: finite bounds, as eps is raised until it covers them"
         )
-    with unharmed(target.module, target.device):
+    with preserved(target.module, target.device):
         clean = target.correct(target.x, target.y)
         if int(clean.sum()) < FEWEST_SAMPLES:
             raise UsageError(
@@ -139,8 +156,130 @@ def masking_report(
         evidence = gather_evidence(target, other, clean)
         checks = [check(evidence) for check in CHECKS]
     return MaskingReport(
-        eps=float(eps),
-        norm="inf" if p == math.inf else f"{p:g}",
+        eps=target.ball.eps,
+        norm=f"{target.ball.p:g}",
         images=len(target.x),
         checks=tuple(checks),
     )
+
+
+# The checks, each a question, a figure and a verdict. Figures are per cent of the samples that are
+# correct without an attack.
+
+
+def _graded(name: str, figure: float, found: str, *, warn: float, fail: float) -> Check:
+    verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
+    return Check(name, verdict, found, figure, warn, fail)
+
+
+def _per_cent(mask: Tensor) -> float:
+    return 100 * float(mask.double().mean())
+
+
+def single_step(e: Evidence) -> Check:
+    """Athalye et al.: iterative attacks are stronger than single-step ones, or gradients lie."""
+    single, iterative = 100 - _per_cent(e.single_step), 100 - _per_cent(e.traces[PGD].broken)
+    found = f"FGSM leaves {single:.1f} %, PGD-{PGD} {iterative:.1f} %"
+    name = "a single step is no stronger than many"
+    return _graded(name, iterative - single, found, warn=2, fail=10)
+
+
+def black_box(e: Evidence) -> Check:
+    """Athalye et al.: what black-box attacks break, white-box attacks break too."""
+    name = "black-box attacks find nothing that gradients miss"
+    if not e.black_box:
+        return Check(name, "not run", "Square needs images (N, C, H, W)")
+    extra = {key: _per_cent(broken & ~e.white_box) for key, broken in e.black_box.items()}
+    found = ", ".join(f"{key} alone breaks {value:.1f} %" for key, value in extra.items())
+    return _graded(name, max(extra.values()), found, warn=3, fail=10)
+
+
+def random_noise(e: Evidence) -> Check:
+    """Athalye et al.: random search finds no example where gradients find none."""
+    extra = _per_cent(e.noise & ~e.white_box)
+    found = f"{extra:.1f} % fall to random points of the ball and to no gradient"
+    return _graded("random noise finds nothing that gradients miss", extra, found, warn=1, fail=5)
+
+
+def unbounded(e: Evidence) -> Check:
+    """Athalye et al.: with no bound on the perturbation an attack always succeeds."""
+    steps = [f"{eps:.3g}: {100 * left:.1f}" for eps, left in e.rising_eps.items()]
+    left = 100 * min(e.rising_eps.values())
+    name = "accuracy falls to 0 as eps grows"
+    return _graded(name, left, f"left at eps {', '.join(steps)}", warn=1, fail=10)
+
+
+def more_steps(e: Evidence) -> Check:
+    """Carlini et al.: more iterations never make an attack weaker."""
+    left = {steps: 100 - _per_cent(trace.broken) for steps, trace in e.traces.items()}
+    found = ", ".join(f"PGD-{steps} leaves {value:.1f} %" for steps, value in left.items())
+    weaker = max(left[PGD] - left[SHORT_PGD], left[LONG_PGD] - left[PGD])
+    return _graded("more steps are no weaker", weaker, found, warn=2, fail=10)
+
+
+def converged(e: Evidence) -> Check:
+    """Carlini et al.: an attack whose figure is reported has converged."""
+    gain = _per_cent(e.traces[LONG_PGD].broken & ~e.traces[PGD].broken)
+    found = f"PGD-{LONG_PGD} breaks {gain:.1f} % that PGD-{PGD} does not"
+    return _graded(f"PGD-{PGD} has converged", gain, found, warn=5, fail=20)
+
+
+def other_loss(e: Evidence) -> Check:
+    """Croce & Hein: a loss that the scale of the logits does not change finds no more."""
+    extra = _per_cent(e.apgd & ~e.traces[LONG_PGD].broken)
+    found = f"APGD-T breaks {extra:.1f} % that PGD-{LONG_PGD} on the cross-entropy does not"
+    return _graded("the cross-entropy is a good enough guide", extra, found, warn=5, fail=15)
+
+
+def transfer(e: Evidence) -> Check:
+    """Carlini et al.: examples for an undefended model find nothing that gradients miss."""
+    name = "transferred examples find nothing that gradients miss"
+    if e.transfer is None:
+        return Check(name, "not run", "give a standard model as surrogate")
+    extra = _per_cent(e.transfer & ~e.white_box)
+    found = f"they break {_per_cent(e.transfer):.1f} %, {extra:.1f} % by themselves"
+    return _graded(name, extra, found, warn=2, fail=10)
+
+
+def silent_success(e: Evidence) -> Check:
+    """Pintor et al.: few runs pass an adversarial example on the way and end on none."""
+    silent = _per_cent(e.traces[PGD].silent_successes)
+    return _graded("few silent successes", silent, f"{silent:.1f} % of the runs", warn=5, fail=20)
+
+
+def rising_loss(e: Evidence) -> Check:
+    """Pintor et al.: the loss rises along the ascent."""
+    stuck = 100 * e.traces[PGD].share_of_unmoved_losses
+    found = f"it does not for {stuck:.1f} % of the unbroken"
+    return _graded("the loss rises under attack", stuck, found, warn=5, fail=20)
+
+
+def zero_gradients(e: Evidence) -> Check:
+    """Pintor et al.: no step meets a gradient of zero."""
+    zero = 100 * e.traces[PGD].share_of_zero_gradients
+    found = f"{zero:.1f} % of the steps on unbroken samples"
+    return _graded("gradients are not zero", zero, found, warn=1, fail=10)
+
+
+def auto_attack_flags(e: Evidence) -> Check:
+    """AutoAttack's own flags: randomised, dynamic, or probabilities in place of logits."""
+    name = "AutoAttack has no flag"
+    if not e.flags:
+        return Check(name, "pass", "none of its warnings")
+    return Check(name, "fail", " ".join(e.flags))
+
+
+CHECKS: tuple[Callable[[Evidence], Check], ...] = (
+    single_step,
+    black_box,
+    random_noise,
+    unbounded,
+    more_steps,
+    converged,
+    other_loss,
+    transfer,
+    silent_success,
+    rising_loss,
+    zero_gradients,
+    auto_attack_flags,
+)
