@@ -25,7 +25,7 @@ from art_lfr.attacks.evasion import (
     unit_model,
     untouched,
 )
-from art_lfr.attacks.unit_box import UnitBox, UnitBoxModule
+from art_lfr.attacks.target import UnitBox, UnitBoxModule
 from art_lfr.core.arguments import check_integer, check_number, check_type
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.flatness import find_least_flat_point

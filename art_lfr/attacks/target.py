@@ -1,4 +1,4 @@
-"""A model under attack in one form, and which adversarial examples of it count."""
+"""A model under attack in one form, on raw inputs or on [0, 1], and which examples count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from art_lfr.art.adapter import BoundsChoice, ModelAdapter, adapter_of
 from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.criterion import LossLike, logits_of
-from art_lfr.core.geometry import Ball, parse_norm, sample_norm
+from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
@@ -217,3 +217,72 @@ def classifier_of(target: Target) -> Any:
             clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
             device_type="gpu" if target.device.type == "cuda" else "cpu",
         )
+
+
+class UnitBoxModule(nn.Module):
+    """Inputs in [0, 1] to logits: the affine map onto the valid box, then the model."""
+
+    def __init__(self, network: nn.Module, low: Tensor, width: float) -> None:
+        super().__init__()
+        self.network = network
+        self.low = low
+        self.width = width
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Map (N, ...) in [0, 1] to logits.
+
+        The gradient comes back in the order of `unit`, whatever that of the weights: attack
+        libraries look at it with `view`, which channels-last order does not allow.
+        """
+        unit = unit.flatten(1).reshape(unit.shape)
+        logits: Tensor = self.network(self.low.to(unit.device) + self.width * unit)
+        return logits
+
+
+@dataclass(frozen=True)
+class UnitBox:
+    """raw = low + width * unit. One width for all features, so that balls stay balls."""
+
+    low: Tensor
+    width: float
+
+    @classmethod
+    def of(cls, box: Box, who: str, instead: str) -> UnitBox:
+        """The map of a box.
+
+        Raises ValueError where the box is infinite or not equally wide for all features; `who`
+        names what needs the map, `instead` what the user can do.
+        """
+        widths = (box.high - box.low).flatten()
+        width = float(widths[0])
+        if not math.isfinite(width) or bool((widths - width).abs().max() > 1e-6 * width):
+            bounds = f"[{float(box.low.min()):g}, {float(box.high.max()):g}]"
+            raise UsageError(
+                f"bounds is {bounds}, but {who} needs finite bounds, equally wide for all "
+                f"features; allowed: such bounds (clip_values of a classifier), or {instead}"
+            )
+        return cls(box.low, width)
+
+    def to_unit(self, raw: Tensor) -> Tensor:
+        """Raw inputs as values in [0, 1]."""
+        return ((raw - self.low.to(raw.device)) / self.width).clamp(0, 1)
+
+    @torch.no_grad()
+    def to_example(self, unit: Tensor, start: Tensor, network: nn.Module, box: Box) -> Tensor:
+        """Values in [0, 1] as raw inputs inside the box, of the class that the attack saw.
+
+        `network` maps raw inputs to logits; `start` are the raw inputs that the attack began from:
+        a coordinate that it did not touch keeps its value, free of the rounding of the map. Back in
+        these exact values an example that was just over the boundary may be just before it again:
+        then it stays what the attack saw, all its coordinates off by a rounding.
+        """
+        seen = box.to(unit.device).clip(self.low.to(unit.device) + self.width * unit)
+        raw = torch.where(unit == self.to_unit(start), start, seen)
+        if torch.equal(raw, seen):
+            return raw
+        lost = network(raw).argmax(dim=1) != network(seen).argmax(dim=1)
+        return torch.where(per_sample(lost, raw), seen, raw)
+
+    def module(self, network: nn.Module) -> UnitBoxModule:
+        """The network on inputs in [0, 1]."""
+        return UnitBoxModule(network, self.low, self.width)

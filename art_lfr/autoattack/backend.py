@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from art_lfr.attacks.target import Target
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import Target, UnitBox
 from art_lfr.core.geometry import NORM_NAMES
 
 # The DLR loss needs the third largest logit, its targeted form the fourth.

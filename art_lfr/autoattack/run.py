@@ -11,8 +11,7 @@ from torch import Tensor
 
 from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.named import Attack, Attacked
-from art_lfr.attacks.target import Target, make_target, preserved
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import Target, UnitBox, make_target, preserved
 from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import perturb, run_suite

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, ThreatModel, classifier_of
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
 from art_lfr.autoattack.backend import FEWEST_CLASSES
 from art_lfr.autoattack.run import SQUARE_QUERIES, attack_target, auto_attack
 from art_lfr.core.arguments import check_choice

@@ -12,8 +12,7 @@ import numpy as np
 from torch import nn
 
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, ThreatModel, classifier_of
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
 from art_lfr.core.arguments import check_integer
 from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError, WrongTypeError

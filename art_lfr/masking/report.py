@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -153,133 +153,122 @@ def masking_report(
                 f"x has {int(clean.sum())} samples that the model classifies correctly; allowed: "
                 f"at least {FEWEST_SAMPLES}, as the checks compare accuracies"
             )
-        evidence = gather_evidence(target, other, clean)
-        checks = [check(evidence) for check in CHECKS]
+        checks = judged(gather_evidence(target, other, clean))
     return MaskingReport(
         eps=target.ball.eps,
         norm=f"{target.ball.p:g}",
         images=len(target.x),
-        checks=tuple(checks),
+        checks=checks,
     )
 
 
-# The checks, each a question, a figure and a verdict. Figures are per cent of the samples that are
-# correct without an attack.
-
-
-def _graded(name: str, figure: float, found: str, *, warn: float, fail: float) -> Check:
-    verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
-    return Check(name, verdict, found, figure, warn, fail)
+# What a check finds: a figure in per cent of the samples that are correct without an attack (None
+# where it is not run), and words.
+Finding: TypeAlias = tuple[float | None, str]
 
 
 def _per_cent(mask: Tensor) -> float:
     return 100 * float(mask.double().mean())
 
 
-def single_step(e: Evidence) -> Check:
+def single_step(e: Evidence) -> Finding:
     """Athalye et al.: iterative attacks are stronger than single-step ones, or gradients lie."""
     single, iterative = 100 - _per_cent(e.single_step), 100 - _per_cent(e.traces[PGD].broken)
-    found = f"FGSM leaves {single:.1f} %, PGD-{PGD} {iterative:.1f} %"
-    name = "a single step is no stronger than many"
-    return _graded(name, iterative - single, found, warn=2, fail=10)
+    return iterative - single, f"FGSM leaves {single:.1f} %, PGD-{PGD} {iterative:.1f} %"
 
 
-def black_box(e: Evidence) -> Check:
+def black_box(e: Evidence) -> Finding:
     """Athalye et al.: what black-box attacks break, white-box attacks break too."""
-    name = "black-box attacks find nothing that gradients miss"
     if not e.black_box:
-        return Check(name, "not run", "Square needs images (N, C, H, W)")
+        return None, "Square needs images (N, C, H, W)"
     extra = {key: _per_cent(broken & ~e.white_box) for key, broken in e.black_box.items()}
-    found = ", ".join(f"{key} alone breaks {value:.1f} %" for key, value in extra.items())
-    return _graded(name, max(extra.values()), found, warn=3, fail=10)
+    texts = [f"{key} alone breaks {value:.1f} %" for key, value in extra.items()]
+    return max(extra.values()), ", ".join(texts)
 
 
-def random_noise(e: Evidence) -> Check:
+def random_noise(e: Evidence) -> Finding:
     """Athalye et al.: random search finds no example where gradients find none."""
     extra = _per_cent(e.noise & ~e.white_box)
-    found = f"{extra:.1f} % fall to random points of the ball and to no gradient"
-    return _graded("random noise finds nothing that gradients miss", extra, found, warn=1, fail=5)
+    return extra, f"{extra:.1f} % fall to random points of the ball and to no gradient"
 
 
-def unbounded(e: Evidence) -> Check:
+def unbounded(e: Evidence) -> Finding:
     """Athalye et al.: with no bound on the perturbation an attack always succeeds."""
     steps = [f"{eps:.3g}: {100 * left:.1f}" for eps, left in e.rising_eps.items()]
-    left = 100 * min(e.rising_eps.values())
-    name = "accuracy falls to 0 as eps grows"
-    return _graded(name, left, f"left at eps {', '.join(steps)}", warn=1, fail=10)
+    return 100 * min(e.rising_eps.values()), f"left at eps {', '.join(steps)}"
 
 
-def more_steps(e: Evidence) -> Check:
+def more_steps(e: Evidence) -> Finding:
     """Carlini et al.: more iterations never make an attack weaker."""
     left = {steps: 100 - _per_cent(trace.broken) for steps, trace in e.traces.items()}
-    found = ", ".join(f"PGD-{steps} leaves {value:.1f} %" for steps, value in left.items())
-    weaker = max(left[PGD] - left[SHORT_PGD], left[LONG_PGD] - left[PGD])
-    return _graded("more steps are no weaker", weaker, found, warn=2, fail=10)
+    texts = [f"PGD-{steps} leaves {value:.1f} %" for steps, value in left.items()]
+    return max(left[PGD] - left[SHORT_PGD], left[LONG_PGD] - left[PGD]), ", ".join(texts)
 
 
-def converged(e: Evidence) -> Check:
+def converged(e: Evidence) -> Finding:
     """Carlini et al.: an attack whose figure is reported has converged."""
     gain = _per_cent(e.traces[LONG_PGD].broken & ~e.traces[PGD].broken)
-    found = f"PGD-{LONG_PGD} breaks {gain:.1f} % that PGD-{PGD} does not"
-    return _graded(f"PGD-{PGD} has converged", gain, found, warn=5, fail=20)
+    return gain, f"PGD-{LONG_PGD} breaks {gain:.1f} % that PGD-{PGD} does not"
 
 
-def other_loss(e: Evidence) -> Check:
+def other_loss(e: Evidence) -> Finding:
     """Croce & Hein: a loss that the scale of the logits does not change finds no more."""
     extra = _per_cent(e.apgd & ~e.traces[LONG_PGD].broken)
-    found = f"APGD-T breaks {extra:.1f} % that PGD-{LONG_PGD} on the cross-entropy does not"
-    return _graded("the cross-entropy is a good enough guide", extra, found, warn=5, fail=15)
+    return extra, f"APGD-T breaks {extra:.1f} % that PGD-{LONG_PGD} on the cross-entropy does not"
 
 
-def transfer(e: Evidence) -> Check:
+def transfer(e: Evidence) -> Finding:
     """Carlini et al.: examples for an undefended model find nothing that gradients miss."""
-    name = "transferred examples find nothing that gradients miss"
     if e.transfer is None:
-        return Check(name, "not run", "give a standard model as surrogate")
+        return None, "give a standard model as surrogate"
     extra = _per_cent(e.transfer & ~e.white_box)
-    found = f"they break {_per_cent(e.transfer):.1f} %, {extra:.1f} % by themselves"
-    return _graded(name, extra, found, warn=2, fail=10)
+    return extra, f"they break {_per_cent(e.transfer):.1f} %, {extra:.1f} % by themselves"
 
 
-def silent_success(e: Evidence) -> Check:
+def silent_success(e: Evidence) -> Finding:
     """Pintor et al.: few runs pass an adversarial example on the way and end on none."""
     silent = _per_cent(e.traces[PGD].silent_successes)
-    return _graded("few silent successes", silent, f"{silent:.1f} % of the runs", warn=5, fail=20)
+    return silent, f"{silent:.1f} % of the runs"
 
 
-def rising_loss(e: Evidence) -> Check:
+def rising_loss(e: Evidence) -> Finding:
     """Pintor et al.: the loss rises along the ascent."""
     stuck = 100 * e.traces[PGD].share_of_unmoved_losses
-    found = f"it does not for {stuck:.1f} % of the unbroken"
-    return _graded("the loss rises under attack", stuck, found, warn=5, fail=20)
+    return stuck, f"it does not for {stuck:.1f} % of the unbroken"
 
 
-def zero_gradients(e: Evidence) -> Check:
+def zero_gradients(e: Evidence) -> Finding:
     """Pintor et al.: no step meets a gradient of zero."""
     zero = 100 * e.traces[PGD].share_of_zero_gradients
-    found = f"{zero:.1f} % of the steps on unbroken samples"
-    return _graded("gradients are not zero", zero, found, warn=1, fail=10)
+    return zero, f"{zero:.1f} % of the steps on unbroken samples"
 
 
-def auto_attack_flags(e: Evidence) -> Check:
-    """AutoAttack's own flags: randomised, dynamic, or probabilities in place of logits."""
-    name = "AutoAttack has no flag"
-    if not e.flags:
-        return Check(name, "pass", "none of its warnings")
-    return Check(name, "fail", " ".join(e.flags))
-
-
-CHECKS: tuple[Callable[[Evidence], Check], ...] = (
-    single_step,
-    black_box,
-    random_noise,
-    unbounded,
-    more_steps,
-    converged,
-    other_loss,
-    transfer,
-    silent_success,
-    rising_loss,
-    zero_gradients,
-    auto_attack_flags,
+# Name, and the figures above which the verdict is "warn" and "fail".
+CHECKS: tuple[tuple[Callable[[Evidence], Finding], str, float, float], ...] = (
+    (single_step, "a single step is no stronger than many", 2, 10),
+    (black_box, "black-box attacks find nothing that gradients miss", 3, 10),
+    (random_noise, "random noise finds nothing that gradients miss", 1, 5),
+    (unbounded, "accuracy falls to 0 as eps grows", 1, 10),
+    (more_steps, "more steps are no weaker", 2, 10),
+    (converged, f"PGD-{PGD} has converged", 5, 20),
+    (other_loss, "the cross-entropy is a good enough guide", 5, 15),
+    (transfer, "transferred examples find nothing that gradients miss", 2, 10),
+    (silent_success, "few silent successes", 5, 20),
+    (rising_loss, "the loss rises under attack", 5, 20),
+    (zero_gradients, "gradients are not zero", 1, 10),
 )
+
+
+def judged(e: Evidence) -> tuple[Check, ...]:
+    """The verdict of every check, and of AutoAttack's own flags, which have no figure."""
+    checks = []
+    for look, name, warn, fail in CHECKS:
+        figure, text = look(e)
+        if figure is None:
+            checks.append(Check(name, "not run", text))
+        else:
+            verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
+            checks.append(Check(name, verdict, text, figure, warn, fail))
+    # Randomised, dynamic, or probabilities in place of logits.
+    verdict, text = ("fail", " ".join(e.flags)) if e.flags else ("pass", "none of its warnings")
+    return (*checks, Check("AutoAttack has no flag", verdict, text))

@@ -12,8 +12,7 @@ import torch
 from lfr_testing import classifier_around
 from torch import nn
 
-from art_lfr.attacks.target import make_target
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import UnitBox, make_target
 from art_lfr.autoattack import attack_target, run_autoattack
 from art_lfr.autoattack import run as autoattack
 from art_lfr.autoattack.state import AttackState
