@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.attacks.evasion import UnitBoxEvasion, unit_model
-from art_lfr.attacks.unit_box import UnitBoxModule
+from art_lfr.attacks.target import UnitBoxModule
 from art_lfr.core.arguments import check_number, check_type
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.imports import require

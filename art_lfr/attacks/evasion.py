@@ -18,8 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.attacks.target import LogitsModule, unharmed
-from art_lfr.attacks.unit_box import UnitBox, UnitBoxModule
+from art_lfr.attacks.target import LogitsModule, UnitBox, UnitBoxModule, preserved
 from art_lfr.core.arguments import Array, check_integer, check_type, reject_unknown
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
@@ -193,7 +192,7 @@ def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         for part, name, buffer in buffers:
             part._buffers[name] = buffer.clone()
-        with unharmed(module, device), torch.enable_grad():
+        with preserved(module, device), torch.enable_grad():
             yield
     finally:
         for part, name, buffer in buffers:

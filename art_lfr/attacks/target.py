@@ -1,8 +1,9 @@
-"""A model under attack, in one form, whether it came as a module or as an ART classifier."""
+"""A model under attack in one form, on raw inputs or on [0, 1], and which examples count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,55 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.art.adapter import BoundsChoice, ModelAdapter, adapter_of
+from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.criterion import LossLike, logits_of
-from art_lfr.core.geometry import Ball
+from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
+
+# An example may leave the ball by this share of eps, and by this many units in the last place of
+# the largest value for each coordinate that the norm sums over.
+BALL_SLACK = 1e-4
+ROUNDING_ULPS = 8
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """Perturbations with ||x' - x||_p <= eps, in raw units; p = 0 counts changed values.
+
+    Raises ValueError or TypeError for anything but p in {0, 1, 2, inf} and eps > 0.
+    """
+
+    p: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.p != 0:
+            parse_norm(self.p)
+        check_number("eps", self.eps, low_allowed=False)
+
+    @property
+    def label(self) -> str:
+        """As printed: "Linf 0.3", "L2 2", "L0 12"."""
+        return f"L{self.p:g} {self.eps:.4g}"
+
+    def distance(self, adversarial: Tensor, x: Tensor) -> Tensor:
+        """||adversarial - x||_p of each sample, shape (N,), in float64."""
+        difference = adversarial.double() - x.double()
+        if self.p == 0:
+            return (difference != 0).flatten(1).sum(dim=1).double()
+        return sample_norm(difference, self.p)
+
+    def contains(self, adversarial: Tensor, x: Tensor) -> Tensor:
+        """Whether each sample lies in the ball, shape (N,), up to rounding."""
+        if self.p == 0:
+            return self.distance(adversarial, x) <= self.eps
+        scale = max(float(x.abs().max()), self.eps)
+        summed = 1.0 if self.p == math.inf else x[0].numel() ** (1 / self.p)
+        slack = BALL_SLACK * self.eps + ROUNDING_ULPS * torch.finfo(x.dtype).eps * scale * summed
+        return self.distance(adversarial, x) <= self.eps + slack
 
 
 class LogitsModule(nn.Module):
@@ -49,6 +93,11 @@ class Target:
     batch_size: int
     seed: int
 
+    @property
+    def threat(self) -> ThreatModel:
+        """The ball as a threat model."""
+        return ThreatModel(self.ball.p, self.ball.eps)
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits of raw inputs, in eval mode, on the CPU."""
         with torch.no_grad():
@@ -66,22 +115,27 @@ def make_target(
     x: Any,
     y: Any,
     *,
-    eps: float,
-    p: float,
-    bounds: BoundsChoice,
-    batch_size: int,
-    seed: int,
+    eps: float | None,
+    norm: float | str = math.inf,
+    bounds: BoundsChoice = "auto",
+    batch_size: int = 256,
+    seed: int = 0,
     loss: LossLike = None,
     name: str = "model",
 ) -> Target:
-    """Check a model with its data and bring them into one form, whatever the user has.
+    """Check a model with its data and settings, and bring them into one form.
 
     A classifier's own `clip_values` and loss stand for `bounds` and `loss`, which must not say
-    otherwise. Raises TypeError and ValueError, naming the parameter.
+    otherwise. `eps` is > 0, or None for a ball of radius 0, which nothing attacks. Raises TypeError
+    and ValueError, naming the parameter.
     """
+    check_number("eps", eps, low_allowed=False, optional=eps is None)
+    p = parse_norm(norm)
+    check_integer("batch_size", batch_size, low=1)
+    check_integer("seed", seed, low=0)
     adapter = adapter_of(model, bounds=bounds, loss=loss, name=name)
     inputs = adapter.inputs(x).cpu().float()
-    device, box = adapter.device, adapter.box(inputs)
+    device = adapter.device
     module = LogitsModule(adapter.module, adapter.dtype)
     logits = _first_logits(module, inputs, device)
     if logits.dim() != 2 or logits.shape[1] < 2:
@@ -89,14 +143,13 @@ def make_target(
             f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
             "shape (N, classes), at least two classes"
         )
-    classes = logits.shape[1]
     return Target(
         module=module,
         adapter=adapter,
         x=inputs,
-        y=adapter.labels(y, len(inputs), classes),
-        ball=Ball(eps, p, box),
-        classes=classes,
+        y=adapter.labels(y, len(inputs), logits.shape[1]),
+        ball=Ball(float(eps or 0), p, adapter.box(inputs)),
+        classes=logits.shape[1],
         device=device,
         batch_size=batch_size,
         seed=seed,
@@ -106,7 +159,7 @@ def make_target(
 def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
     """Logits of two samples; ValueError where the model does not take such inputs."""
     try:
-        with unharmed(module, device), torch.no_grad():
+        with preserved(module, device), torch.no_grad():
             logits: Tensor = module(x[:2].to(device))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
@@ -120,17 +173,28 @@ def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def unharmed(module: nn.Module, device: torch.device) -> Iterator[None]:
+def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode without parameter gradients; modes, flags, `.grad` and random state come back.
 
     ART's attacks switch modes, clear `.grad` and draw from the global generators.
     """
-    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
+    with (
+        preserved_gradients(module.parameters()),
+        preserved_random_state(device),
+        mode(module, training=False),
+        frozen(module),
+    ):
+        yield
+
+
+@contextmanager
+def preserved_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """No `.grad` for a while; the same tensors come back."""
+    gradients = [(parameter, parameter.grad) for parameter in parameters]
     try:
-        with preserved_random_state(device), mode(module, training=False), frozen(module):
-            yield
+        for parameter, _ in gradients:
+            parameter.grad = None
+        yield
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
@@ -153,3 +217,72 @@ def classifier_of(target: Target) -> Any:
             clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,
             device_type="gpu" if target.device.type == "cuda" else "cpu",
         )
+
+
+class UnitBoxModule(nn.Module):
+    """Inputs in [0, 1] to logits: the affine map onto the valid box, then the model."""
+
+    def __init__(self, network: nn.Module, low: Tensor, width: float) -> None:
+        super().__init__()
+        self.network = network
+        self.low = low
+        self.width = width
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Map (N, ...) in [0, 1] to logits.
+
+        The gradient comes back in the order of `unit`, whatever that of the weights: attack
+        libraries look at it with `view`, which channels-last order does not allow.
+        """
+        unit = unit.flatten(1).reshape(unit.shape)
+        logits: Tensor = self.network(self.low.to(unit.device) + self.width * unit)
+        return logits
+
+
+@dataclass(frozen=True)
+class UnitBox:
+    """raw = low + width * unit. One width for all features, so that balls stay balls."""
+
+    low: Tensor
+    width: float
+
+    @classmethod
+    def of(cls, box: Box, who: str, instead: str) -> UnitBox:
+        """The map of a box.
+
+        Raises ValueError where the box is infinite or not equally wide for all features; `who`
+        names what needs the map, `instead` what the user can do.
+        """
+        widths = (box.high - box.low).flatten()
+        width = float(widths[0])
+        if not math.isfinite(width) or bool((widths - width).abs().max() > 1e-6 * width):
+            bounds = f"[{float(box.low.min()):g}, {float(box.high.max()):g}]"
+            raise UsageError(
+                f"bounds is {bounds}, but {who} needs finite bounds, equally wide for all "
+                f"features; allowed: such bounds (clip_values of a classifier), or {instead}"
+            )
+        return cls(box.low, width)
+
+    def to_unit(self, raw: Tensor) -> Tensor:
+        """Raw inputs as values in [0, 1]."""
+        return ((raw - self.low.to(raw.device)) / self.width).clamp(0, 1)
+
+    @torch.no_grad()
+    def to_example(self, unit: Tensor, start: Tensor, network: nn.Module, box: Box) -> Tensor:
+        """Values in [0, 1] as raw inputs inside the box, of the class that the attack saw.
+
+        `network` maps raw inputs to logits; `start` are the raw inputs that the attack began from:
+        a coordinate that it did not touch keeps its value, free of the rounding of the map. Back in
+        these exact values an example that was just over the boundary may be just before it again:
+        then it stays what the attack saw, all its coordinates off by a rounding.
+        """
+        seen = box.to(unit.device).clip(self.low.to(unit.device) + self.width * unit)
+        raw = torch.where(unit == self.to_unit(start), start, seen)
+        if torch.equal(raw, seen):
+            return raw
+        lost = network(raw).argmax(dim=1) != network(seen).argmax(dim=1)
+        return torch.where(per_sample(lost, raw), seen, raw)
+
+    def module(self, network: nn.Module) -> UnitBoxModule:
+        """The network on inputs in [0, 1]."""
+        return UnitBoxModule(network, self.low, self.width)

@@ -1,19 +1,29 @@
-"""The package that has AutoAttack: the original where it is installed, pyautoattack elsewhere."""
+"""The package that has AutoAttack, the original or else pyautoattack, and its warnings."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
-from types import ModuleType
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from art_lfr.attacks.target import Target
-from art_lfr.attacks.unit_box import UnitBox
+import torch
+from torch import Tensor
+
+from art_lfr.attacks.target import Target, UnitBox
 from art_lfr.core.geometry import NORM_NAMES
 
 # The DLR loss needs the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+# In AutoAttack's own words, which those who search for it will search for.
+DYNAMIC = (
+    "it seems to be a dynamic defense! The evaluation with AutoAttack might be insufficient. "
+    "See flags_doc.md for details."
+)
 
 
 def make_suite(model: object, **settings: Any) -> tuple[Any, ModuleType, str]:
@@ -62,22 +72,22 @@ def fit_to_classes(suite: Any, classes: int) -> list[str]:
 
     AutoAttack itself only warns, and then fails on the logit that is not there.
     """
-    told = []
+    changes = []
     missing = [a for a in suite.attacks_to_run if classes < FEWEST_CLASSES.get(a, 0)]
     if missing:
         suite.attacks_to_run = [a for a in suite.attacks_to_run if a not in missing]
-        told.append(
+        changes.append(
             f"the model has {classes} classes, fewer than the loss of {' and '.join(missing)} "
             f"needs: only {', '.join(suite.attacks_to_run)} were run"
         )
     for name, attack in (("apgd-t", suite.apgd_targeted), ("fab-t", suite.fab)):
         if name in suite.attacks_to_run and attack.n_target_classes > classes - 1:
-            told.append(
+            changes.append(
                 f"{name} used {classes - 1} target classes, not {attack.n_target_classes}: the "
                 f"model has {classes} classes"
             )
             attack.n_target_classes = classes - 1
-    return told
+    return changes
 
 
 def _original_is_installed() -> bool:
@@ -98,3 +108,85 @@ def _named(name: str) -> str:
         return f"{name} {importlib.metadata.version(name)}"
     except importlib.metadata.PackageNotFoundError:
         return f"{name} (not installed, a copy)"
+
+
+class FlagCollector:
+    """Stands where AutoAttack's attacks and checks expect a logger, and keeps their warnings.
+
+    Those of pyautoattack call `warning`, those of the original `log`. Each text is kept in `flags`
+    and passed on once.
+    """
+
+    def __init__(
+        self, flags: Iterable[str] = (), pass_on: Callable[[str], object] | None = None
+    ) -> None:
+        self.flags = list(flags)
+        self._pass_on = pass_on
+
+    def warning(self, text: str) -> None:
+        """Keep a warning."""
+        if text not in self.flags:
+            self.flags.append(text)
+            if self._pass_on is not None:
+                self._pass_on(text)
+
+    def log(self, text: str) -> None:
+        """Keep a warning that the original wrote."""
+        self.warning(text.removeprefix("Warning: "))
+
+    @contextmanager
+    def attached(self, suite: Any) -> Iterator[None]:
+        """Collect from the attacks of a suite, and give them their own loggers back."""
+        loggers = [(attack, attack.logger) for attack in (suite.apgd, suite.apgd_targeted)]
+        try:
+            for attack, _ in loggers:
+                attack.logger = self
+            yield
+        finally:
+            for attack, logger in loggers:
+                attack.logger = logger
+
+
+def find_flags(
+    suite: Any, checks: ModuleType, x: Tensor, y: Tensor, collector: FlagCollector
+) -> None:
+    """Run AutoAttack's checks of a model on its first batch; `checks` is their module.
+
+    Its check for dynamic defences is replaced: it ends the trace function of a debugger or of a
+    coverage tool, and never forgets a model that it has flagged.
+    """
+    if suite.version != "rand":
+        checks.check_randomized(suite.get_logits, x, y, bs=len(x), logger=collector)
+    classes = checks.check_range_output(suite.get_logits, x, logger=collector)
+    if differentiates(suite.model, x):
+        collector.warning(DYNAMIC)
+    checks.check_n_classes(
+        classes,
+        suite.attacks_to_run,
+        suite.apgd_targeted.n_target_classes,
+        suite.fab.n_target_classes,
+        logger=collector,
+    )
+
+
+def differentiates(model: Callable[[Tensor], object], x: Tensor) -> bool:
+    """Whether the forward pass of a model computes gradients itself, as an optimisation loop does.
+
+    Watches for calls of torch's backward engine, under whichever name they were imported. A
+    profiler that is running misses this one pass.
+    """
+    called = False
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        nonlocal called
+        if event == "c_call" and getattr(function, "__name__", "") == "run_backward":
+            called = True
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        with torch.enable_grad():
+            model(x)
+    finally:
+        sys.setprofile(before)
+    return called

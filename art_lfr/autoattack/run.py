@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.image_checks import check_square
-from art_lfr.attacks.target import Target, make_target, unharmed
-from art_lfr.attacks.unit_box import UnitBox
-from art_lfr.autoattack.backend import suite_for
+from art_lfr.attacks.named import Attack, Attacked
+from art_lfr.attacks.target import Target, UnitBox, make_target, preserved
+from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
-from art_lfr.autoattack.suite import Listener, Progress, run_suite
-from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_number
-from art_lfr.core.geometry import parse_norm
+from art_lfr.autoattack.suite import perturb, run_suite
+from art_lfr.core.arguments import Array, check_choice, check_flag
 from art_lfr.core.randomness import seed_global_generators
+from art_lfr.errors import UsageError
 
+SQUARE_QUERIES = 1000
+# Square starts from stripes a fifth of an image wide, except for p = inf.
+SMALLEST_SIDE_FOR_SQUARE = 5
 VERSIONS = ("standard", "plus", "rand")
 
 
@@ -99,14 +99,10 @@ def run_autoattack(
         ValueError, TypeError: For bad arguments or data, or a `state_path` of another run, naming
             the parameter.
     """
-    check_number("eps", eps, low_allowed=False)
-    p = parse_norm(norm)
     check_choice("version", version, VERSIONS)
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
     check_flag("verbose", verbose)
     target = make_target(
-        model, x, y, eps=float(eps), p=p, bounds=bounds, batch_size=batch_size, seed=seed
+        model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
     return attack_target(target, version=version, state_path=state_path, progress=verbose)
 
@@ -126,7 +122,7 @@ def attack_target(
     )
     if "square" in suite.attacks_to_run:
         check_square(target.x, target.ball.p, instead)
-    with unharmed(target.module, target.device), _Bars(shown=progress) as bars:
+    with preserved(target.module, target.device):
         # A randomised model draws from the global generators.
         seed_global_generators(target.seed)
         state = run_suite(
@@ -136,7 +132,7 @@ def attack_target(
             batch_size=target.batch_size,
             checks=checks,
             state_path=state_path,
-            listener=Listener(progress=bars.update),
+            progress=progress,
         )
         adversarial = _raw_examples(state, target, unit_box)
     return AutoAttackResult(
@@ -161,36 +157,44 @@ def _raw_examples(state: AttackState, target: Target, unit_box: UnitBox) -> Tens
     return raw
 
 
-class _Bars:
-    """A progress bar for each attack, on stderr."""
+def auto_attack(name: str, target: Target) -> Attack:
+    """APGD-CE, APGD-T or Square of AutoAttack (Croce & Hein 2020), batch by batch.
 
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._attack = ""
-        self._bar: tqdm[Any] | None = None
+    They attack inputs in [0, 1], so the box is mapped onto it. Raises ValueError where the box is
+    missing or not equally wide everywhere, and for Square where x is not (N, C, H, W).
+    """
+    instead = "another list of attacks, e.g. attacks=['PGD-40']"
+    suite, _, _, unit_box, _ = suite_for(target, who=name, instead=instead)
+    if name == "Square":
+        check_square(target.x, target.ball.p, instead)
+    suite.square.n_queries = SQUARE_QUERIES
 
-    def update(self, found: Progress) -> None:
-        """Show how far an attack is, in a bar of its own."""
-        if found.attack != self._attack or self._bar is None:
-            self.close()
-            self._attack = found.attack
-            self._bar = tqdm(
-                total=found.batches,
-                initial=found.batch,
-                desc=found.attack,
-                unit="batch",
-                disable=not self._shown,
-            )
-        self._bar.set_postfix(robust=found.robust, refresh=False)
-        self._bar.update(found.batch - self._bar.n)
+    def attack(x: Tensor, y: Tensor) -> Attacked:
+        examples = []
+        collector = FlagCollector()
+        with collector.attached(suite):
+            for start in range(0, len(x), target.batch_size):
+                rows = slice(start, start + target.batch_size)
+                raw, labels = x[rows].to(target.device), y[rows].to(target.device)
+                unit = perturb(suite, name.lower(), unit_box.to_unit(raw), labels).detach()
+                examples.append(
+                    unit_box.to_example(unit, raw, target.module, target.ball.box).cpu()
+                )
+        return Attacked(torch.cat(examples), {"flags": collector.flags} if collector.flags else {})
 
-    def close(self) -> None:
-        """Leave the last bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+    return attack
 
-    def __enter__(self) -> _Bars:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def check_square(x: Tensor, p: float, instead: str) -> None:
+    """Raise ValueError where Square cannot attack x in the p-norm; `instead` is what a user can."""
+    if x.dim() != 4:
+        raise UsageError(
+            f"x has shape {tuple(x.shape)}, but Square needs images (N, C, H, W); allowed: such "
+            f"images, or {instead}"
+        )
+    if p != math.inf and min(x.shape[2:]) < SMALLEST_SIDE_FOR_SQUARE:
+        raise UsageError(
+            f"x has images of {x.shape[2]} x {x.shape[3]} pixels; allowed: at least "
+            f"{SMALLEST_SIDE_FOR_SQUARE} x {SMALLEST_SIDE_FOR_SQUARE} for Square in this norm, or "
+            f"{instead}"
+        )

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from art_lfr.core.randomness import RandomState
 from art_lfr.errors import UsageError
 from art_lfr.storage.files import write_atomically
+from art_lfr.storage.fingerprint import fingerprint
 from art_lfr.storage.records import digest, pack, unpack
 
 KIND = "art-lfr AutoAttack state"
 FORMAT = 1
+SETTINGS = ("n_restarts", "n_target_classes", "n_queries", "eot_iter", "use_largereps")
 ALLOWED = "allowed: the state of the same run, or a path where no file is"
 
 
@@ -83,11 +85,11 @@ class StateFile:
         for key, value in self.identity.items():
             if run["identity"].get(key) != value:
                 # Hashes and lists of settings say nothing to a reader.
-                told = f" ({run['identity'].get(key)!r} there, {value!r} here)"
-                told = told if len(told) < 80 and key not in ("x", "y", "model") else ""
+                values = f" ({run['identity'].get(key)!r} there, {value!r} here)"
+                values = values if len(values) < 80 and key not in ("x", "y", "model") else ""
                 raise UsageError(
                     f"state_path is {str(self.path)!r}, the state of a run with another {key}"
-                    f"{told}; {ALLOWED}"
+                    f"{values}; {ALLOWED}"
                 )
         try:
             adversarial = self._read_examples(run["examples"], x)
@@ -150,6 +152,35 @@ class StateFile:
             numbers = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(x.dtype)
             adversarial[self._order] = numbers.reshape(-1, *x.shape[1:]).to(x.device)
         return adversarial
+
+
+def identity_of(suite: Any, x: Tensor, y: Tensor, batch_size: int) -> dict[str, Any]:
+    """What two runs have in common if one can go on where the other stopped, as JSON types.
+
+    Data and weights count by their hash; a model that is no `torch.nn.Module` has none.
+    """
+    return {
+        "x": fingerprint(tensors={"x": x}),
+        "y": fingerprint(tensors={"y": y}),
+        "model": fingerprint(suite.model if isinstance(suite.model, nn.Module) else None),
+        "samples": len(x),
+        "eps": float(suite.epsilon),
+        "norm": suite.norm,
+        "attacks": list(suite.attacks_to_run),
+        "seed": suite.seed,
+        "batch_size": batch_size,
+        "settings": {
+            name: _settings(getattr(suite, name))
+            for name in ("apgd", "apgd_targeted", "fab", "square")
+        },
+    }
+
+
+def _settings(attack: Any) -> dict[str, Any]:
+    settings = {name: getattr(attack, name) for name in SETTINGS if hasattr(attack, name)}
+    # With larger radii first, each run of APGD leaves its last number of steps in `n_iter`.
+    scheduled = settings.get("use_largereps", False)
+    return {**settings, "n_iter": getattr(attack, "n_iter_orig" if scheduled else "n_iter", None)}
 
 
 def read_run(path: Path) -> dict[str, Any]:

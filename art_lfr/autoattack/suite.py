@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,35 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from art_lfr.autoattack.attacks import ATTACKS, identity_of, perturb
-from art_lfr.autoattack.flags import FlagCollector, find_flags
-from art_lfr.autoattack.state import AttackState, StateFile
+from art_lfr.autoattack.backend import FlagCollector, find_flags
+from art_lfr.autoattack.state import AttackState, StateFile, identity_of
 from art_lfr.core.arguments import check_choice
-from art_lfr.core.geometry import sample_norm
+from art_lfr.core.geometry import NORM_NAMES, sample_norm
 
-
-@dataclass(frozen=True)
-class Progress:
-    """`batch` of the `batches` of `attack` are finished, from 0 on; `robust` samples stand."""
-
-    attack: str
-    batch: int
-    batches: int
-    robust: int
+ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
 
 
 def ignore(_: object) -> None:
     """Take something and do nothing."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who is told what: lines of the log, warnings, batches."""
-
-    log: Callable[[str], object] = ignore
-    warn: Callable[[str], object] = ignore
-    progress: Callable[[Progress], object] = ignore
 
 
 def run_suite(
@@ -50,7 +33,9 @@ def run_suite(
     batch_size: int,
     checks: ModuleType,
     state_path: str | Path | None = None,
-    listener: Listener | None = None,
+    log: Callable[[str], object] = ignore,
+    warn: Callable[[str], object] = ignore,
+    progress: bool = False,
 ) -> AttackState:
     """Run the attacks of `suite`, an `AutoAttack` of pyautoattack or of the original package.
 
@@ -65,7 +50,9 @@ def run_suite(
         batch_size: Samples at a time.
         checks: The module `checks` of the suite's package.
         state_path: File to go on from and to write after each batch, or None.
-        listener: Gets the lines that the original prints, warnings, and finished batches.
+        log: Gets the lines that the original prints.
+        warn: Gets each warning.
+        progress: Show a bar for each attack, on stderr.
 
     Raises:
         ValueError: For unknown attacks, or a file in `state_path` of another run.
@@ -75,50 +62,53 @@ def run_suite(
     """
     for attack in suite.attacks_to_run:
         check_choice("attacks_to_run", attack, ATTACKS)
-    return _Run(suite, x, y, batch_size, checks, listener or Listener()).go(state_path)
+    return _Run(suite, x, y, batch_size, checks, log, warn, progress).go(state_path)
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        suite: Any,
-        x: Tensor,
-        y: Tensor,
-        batch_size: int,
-        checks: ModuleType,
-        listener: Listener,
-    ) -> None:
-        self.suite, self.x, self.y, self.batch_size = suite, x, y, batch_size
-        self.checks, self.listener = checks, listener
-        self.attacks = list(suite.attacks_to_run)
-        self.device = torch.device(suite.device)
-        self.whole = torch.split(torch.arange(len(x)), batch_size)
-        self.file: StateFile | None = None
+    suite: Any
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    checks: ModuleType
+    log: Callable[[str], object]
+    warn: Callable[[str], object]
+    progress: bool
+    file: StateFile | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.suite.device)
 
     def go(self, state_path: str | Path | None) -> AttackState:
-        log, state = self.listener.log, None
+        state, attacks = None, list(self.suite.attacks_to_run)
         if state_path is not None:
             identity = identity_of(self.suite, self.x, self.y, self.batch_size)
             self.file = StateFile(state_path, identity)
             state = self.file.load(self.x, self.device)
-            log(f"{'Created state in' if state is None else 'Restored state from'} {state_path}")
+            self.log(
+                f"{'Created state in' if state is None else 'Restored state from'} {state_path}"
+            )
         done = 0 if state is None else state.done
-        log(f"using {self.suite.version} version including {', '.join(self.attacks[done:])}.")
-        collector = FlagCollector([] if state is None else state.flags, self.listener.warn)
+        self.log(f"using {self.suite.version} version including {', '.join(attacks[done:])}.")
+        collector = FlagCollector([] if state is None else state.flags, self.warn)
         with collector.attached(self.suite), torch.no_grad():
+            whole = torch.split(torch.arange(len(self.x)), self.batch_size)
             if state is None:
-                find_flags(self.suite, self.checks, *self._batch(self.whole[0]), collector)
-                state = self._begin(collector.flags)
-                log(f"initial accuracy: {state.accuracies['clean']:.2%}")
+                find_flags(self.suite, self.checks, *self._batch(whole[0]), collector)
+                state = self._begin(whole, collector.flags)
+                self.log(f"initial accuracy: {state.accuracies['clean']:.2%}")
             else:
+                state.flags = collector.flags
                 if done:
-                    log(f"{', '.join(self.attacks[:done])} was/were already run.")
-                log(f"initial clean accuracy: {state.accuracies['clean']:.2%}")
-                log(
+                    self.log(f"{', '.join(attacks[:done])} was/were already run.")
+                self.log(f"initial clean accuracy: {state.accuracies['clean']:.2%}")
+                self.log(
                     "robust accuracy at the time of restoring the state: "
                     f"{_share(state.robust):.2%}"
                 )
-            for attack in self.attacks[done:]:
+            for attack in attacks[done:]:
                 if not bool(state.robust.any()):
                     break
                 self._run_attack(attack, state)
@@ -126,13 +116,13 @@ class _Run:
         self._log_summary(state)
         return state
 
-    def _begin(self, flags: list[str]) -> AttackState:
+    def _begin(self, batches: Sequence[Tensor], flags: list[str]) -> AttackState:
         """The state before the first attack: who is correct without one."""
-        found = [self._predict(*self._batch(chosen)) for chosen in self.whole]
-        clean = torch.cat([correct for correct, _ in found])
+        predicted = [self._predict(*self._batch(chosen)) for chosen in batches]
+        clean = torch.cat([correct for correct, _ in predicted])
         state = AttackState(
             adversarial=self.x.detach().clone(),
-            labels=torch.cat([labels for _, labels in found]),
+            labels=torch.cat([labels for _, labels in predicted]),
             clean=clean,
             robust=clean.clone(),
             started=clean.clone(),
@@ -146,34 +136,45 @@ class _Run:
         if state.batch == 0:
             state.started = state.robust.clone()
         batches = torch.split(state.started.nonzero().flatten(), self.batch_size)
-        self._tell(attack, state.batch, len(batches), state)
-        for number, chosen in enumerate(batches[state.batch :], start=state.batch + 1):
-            began = time.perf_counter()
-            x, y = self._batch(chosen)
-            adversarial = perturb(self.suite, attack, x, y)
-            correct, labels = self._predict(adversarial, y)
-            fooled = chosen[~correct]
-            state.robust[fooled] = False
-            state.adversarial[fooled] = adversarial.detach()[~correct.to(adversarial.device)].to(
-                state.adversarial
-            )
-            state.labels[fooled] = labels[~correct]
-            spent = time.perf_counter() - began
-            state.seconds[attack] = state.seconds.get(attack, 0.0) + spent
-            state.batch = number
-            self.listener.log(
-                f"{attack} - {number}/{len(batches)} - {len(fooled)} out of {len(x)} successfully "
-                "perturbed"
-            )
-            if number == len(batches):
-                state.done, state.batch = state.done + 1, 0
-                state.accuracies[attack] = _share(state.robust)
-            self._save(state, fooled)
-            self._tell(attack, number, len(batches), state)
-        self.listener.log(
+        bar = tqdm(
+            total=len(batches),
+            initial=state.batch,
+            desc=attack,
+            unit="batch",
+            postfix={"robust": int(state.robust.sum())},
+            disable=not self.progress,
+        )
+        with bar:
+            for chosen in batches[state.batch :]:
+                self._run_batch(attack, chosen, len(batches), state)
+                bar.set_postfix(robust=int(state.robust.sum()), refresh=False)
+                bar.update()
+        self.log(
             f"robust accuracy after {attack.upper()}: {state.accuracies[attack]:.2%} (total time "
             f"{sum(state.seconds.values()):.1f} s)"
         )
+
+    def _run_batch(self, attack: str, chosen: Tensor, batches: int, state: AttackState) -> None:
+        began = time.perf_counter()
+        x, y = self._batch(chosen)
+        adversarial = perturb(self.suite, attack, x, y)
+        correct, labels = self._predict(adversarial, y)
+        fooled = chosen[~correct]
+        state.robust[fooled] = False
+        fooling = adversarial.detach()[~correct.to(adversarial.device)]
+        state.adversarial[fooled] = fooling.to(state.adversarial)
+        state.labels[fooled] = labels[~correct]
+        spent = time.perf_counter() - began
+        state.seconds[attack] = state.seconds.get(attack, 0.0) + spent
+        state.batch += 1
+        self.log(
+            f"{attack} - {state.batch}/{batches} - {len(fooled)} out of {len(x)} successfully "
+            "perturbed"
+        )
+        if state.batch == batches:
+            state.done, state.batch = state.done + 1, 0
+            state.accuracies[attack] = _share(state.robust)
+        self._save(state, fooled)
 
     def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of samples on the device: a model may write to its input.
@@ -189,24 +190,49 @@ class _Run:
         labels = logits.max(dim=1)[1]
         return (labels.eq(y) & ~logits.isnan().any(dim=1)).cpu(), labels.cpu()
 
-    def _tell(self, attack: str, batch: int, batches: int, state: AttackState) -> None:
-        self.listener.progress(Progress(attack, batch, batches, int(state.robust.sum())))
-
     def _save(self, state: AttackState, fooled: Tensor) -> None:
         if self.file is not None:
             self.file.save(state, fooled, self.device)
 
     def _log_summary(self, state: AttackState) -> None:
-        p = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}[self.suite.norm]
-        found, log = state.adversarial, self.listener.log
-        distance = float(sample_norm(found - self.x, p).max())
-        log(
-            f"max {self.suite.norm} perturbation: {distance:.5f}, nan in tensor: "
-            f"{int(found.isnan().sum())}, max: {float(found.max()):.5f}, "
-            f"min: {float(found.min()):.5f}"
+        p = {name: p for p, name in NORM_NAMES.items()}[self.suite.norm]
+        adversarial = state.adversarial
+        self.log(
+            f"max {self.suite.norm} perturbation: "
+            f"{float(sample_norm(adversarial - self.x, p).max()):.5f}, nan in tensor: "
+            f"{int(adversarial.isnan().sum())}, max: {float(adversarial.max()):.5f}, "
+            f"min: {float(adversarial.min()):.5f}"
         )
-        log(f"robust accuracy: {_share(state.robust):.2%}")
+        self.log(f"robust accuracy: {_share(state.robust):.2%}")
 
 
 def _share(mask: Tensor) -> float:
     return int(mask.sum()) / len(mask)
+
+
+def perturb(suite: Any, name: str, x: Tensor, y: Tensor) -> Tensor:
+    """Adversarial examples of the attack of that name, seeded as the suite says.
+
+    `suite` is an `AutoAttack` of pyautoattack or of the original package; x (N, ...) lies in
+    [0, 1]. FAB keeps its number of restarts: its targeted run, for which the targets are the
+    restarts, would otherwise leave 1 to later runs.
+    """
+    if name in ("apgd-ce", "apgd-dlr"):
+        attack = suite.apgd
+        attack.loss = name.removeprefix("apgd-")
+    elif name == "apgd-t":
+        attack = suite.apgd_targeted
+    elif name == "square":
+        attack = suite.square
+    else:
+        attack = suite.fab
+        attack.targeted = name == "fab-t"
+    attack.seed = suite.get_seed()
+    restarts = attack.n_restarts
+    try:
+        if name == "fab-t":
+            attack.n_restarts = 1
+        adversarial: Tensor = attack.perturb(x, y)
+    finally:
+        attack.n_restarts = restarts
+    return adversarial

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.runner import run_attack
-from art_lfr.attacks.target import make_target, unharmed
-from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import Ball, parse_norm
+from art_lfr.attacks.named import run_attack
+from art_lfr.attacks.target import make_target, preserved
+from art_lfr.core.arguments import Array, check_number
+from art_lfr.core.geometry import Ball
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
@@ -86,33 +86,29 @@ def accuracy_curve(
         raise UsageError(f"eps is {eps!r}; allowed: a list of numbers > 0")
     for radius in eps:
         check_number("eps", radius, low_allowed=False)
-    p = parse_norm(norm)
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
     radii = sorted({float(radius) for radius in eps})
     target = make_target(
-        model, x, y, eps=radii[0], p=p, bounds=bounds, batch_size=batch_size, seed=seed
+        model, x, y, eps=radii[0], norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
+    p = target.ball.p
     rows = []
-    with unharmed(target.module, target.device):
+    with preserved(target.module, target.device):
         standing = target.correct(target.x, target.y)
         rows.append(Row.of("0", standing.numpy(), 0.0))
         for radius in radii:
-            here = replace(target, ball=Ball(radius, p, target.ball.box))
+            wider = replace(target, ball=Ball(radius, p, target.ball.box))
             seconds = 0.0
-            for attack in resolve_attacks(attacks, here):
+            for attack in resolve_attacks(attacks, wider):
                 if attack.threat.p != p or attack.minimal:
                     raise UsageError(
                         f"attacks has {attack.name!r}, which is no attack in the ball; allowed: "
                         "'quick', 'autoattack', and names such as 'PGD-40' and 'Square'"
                     )
-                result = run_attack(attack, here, standing)
+                result = run_attack(attack, wider, standing)
                 standing = standing & result.correct
                 seconds += result.seconds
             rows.append(Row.of(f"{radius:g}", standing.numpy(), seconds))
-    return AccuracyCurve(
-        norm="inf" if p == math.inf else f"{p:g}", eps=(0.0, *radii), rows=tuple(rows)
-    )
+    return AccuracyCurve(norm=f"{p:g}", eps=(0.0, *radii), rows=tuple(rows))
 
 
 def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ import torch
 from torch import Tensor
 
 from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, classifier_of
-from art_lfr.attacks.threat import ThreatModel
-from art_lfr.attacks.unit_box import UnitBox
-from art_lfr.autoattack.single import SQUARE_QUERIES, auto_attack
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
+from art_lfr.autoattack.backend import FEWEST_CLASSES
+from art_lfr.autoattack.run import SQUARE_QUERIES, attack_target, auto_attack
 from art_lfr.core.arguments import check_choice
 from art_lfr.storage.fingerprint import described_attack
 
@@ -26,8 +26,6 @@ PRESETS = {
     "autoattack": ("AutoAttack",),
 }
 PGD_STEPS = 40
-# The targeted DLR loss of APGD-T needs the fourth largest logit.
-FEWEST_CLASSES_FOR_APGD_T = 4
 # Schott et al. (2019), where the pointwise attack is from: 12 of MNIST's 784 pixels.
 POINTWISE_SHARE = 12 / 784
 JSMA_GAMMA = 0.4
@@ -40,23 +38,17 @@ def named_attacks(
 ) -> list[NamedAttack]:
     """The attacks of a preset, or the one of that name. Raises ValueError naming `attacks`."""
     check_choice("attacks", name, NAMES)
-    if name == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
-        name = "APGD-CE"  # its loss needs no fourth class
-    found = []
+    attacks = []
     for single in PRESETS.get(name, (name,)):
-        if single == "APGD-T" and target.classes < FEWEST_CLASSES_FOR_APGD_T:
-            single = "APGD-CE"
+        if single == "APGD-T" and target.classes < FEWEST_CLASSES["apgd-t"]:
+            single = "APGD-CE"  # its loss needs no fourth class
         if single == "AutoAttack":
-            found.append(_whole_auto_attack(target, state_dir, progress))
+            attacks.append(_whole_auto_attack(target, state_dir, progress))
         elif single in AUTO_ATTACK_PARTS:
-            found.append(_part_of_auto_attack(single, target))
+            attacks.append(_part_of_auto_attack(single, target))
         else:
-            found.append(replace(_MAKERS[single](target), name=single))
-    return [replace(a, images=POINTWISE_IMAGES) if a.name == "pointwise" else a for a in found]
-
-
-def _threat(target: Target) -> ThreatModel:
-    return ThreatModel(target.ball.p, target.ball.eps)
+            attacks.append(replace(_MAKERS[single](target), name=single))
+    return attacks
 
 
 def _l2_threat(target: Target) -> ThreatModel:
@@ -70,56 +62,49 @@ def _l2_threat(target: Target) -> ThreatModel:
 
 
 def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
-    keywords = {"threat": _threat(target), "name": "", **keywords}
+    keywords = {"threat": target.threat, "name": "", **keywords}
     return NamedAttack(
         run=art_attack(attack, target), parameters=described_attack(attack), **keywords
     )
 
 
-def _common(target: Target) -> dict[str, Any]:
-    """Keywords of ART's attacks in a ball."""
+def _in_ball(kind: str, target: Target, **settings: Any) -> NamedAttack:
+    """ART's attack of that class name, in the ball of the evaluation."""
+    from art.attacks import evasion
+
     p = target.ball.p
-    return {
-        "norm": p if p == math.inf else int(p),
-        "eps": target.ball.eps,
-        "batch_size": target.batch_size,
-    }
-
-
-def _fgsm(target: Target) -> NamedAttack:
-    from art.attacks.evasion import FastGradientMethod
-
-    return _from_art(FastGradientMethod(classifier_of(target), **_common(target)), target)
+    attack = getattr(evasion, kind)(
+        classifier_of(target),
+        norm=p if p == math.inf else int(p),
+        eps=target.ball.eps,
+        batch_size=target.batch_size,
+        **settings,
+    )
+    return _from_art(attack, target)
 
 
 def _pgd(target: Target, step: float) -> NamedAttack:
     """ART's PGD: 40 steps of `step` eps from one random start."""
-    from art.attacks.evasion import ProjectedGradientDescent
-
-    attack = ProjectedGradientDescent(
-        classifier_of(target),
+    return _in_ball(
+        "ProjectedGradientDescent",
+        target,
         eps_step=step * target.ball.eps,
         max_iter=PGD_STEPS,
         num_random_init=1,
         verbose=False,
-        **_common(target),
     )
-    return _from_art(attack, target)
 
 
 def _momentum_pgd(target: Target) -> NamedAttack:
     """ART's momentum iterative method: 40 steps of eps / 30, decay 0.1, as the authors'."""
-    from art.attacks.evasion import MomentumIterativeMethod
-
-    attack = MomentumIterativeMethod(
-        classifier_of(target),
+    return _in_ball(
+        "MomentumIterativeMethod",
+        target,
         eps_step=target.ball.eps / 30,
         max_iter=PGD_STEPS,
         decay=0.1,
         verbose=False,
-        **_common(target),
     )
-    return _from_art(attack, target)
 
 
 def _jsma(target: Target) -> NamedAttack:
@@ -139,27 +124,20 @@ def _jsma(target: Target) -> NamedAttack:
     return _from_art(attack, target, threat=ThreatModel(0.0, allowed), minimal=True)
 
 
-def _ddn(target: Target) -> NamedAttack:
-    """foolbox's DDN, 20 steps: the closest example in l2."""
-    from art_lfr.core.imports import require
-    from art_lfr.foolbox import FoolboxEvasion
+def _from_foolbox(kind: str, target: Target, threat: ThreatModel, **settings: Any) -> NamedAttack:
+    """foolbox's attack of that class name, which seeks the closest example."""
+    from art_lfr.foolbox import FoolboxEvasion, foolbox
 
-    attack = require("foolbox", "foolbox").attacks.DDNAttack(steps=20)
+    attack = getattr(foolbox.attacks, kind)(**settings)
     evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
-    threat = _l2_threat(target)
     return _from_art(evasion, target, threat=threat, minimal=True)
 
 
 def _pointwise(target: Target) -> NamedAttack:
     """foolbox's pointwise attack: the fewest changed values, without gradients. Slow."""
-    from art_lfr.core.imports import require
-    from art_lfr.foolbox import FoolboxEvasion
-
-    attack = require("foolbox", "foolbox").attacks.PointwiseAttack()
-    evasion = FoolboxEvasion(classifier_of(target), attack, batch_size=target.batch_size)
     allowed = max(1, round(POINTWISE_SHARE * target.x[0].numel()))
-    threat = ThreatModel(0.0, allowed)
-    return _from_art(evasion, target, threat=threat, minimal=True, black_box=True)
+    attack = _from_foolbox("PointwiseAttack", target, ThreatModel(0.0, allowed))
+    return replace(attack, black_box=True, images=POINTWISE_IMAGES)
 
 
 def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
@@ -167,7 +145,7 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
     return NamedAttack(
         name=name,
         run=auto_attack(name, target),
-        threat=_threat(target),
+        threat=target.threat,
         black_box=name == "Square",
         parameters={"queries": SQUARE_QUERIES} if name == "Square" else {},
     )
@@ -175,37 +153,36 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
 
 def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -> NamedAttack:
     """Standard AutoAttack, whose parts each take what the ones before have left."""
-    from art_lfr.autoattack.run import attack_target
-
     state = None if state_dir is None else state_dir / "autoattack.state"
 
     def attack(x: Tensor, y: Tensor) -> Attacked:
-        found = attack_target(replace(target, x=x, y=y), state_path=state, progress=progress)
+        result = attack_target(replace(target, x=x, y=y), state_path=state, progress=progress)
         details = {
             # Counts: the samples that were wrong before any attack are not among these.
-            "still_correct": {k: round(v * len(x)) for k, v in found.accuracies.items()},
-            "seconds": found.seconds,
-            "flags": list(found.flags),
-            "backend": found.backend,
+            "still_correct": {k: round(v * len(x)) for k, v in result.accuracies.items()},
+            "seconds": result.seconds,
+            "flags": list(result.flags),
+            "backend": result.backend,
         }
-        return Attacked(torch.as_tensor(found.adversarial), details)
+        return Attacked(torch.as_tensor(result.adversarial), details)
 
     return NamedAttack(
         name="AutoAttack",
         run=attack,
-        threat=_threat(target),
+        threat=target.threat,
         black_box=True,
         parameters={"version": "standard"},
     )
 
 
 _MAKERS: dict[str, Callable[[Target], NamedAttack]] = {
-    "FGSM": _fgsm,
-    "PGD": lambda target: _pgd(target, 1 / 30),
-    "PGD-40": lambda target: _pgd(target, 2.5 / PGD_STEPS),
+    "FGSM": partial(_in_ball, "FastGradientMethod"),
+    "PGD": partial(_pgd, step=1 / 30),
+    "PGD-40": partial(_pgd, step=2.5 / PGD_STEPS),
     "MI-PGD": _momentum_pgd,
     "JSMA": _jsma,
-    "DDN-L2": _ddn,
+    # The closest example in l2.
+    "DDN-L2": lambda target: _from_foolbox("DDNAttack", target, _l2_threat(target), steps=20),
     "pointwise": _pointwise,
 }
 AUTO_ATTACK_PARTS = ("APGD-CE", "APGD-T", "Square")

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from art_lfr.attacks.named import AttackSpec, NamedAttack
-from art_lfr.attacks.target import Target
+import numpy as np
+from torch import nn
+
+from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
 from art_lfr.core.arguments import check_integer
-from art_lfr.errors import UsageError
+from art_lfr.core.geometry import parse_norm
+from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.evaluation.presets import NAMES, named_attacks
+from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
+# Classes, of any of the libraries, that use no gradients.
+BLACK_BOX = {
+    "BoundaryAttack",
+    "GenAttack",
+    "GeoDA",
+    "HopSkipJump",
+    "HopSkipJumpAttack",
+    "OnePixel",
+    "PixelAttack",
+    "Pixle",
+    "PointwiseAttack",
+    "SPSA",
+    "SaltAndPepperNoiseAttack",
+    "SignOPTAttack",
+    "SimBA",
+    "Square",
+    "SquareAttack",
+    "ThresholdAttack",
+    "ZooAttack",
+}
+ALLOWED = (
+    "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, an "
+    "AttackSpec"
+)
 
 
 def resolve_attacks(
@@ -29,18 +60,15 @@ def resolve_attacks(
     sequence of these, or a mapping from a user's names to them. Raises ValueError or TypeError,
     naming `attacks`, before any of them runs.
     """
-    from art_lfr.evaluation.objects import from_object
-    from art_lfr.evaluation.presets import named_attacks
-
-    given: list[tuple[str | None, object]]
+    pairs: list[tuple[str | None, object]]
     if isinstance(attacks, Mapping):
-        given = [(str(name), value) for name, value in attacks.items()]
+        pairs = [(str(name), value) for name, value in attacks.items()]
     elif isinstance(attacks, Sequence) and not isinstance(attacks, str | bytes):
-        given = [(None, value) for value in attacks]
+        pairs = [(None, value) for value in attacks]
     else:
-        given = [(None, attacks)]
-    found: list[NamedAttack] = []
-    for name, value in given:
+        pairs = [(None, attacks)]
+    resolved: list[NamedAttack] = []
+    for name, value in pairs:
         spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
         if isinstance(spec.attack, str):
@@ -58,21 +86,125 @@ def resolve_attacks(
         else:
             new = [from_object(spec.attack, spec, target)]
         for attack in new:
-            changes: dict[str, Any] = {"name": _free_name(name or attack.name, found)}
-            if spec.images is not None:
-                changes["images"] = spec.images
-            found.append(replace(attack, **changes))
-    for attack in found:
+            free = _free_name(name or attack.name, [other.name for other in resolved])
+            images = attack.images if spec.images is None else spec.images
+            resolved.append(replace(attack, name=free, images=images))
+    for attack in resolved:
         if attack.name in RESERVED:
             raise UsageError(
                 f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
             )
-    return found
+    return resolved
 
 
-def _free_name(name: str, found: Sequence[NamedAttack]) -> str:
-    taken, free, count = {attack.name for attack in found}, name, 1
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    free, count = name, 1
     while free in taken:
         count += 1
         free = f"{name} {count}"
     return free
+
+
+def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
+    """An attack object of any library, with the threat model that it declares."""
+    kind = type(attack).__name__
+    library = _library(attack)
+    declared = _declared(attack, library, target)
+    if spec.eps is not None or spec.norm is not None:
+        p = target.ball.p if spec.norm is None else _norm(spec.norm)
+        if spec.eps is None and p != target.ball.p:
+            raise UsageError(
+                f"attacks has an AttackSpec with norm {spec.norm!r} and no eps; allowed: both"
+            )
+        threat = ThreatModel(p, target.ball.eps if spec.eps is None else float(spec.eps))
+    elif declared is not None and declared.p != target.ball.p:
+        threat = declared
+    else:
+        threat = target.threat
+    if declared is not None and declared.p == threat.p and declared.eps > 1.0001 * threat.eps:
+        raise UsageError(
+            f"attacks has a {kind} with eps {declared.eps:g}, in raw units, where eps is "
+            f"{threat.eps:g}; allowed: at most that"
+        )
+    minimal = declared is None or declared.p != threat.p
+    if library == "torchattacks":
+        from art_lfr.torchattacks import TorchattacksEvasion
+
+        evasion = TorchattacksEvasion(classifier_of(target), attack, batch_size=target.batch_size)
+    elif library == "foolbox":
+        from art_lfr.foolbox import FoolboxEvasion, exponent
+
+        minimal = exponent(attack) != threat.p
+        evasion = FoolboxEvasion(
+            classifier_of(target),
+            attack,
+            eps=None if minimal else threat.eps,
+            batch_size=target.batch_size,
+        )
+    else:
+        evasion = attack
+    return NamedAttack(
+        name=kind,
+        run=art_attack(evasion, target),
+        threat=threat,
+        minimal=minimal,
+        black_box=_needs_no_gradient(attack),
+        parameters={**described_attack(attack), **_source(attack, target)},
+    )
+
+
+def _needs_no_gradient(attack: Any) -> bool:
+    """Whether an attack, or one of those that it is made of, is a black-box one."""
+    # torchattacks' AutoAttack holds the others in one of them.
+    parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
+    own = type(attack).__name__ in BLACK_BOX
+    return own or any(_needs_no_gradient(part) for part in parts if part is not None)
+
+
+def _source(attack: Any, target: Target) -> dict[str, str]:
+    """The model that an attack of ART was made for, where it is another than the judged one."""
+    estimator = getattr(attack, "estimator", None)
+    model = getattr(estimator, "model", None)
+    if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
+        return {}
+    return {"model": fingerprint(model, {}, {})}
+
+
+def _library(attack: object) -> str:
+    """The library of an attack object; TypeError for anything else."""
+    library = library_of(attack)
+    if library == "art":
+        from art.attacks import EvasionAttack
+
+        library = "art" if isinstance(attack, EvasionAttack) else None
+    if library is None:
+        raise WrongTypeError(
+            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, "
+            f"{ALLOWED}"
+        )
+    return library
+
+
+def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
+    """The norm and eps, in raw units, that an attack object has; None where it has no budget."""
+    eps = getattr(attack, "eps", None)
+    if eps is None or library == "foolbox":
+        return None
+    # ART allows one eps a feature.
+    size = float(np.max(np.asarray(eps, dtype=float)))
+    if library == "torchattacks":
+        size *= UnitBox.of(target.ball.box, "torchattacks", "attacks of ART").width
+    kind = type(attack).__name__
+    by_name = 2 if "L2" in kind else 1 if "L1" in kind else math.inf
+    try:
+        p = _norm(getattr(attack, "norm", by_name))
+    except (ValueError, TypeError):  # "wasserstein" and the like: no ball of ours
+        return None
+    return ThreatModel(p, size) if size > 0 else None
+
+
+def _norm(norm: Any) -> float:
+    """A norm as users of any library write it: np.inf, "inf", "Linf", "L2", 2, 0."""
+    if isinstance(norm, str) and norm[:1] in "Ll":
+        norm = norm[1:]
+    return 0.0 if norm in (0, "0") else parse_norm(norm)

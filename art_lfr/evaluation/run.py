@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,29 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.named import NamedAttack
-from art_lfr.attacks.runner import AttackResult, run_attack
-from art_lfr.attacks.target import Target, make_target, unharmed
-from art_lfr.attacks.threat import ThreatModel
-from art_lfr.core.arguments import (
-    Array,
-    check_choice,
-    check_flag,
-    check_integer,
-    check_number,
-    check_type,
-)
-from art_lfr.core.geometry import parse_norm
+from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
+from art_lfr.attacks.target import Target, classifier_of, make_target, preserved
+from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
+from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
-from art_lfr.evaluation.metrics import METRICS, measure_metrics
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
-from art_lfr.evaluation.store import EvaluationStore
 from art_lfr.measure import local_flatness
+from art_lfr.storage.checkpoint import load_safely, to_plain
 from art_lfr.storage.files import check_output, write_atomically
+from art_lfr.storage.fingerprint import fingerprint
+
+FORMAT = 1
+# CLEVER samples thousands of gradients for each image.
+CLEVER_IMAGES = 10
+CLEVER_BATCHES = 20
+CLEVER_BATCH_SIZE = 20
 
 
 def evaluate(
@@ -94,10 +94,6 @@ def evaluate(
         ImportError: Where an attack needs a library that is missing; says how to install it.
         RuntimeError: Where an attack returns an infeasible example.
     """
-    check_number("eps", eps, low_allowed=False)
-    p = parse_norm(norm)
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
     check_integer("flatness_steps", flatness_steps, low=0)
     check_flag("verbose", verbose)
     metrics = (metrics,) if isinstance(metrics, str) else metrics
@@ -107,7 +103,7 @@ def evaluate(
     if save_adversarial is not None:
         check_output(Path(save_adversarial), "save_adversarial", (".npz",))
     target = make_target(
-        model, x, y, eps=float(eps), p=p, bounds=bounds, batch_size=batch_size, seed=seed
+        model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
     directory = None if state_dir is None else Path(state_dir)
 
@@ -117,13 +113,8 @@ def evaluate(
         if callback is not None:
             callback(row)
 
-    with unharmed(target.module, target.device):
-        to_run = resolve_attacks(
-            attacks,
-            target,
-            state_dir=directory,
-            progress=verbose,
-        )
+    with preserved(target.module, target.device):
+        to_run = resolve_attacks(attacks, target, state_dir=directory, progress=verbose)
         store = None if directory is None else EvaluationStore(directory, target)
         clean_row, clean = _clean(target)
         tell(clean_row)
@@ -132,19 +123,22 @@ def evaluate(
             row, results[attack.name] = _attack(attack, target, clean, store)
             rows.append(row)
             tell(row)
-        measured = measure_metrics(metrics, target)
+        measured = {}
+        for metric in metrics:
+            seed_global_generators(target.seed)  # CLEVER draws from NumPy's
+            measured[metric] = METRICS[metric](target)
     correct = {"clean": clean.numpy()}
     correct |= {name: result.correct.numpy() for name, result in results.items()}
     together = [attack for attack in to_run if _joins_worst_case(attack, target)]
     worst = np.logical_and.reduce([correct["clean"], *(correct[a.name] for a in together)])
     seconds = sum(row.seconds for row in rows)
-    rows.append(Row.of("worst case", worst, seconds, threat=_threat(target).label))
+    rows.append(Row.of("worst case", worst, seconds, threat=target.threat.label))
     tell(rows[-1])
     if save_adversarial is not None:
         _save(Path(save_adversarial), target, results)
     return Evaluation(
         eps=target.ball.eps,
-        norm="inf" if p == math.inf else f"{p:g}",
+        norm=f"{target.ball.p:g}",
         rows=tuple(rows),
         correct={**correct, "worst case": worst},
         flatness=_flatness(model, target, flatness_steps),
@@ -154,14 +148,10 @@ def evaluate(
     )
 
 
-def _threat(target: Target) -> ThreatModel:
-    return ThreatModel(target.ball.p, target.ball.eps)
-
-
 def _joins_worst_case(attack: NamedAttack, target: Target) -> bool:
     """Whether an attack ran on all images, in the threat model of the evaluation."""
     everywhere = attack.images is None or attack.images >= len(target.x)
-    return everywhere and attack.threat == _threat(target)
+    return everywhere and attack.threat == target.threat
 
 
 def _clean(target: Target) -> tuple[Row, Tensor]:
@@ -177,9 +167,9 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
 
     Labels 1 to 10 of which 10 does not occur pass every check of their range.
     """
-    right = float(clean.double().mean())
     if int(target.y.min()) < 1:
         return
+    right = float(clean.double().mean())
     shifted = float(target.correct(target.x, target.y - 1).double().mean())
     if shifted > 0.5 and right < shifted / 2:
         raise UsageError(
@@ -250,3 +240,97 @@ def _save(path: Path, target: Target, results: dict[str, AttackResult]) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, x=target.x.numpy(), y=target.y.numpy(), **arrays)
     write_atomically(path, content.getvalue())
+
+
+def _clever_u(target: Target) -> float:
+    """ART's mean CLEVER score (Weng et al. 2018), untargeted, over the first 10 images.
+
+    An estimate of the distance to the nearest error, at most eps; large is robust.
+    """
+    from art.metrics import clever_u
+
+    classifier, p = classifier_of(target), target.ball.p
+    scores = [
+        clever_u(
+            classifier,
+            image,
+            nb_batches=CLEVER_BATCHES,
+            batch_size=CLEVER_BATCH_SIZE,
+            radius=target.ball.eps,
+            norm=p if p == math.inf else int(p),
+            verbose=False,
+        )
+        for image in target.x[:CLEVER_IMAGES].numpy()
+    ]
+    return float(np.mean(scores))
+
+
+def _loss_sensitivity(target: Target) -> float:
+    """ART's mean l2 norm of the loss gradient at x (Arpit et al. 2017)."""
+    from art.metrics import loss_sensitivity
+
+    classifier, x = classifier_of(target), target.x.numpy()
+    y = np.eye(target.classes, dtype=np.float32)[target.y.numpy()]
+    # One by one: a loss with reduction "mean" would divide each gradient by the batch.
+    samples = (slice(i, i + 1) for i in range(len(x)))
+    return float(np.mean([loss_sensitivity(classifier, x[one], y[one]) for one in samples]))
+
+
+METRICS = {"clever_u": _clever_u, "loss_sensitivity": _loss_sensitivity}
+
+
+class EvaluationStore:
+    """One file per finished attack in a directory that belongs to one evaluation.
+
+    Raises ValueError where the directory holds files of another model, data or settings, or
+    damaged ones.
+    """
+
+    def __init__(self, directory: Path, target: Target) -> None:
+        self.directory = directory
+        ball = target.ball
+        settings = {
+            "eps": ball.eps,
+            "p": ball.p,
+            "low": ball.box.low.tolist(),
+            "high": ball.box.high.tolist(),
+            "seed": target.seed,
+            "batch_size": target.batch_size,
+        }
+        self.identity = fingerprint(target.module, {"x": target.x, "y": target.y}, settings)
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, attack: NamedAttack) -> Path:
+        return self.directory / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', attack.name)}.attack.pt"
+
+    def _header(self, attack: NamedAttack) -> dict[str, Any]:
+        """What a file of this attack in this evaluation begins with."""
+        settings = {
+            "name": attack.name,
+            "threat": attack.threat.label,
+            "images": attack.images,
+            "parameters": attack.parameters,
+        }
+        plain = json.dumps(settings, sort_keys=True, default=str)
+        return {"format": FORMAT, "identity": self.identity, "attack": plain}
+
+    def load(self, attack: NamedAttack) -> AttackResult | None:
+        """What the attack found before, or None where it has not finished."""
+        path = self._path(attack)
+        if not path.exists():
+            return None
+        saved = load_safely(path)
+        header = self._header(attack)
+        if {key: saved.get(key) for key in header} != header:
+            raise UsageError(
+                f"state_dir has {path.name} of another evaluation (model, data or settings "
+                "differ); allowed: an empty directory, or that of the same evaluation"
+            )
+        return AttackResult(**saved["result"])
+
+    def save(self, attack: NamedAttack, result: AttackResult) -> None:
+        """Write the result atomically."""
+        content = {**self._header(attack), "result": to_plain(vars(result), "result")}
+        write_atomically(self._path(attack), lambda file: torch.save(content, file))

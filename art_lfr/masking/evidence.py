@@ -1,4 +1,4 @@
-"""What the masking checks look at, gathered once: who breaks which sample."""
+"""What the masking checks look at, gathered once: which attack breaks which sample, and how."""
 
 from __future__ import annotations
 
@@ -8,24 +8,108 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from art_lfr.attacks.runner import run_attack
-from art_lfr.attacks.target import Target, unharmed
-from art_lfr.attacks.unit_box import UnitBox
-from art_lfr.autoattack.backend import suite_for
-from art_lfr.autoattack.flags import FlagCollector, find_flags
+from art_lfr.attacks.named import run_attack
+from art_lfr.attacks.target import Target, UnitBox, preserved
+from art_lfr.autoattack.backend import FlagCollector, find_flags, suite_for
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Ball
 from art_lfr.core.gradients import input_gradient
+from art_lfr.core.pgd import classify, projected_gradient_descent
 from art_lfr.core.randomness import uniform_like
 from art_lfr.evaluation.resolve import resolve_attacks
-from art_lfr.masking.trace import AscentTrace, trace_ascent
 
 SHORT_PGD, PGD, LONG_PGD = 10, 40, 200
 NOISE_DRAWS = 100
 # 2 * 64 queries for each of 10 steps: as many as Square has.
 SPSA_STEPS, SPSA_SAMPLES = 10, 64
+# Losses of float32 logits differ by rounding where nothing moves.
+LOSS_ROUNDING = 1e-5
+# Madry et al. (2018): 2.5 eps in all, so that PGD can cross the ball and come back.
+STEP_SHARE = 2.5
+
+
+@dataclass(frozen=True)
+class AscentTrace:
+    """Steps 0..K of PGD on N samples, each array of shape (N, K + 1).
+
+    `loss` is the cross-entropy, `wrong` says where the sample is misclassified, `zero_gradient`
+    (N, K) where the whole gradient was zero. The indicators follow Pintor et al., "Indicators of
+    Attack Failure" (2022).
+    """
+
+    loss: Tensor
+    wrong: Tensor
+    zero_gradient: Tensor
+
+    @property
+    def broken(self) -> Tensor:
+        """Samples that any step broke, shape (N,)."""
+        return self.wrong.any(dim=1)
+
+    @property
+    def silent_successes(self) -> Tensor:
+        """Samples broken on the way whose last step is no success, shape (N,)."""
+        return self.broken & ~self.wrong[:, -1]
+
+    @property
+    def share_of_zero_gradients(self) -> float:
+        """Share of the steps, on samples not yet broken, at which the gradient was zero."""
+        standing = ~self.wrong[:, :-1]
+        steps = int(standing.sum())
+        return float((self.zero_gradient & standing).sum()) / steps if steps else 0.0
+
+    @property
+    def share_of_unmoved_losses(self) -> float:
+        """Share of the unbroken samples whose loss ended no higher than it began."""
+        standing = ~self.broken
+        rise = self.loss[:, -1] - self.loss[:, 0]
+        stuck = rise <= LOSS_ROUNDING * (1 + self.loss[:, 0].abs())
+        return float((stuck & standing).sum()) / max(1, int(standing.sum()))
+
+
+def trace_ascent(target: Target, x: Tensor, y: Tensor, *, steps: int) -> AscentTrace:
+    """Run PGD, `steps` steps of 2.5 eps / steps from a random start, and record it."""
+    ball = replace(target.ball, box=target.ball.box.to(target.device))
+    generator = torch.Generator().manual_seed(target.seed)
+    size, device = target.batch_size, target.device
+    batches = zip(torch.split(x, size), torch.split(y, size), strict=True)
+    traces = [
+        _trace_batch(target.module, a.to(device), b.to(device), ball, steps, generator)
+        for a, b in batches
+    ]
+    return AscentTrace(*(torch.cat(parts) for parts in zip(*traces, strict=True)))
+
+
+def _trace_batch(
+    module: nn.Module, x: Tensor, y: Tensor, ball: Ball, steps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three arrays of an `AscentTrace`, for one batch."""
+    losses, wrong, zero = [], [], []
+
+    def look(point: Tensor) -> None:
+        loss, correct, _ = classify(module, Criterion(None), point, y, len(point))
+        losses.append(loss.cpu())
+        wrong.append(~correct.cpu())
+
+    def watch(point: Tensor, gradient: Tensor) -> None:
+        look(point)
+        zero.append((gradient == 0).flatten(1).all(dim=1).cpu())
+
+    last = projected_gradient_descent(
+        module,
+        Criterion(None),
+        x,
+        y,
+        ball=ball,
+        steps=steps,
+        step_size=STEP_SHARE * ball.eps / steps,
+        start=ball.random_point(x, generator),
+        watch=watch,
+    )
+    look(last)
+    return torch.stack(losses, dim=1), torch.stack(wrong, dim=1), torch.stack(zero, dim=1)
 
 
 @dataclass(frozen=True)
@@ -49,73 +133,73 @@ class Evidence:
 
 def gather_evidence(target: Target, surrogate: Target | None, clean: Tensor) -> Evidence:
     """Run everything that the checks look at, on the samples that are correct without an attack."""
-    here = replace(target, x=target.x[clean], y=target.y[clean])
+    target = replace(target, x=target.x[clean], y=target.y[clean])
     traces = {
-        steps: trace_ascent(here, here.x, here.y, steps=steps)
+        steps: trace_ascent(target, target.x, target.y, steps=steps)
         for steps in (SHORT_PGD, PGD, LONG_PGD)
     }
-    single, apgd = _broken("FGSM", here), _broken("APGD-T", here)
+    single, apgd = _broken("FGSM", target), _broken("APGD-T", target)
     white = torch.stack([single, apgd, *(trace.broken for trace in traces.values())])
     return Evidence(
         traces=traces,
         single_step=single,
         apgd=apgd,
         white_box=white.any(dim=0),
-        black_box=_black_box(here),
-        noise=_random_noise(here),
-        rising_eps=_rising_eps(here),
-        transfer=None if surrogate is None else _transfer(here, surrogate),
-        flags=flags_of(here),
+        black_box=_black_box(target),
+        noise=_random_noise(target),
+        rising_eps=_rising_eps(target),
+        transfer=None if surrogate is None else _transfer(target, surrogate),
+        flags=flags_of(target),
     )
 
 
-def _broken(attack: object, here: Target) -> Tensor:
-    (found,) = resolve_attacks(attack, here)
-    return ~run_attack(found, here, torch.ones(len(here.x), dtype=torch.bool)).correct
+def _broken(attack: object, target: Target) -> Tensor:
+    (named,) = resolve_attacks(attack, target)
+    return ~run_attack(named, target, torch.ones(len(target.x), dtype=torch.bool)).correct
 
 
-def _black_box(here: Target) -> dict[str, Tensor]:
+def _black_box(target: Target) -> dict[str, Tensor]:
     """Square, and SPSA (Uesato et al. 2018) where torchattacks, which has it, is installed."""
-    found = {}
-    if here.x.dim() == 4:
-        found["Square"] = _broken("Square", here)
-    if here.ball.p == math.inf and here.x.dim() == 4 and find_spec("torchattacks") is not None:
+    if target.x.dim() != 4:
+        return {}
+    broken = {"Square": _broken("Square", target)}
+    if target.ball.p == math.inf and find_spec("torchattacks") is not None:
         import torchattacks
 
-        unit_box = UnitBox.of(here.ball.box, "SPSA", "other bounds")
+        unit_box = UnitBox.of(target.ball.box, "SPSA", "other bounds")
         spsa = torchattacks.SPSA(
-            unit_box.module(here.module),
-            eps=here.ball.eps / unit_box.width,
+            unit_box.module(target.module),
+            eps=target.ball.eps / unit_box.width,
             nb_iter=SPSA_STEPS,
             nb_sample=SPSA_SAMPLES,
         )
-        found["SPSA"] = _broken(spsa, here)
-    return found
-
-
-def _random_noise(here: Target) -> Tensor:
-    """Samples that any of 100 random points breaks: half inside the ball, half at its edge."""
-    generator = torch.Generator().manual_seed(here.seed)
-    broken = torch.zeros(len(here.x), dtype=torch.bool)
-    for draw in range(NOISE_DRAWS):
-        point = here.ball.random_point(here.x, generator)
-        if draw % 2 and here.ball.p == math.inf:
-            signs = uniform_like(here.x, generator).sub(0.5).sign()
-            point = here.ball.project(here.x + here.ball.eps * signs, here.x)
-        broken |= ~here.correct(point, here.y)
+        broken["SPSA"] = _broken(spsa, target)
     return broken
 
 
-def _rising_eps(here: Target) -> dict[float, float]:
+def _random_noise(target: Target) -> Tensor:
+    """Samples that any of 100 random points breaks: half inside the ball, half at its edge."""
+    generator = torch.Generator().manual_seed(target.seed)
+    broken = torch.zeros(len(target.x), dtype=torch.bool)
+    for draw in range(NOISE_DRAWS):
+        point = target.ball.random_point(target.x, generator)
+        if draw % 2 and target.ball.p == math.inf:
+            signs = uniform_like(target.x, generator).sub(0.5).sign()
+            point = target.ball.project(target.x + target.ball.eps * signs, target.x)
+        broken |= ~target.correct(point, target.y)
+    return broken
+
+
+def _rising_eps(target: Target) -> dict[float, float]:
     """The share that PGD leaves at eps, 2 eps, 4 eps, ... until the ball covers the box."""
-    box, size = here.ball.box, here.x[0].numel()
-    covering = float((box.high - box.low).max()) * size ** (1 / here.ball.p)
-    standing = torch.ones(len(here.x), dtype=torch.bool)
-    left, eps = {}, here.ball.eps
+    box, size = target.ball.box, target.x[0].numel()
+    covering = float((box.high - box.low).max()) * size ** (1 / target.ball.p)
+    standing = torch.ones(len(target.x), dtype=torch.bool)
+    left, eps = {}, target.ball.eps
     while bool(standing.any()):
         eps = min(eps, covering)
-        wider = replace(here, ball=Ball(eps, here.ball.p, box))
-        trace = trace_ascent(wider, here.x[standing], here.y[standing], steps=PGD)
+        wider = replace(target, ball=Ball(eps, target.ball.p, box))
+        trace = trace_ascent(wider, target.x[standing], target.y[standing], steps=PGD)
         standing[standing.clone()] = ~trace.broken
         left[eps] = float(standing.double().mean())
         if eps >= covering:
@@ -124,25 +208,24 @@ def _rising_eps(here: Target) -> dict[float, float]:
     return left
 
 
-def _transfer(here: Target, surrogate: Target) -> Tensor:
-    """Samples that PGD-40 examples for the surrogate break here."""
-    (attack,) = resolve_attacks("PGD-40", replace(surrogate, x=here.x, y=here.y))
-    with unharmed(surrogate.module, surrogate.device):
-        found = attack.run(here.x, here.y)
-    return ~here.correct(torch.as_tensor(found), here.y)
+def _transfer(target: Target, surrogate: Target) -> Tensor:
+    """Samples that PGD-40 examples for the surrogate break."""
+    (attack,) = resolve_attacks("PGD-40", replace(surrogate, x=target.x, y=target.y))
+    with preserved(surrogate.module, surrogate.device):
+        examples = attack.run(target.x, target.y)
+    return ~target.correct(torch.as_tensor(examples), target.y)
 
 
-def flags_of(here: Target) -> list[str]:
+def flags_of(target: Target) -> list[str]:
     """AutoAttack's warnings about the model, from its first batch."""
-    flags: list[str] = []
-    collector = FlagCollector(flags, lambda text: None)
+    collector = FlagCollector()
     suite, checks, _, unit_box, _ = suite_for(
-        here, who="AutoAttack's checks", instead="other bounds"
+        target, who="AutoAttack's checks", instead="other bounds"
     )
-    x = unit_box.to_unit(here.x[: here.batch_size].to(here.device))
-    y = here.y[: here.batch_size].to(here.device)
+    x = unit_box.to_unit(target.x[: target.batch_size].to(target.device))
+    y = target.y[: target.batch_size].to(target.device)
     find_flags(suite, checks, x, y, collector)
     checks.check_zero_gradients(
         input_gradient(suite.model, Criterion(None), x, y), logger=collector
     )
-    return flags
+    return collector.flags

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.target import make_target, unharmed
-from art_lfr.core.arguments import Array, check_integer, check_number
-from art_lfr.core.geometry import parse_norm
+from art_lfr.attacks.target import make_target, preserved
+from art_lfr.core.arguments import Array
 from art_lfr.errors import UsageError
-from art_lfr.masking.checks import CHECKS, Check
-from art_lfr.masking.evidence import gather_evidence
+from art_lfr.masking.evidence import LONG_PGD, PGD, SHORT_PGD, Evidence, gather_evidence
 
 # With fewer, one sample is more than the thresholds of the checks.
 FEWEST_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, its verdict, and what it found in words.
+
+    `figure` is in per cent: above `warn` the verdict is "warn", above `fail` "fail", else "pass";
+    it is None where the verdict is "not run".
+    """
+
+    name: str
+    verdict: str
+    found: str
+    figure: float | None = None
+    warn: float | None = None
+    fail: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,31 +131,144 @@ def masking_report(
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
-    check_number("eps", eps, low_allowed=False)
-    p = parse_norm(norm)
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
-    keywords: dict[str, Any] = {"p": p, "bounds": bounds, "batch_size": batch_size, "seed": seed}
-    target = make_target(model, x, y, eps=float(eps), **keywords)
+    keywords: dict[str, Any] = {
+        "eps": eps,
+        "norm": norm,
+        "bounds": bounds,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    target = make_target(model, x, y, **keywords)
     other = None
     if surrogate is not None:
-        other = make_target(surrogate, x, y, eps=float(eps), name="surrogate", **keywords)
+        other = make_target(surrogate, x, y, name="surrogate", **keywords)
     if not math.isfinite(float((target.ball.box.high - target.ball.box.low).max())):
         raise UsageError(
             f"bounds is {bounds!r}; allowed: finite bounds, as eps is raised until it covers them"
         )
-    with unharmed(target.module, target.device):
+    with preserved(target.module, target.device):
         clean = target.correct(target.x, target.y)
         if int(clean.sum()) < FEWEST_SAMPLES:
             raise UsageError(
                 f"x has {int(clean.sum())} samples that the model classifies correctly; allowed: "
                 f"at least {FEWEST_SAMPLES}, as the checks compare accuracies"
             )
-        evidence = gather_evidence(target, other, clean)
-        checks = [check(evidence) for check in CHECKS]
+        checks = judged(gather_evidence(target, other, clean))
     return MaskingReport(
-        eps=float(eps),
-        norm="inf" if p == math.inf else f"{p:g}",
+        eps=target.ball.eps,
+        norm=f"{target.ball.p:g}",
         images=len(target.x),
-        checks=tuple(checks),
+        checks=checks,
     )
+
+
+# What a check finds: a figure in per cent of the samples that are correct without an attack (None
+# where it is not run), and words.
+Finding: TypeAlias = tuple[float | None, str]
+
+
+def _per_cent(mask: Tensor) -> float:
+    return 100 * float(mask.double().mean())
+
+
+def single_step(e: Evidence) -> Finding:
+    """Athalye et al.: iterative attacks are stronger than single-step ones, or gradients lie."""
+    single, iterative = 100 - _per_cent(e.single_step), 100 - _per_cent(e.traces[PGD].broken)
+    return iterative - single, f"FGSM leaves {single:.1f} %, PGD-{PGD} {iterative:.1f} %"
+
+
+def black_box(e: Evidence) -> Finding:
+    """Athalye et al.: what black-box attacks break, white-box attacks break too."""
+    if not e.black_box:
+        return None, "Square needs images (N, C, H, W)"
+    extra = {key: _per_cent(broken & ~e.white_box) for key, broken in e.black_box.items()}
+    texts = [f"{key} alone breaks {value:.1f} %" for key, value in extra.items()]
+    return max(extra.values()), ", ".join(texts)
+
+
+def random_noise(e: Evidence) -> Finding:
+    """Athalye et al.: random search finds no example where gradients find none."""
+    extra = _per_cent(e.noise & ~e.white_box)
+    return extra, f"{extra:.1f} % fall to random points of the ball and to no gradient"
+
+
+def unbounded(e: Evidence) -> Finding:
+    """Athalye et al.: with no bound on the perturbation an attack always succeeds."""
+    steps = [f"{eps:.3g}: {100 * left:.1f}" for eps, left in e.rising_eps.items()]
+    return 100 * min(e.rising_eps.values()), f"left at eps {', '.join(steps)}"
+
+
+def more_steps(e: Evidence) -> Finding:
+    """Carlini et al.: more iterations never make an attack weaker."""
+    left = {steps: 100 - _per_cent(trace.broken) for steps, trace in e.traces.items()}
+    texts = [f"PGD-{steps} leaves {value:.1f} %" for steps, value in left.items()]
+    return max(left[PGD] - left[SHORT_PGD], left[LONG_PGD] - left[PGD]), ", ".join(texts)
+
+
+def converged(e: Evidence) -> Finding:
+    """Carlini et al.: an attack whose figure is reported has converged."""
+    gain = _per_cent(e.traces[LONG_PGD].broken & ~e.traces[PGD].broken)
+    return gain, f"PGD-{LONG_PGD} breaks {gain:.1f} % that PGD-{PGD} does not"
+
+
+def other_loss(e: Evidence) -> Finding:
+    """Croce & Hein: a loss that the scale of the logits does not change finds no more."""
+    extra = _per_cent(e.apgd & ~e.traces[LONG_PGD].broken)
+    return extra, f"APGD-T breaks {extra:.1f} % that PGD-{LONG_PGD} on the cross-entropy does not"
+
+
+def transfer(e: Evidence) -> Finding:
+    """Carlini et al.: examples for an undefended model find nothing that gradients miss."""
+    if e.transfer is None:
+        return None, "give a standard model as surrogate"
+    extra = _per_cent(e.transfer & ~e.white_box)
+    return extra, f"they break {_per_cent(e.transfer):.1f} %, {extra:.1f} % by themselves"
+
+
+def silent_success(e: Evidence) -> Finding:
+    """Pintor et al.: few runs pass an adversarial example on the way and end on none."""
+    silent = _per_cent(e.traces[PGD].silent_successes)
+    return silent, f"{silent:.1f} % of the runs"
+
+
+def rising_loss(e: Evidence) -> Finding:
+    """Pintor et al.: the loss rises along the ascent."""
+    stuck = 100 * e.traces[PGD].share_of_unmoved_losses
+    return stuck, f"it does not for {stuck:.1f} % of the unbroken"
+
+
+def zero_gradients(e: Evidence) -> Finding:
+    """Pintor et al.: no step meets a gradient of zero."""
+    zero = 100 * e.traces[PGD].share_of_zero_gradients
+    return zero, f"{zero:.1f} % of the steps on unbroken samples"
+
+
+# Name, and the figures above which the verdict is "warn" and "fail".
+CHECKS: tuple[tuple[Callable[[Evidence], Finding], str, float, float], ...] = (
+    (single_step, "a single step is no stronger than many", 2, 10),
+    (black_box, "black-box attacks find nothing that gradients miss", 3, 10),
+    (random_noise, "random noise finds nothing that gradients miss", 1, 5),
+    (unbounded, "accuracy falls to 0 as eps grows", 1, 10),
+    (more_steps, "more steps are no weaker", 2, 10),
+    (converged, f"PGD-{PGD} has converged", 5, 20),
+    (other_loss, "the cross-entropy is a good enough guide", 5, 15),
+    (transfer, "transferred examples find nothing that gradients miss", 2, 10),
+    (silent_success, "few silent successes", 5, 20),
+    (rising_loss, "the loss rises under attack", 5, 20),
+    (zero_gradients, "gradients are not zero", 1, 10),
+)
+
+
+def judged(e: Evidence) -> tuple[Check, ...]:
+    """The verdict of every check, and of AutoAttack's own flags, which have no figure."""
+    checks = []
+    for look, name, warn, fail in CHECKS:
+        figure, text = look(e)
+        if figure is None:
+            checks.append(Check(name, "not run", text))
+        else:
+            verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
+            checks.append(Check(name, verdict, text, figure, warn, fail))
+    # Randomised, dynamic, or probabilities in place of logits.
+    verdict, text = ("fail", " ".join(e.flags)) if e.flags else ("pass", "none of its warnings")
+    return (*checks, Check("AutoAttack has no flag", verdict, text))

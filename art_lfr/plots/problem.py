@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.attacks.target import make_target, unharmed
-from art_lfr.core.arguments import check_integer
+from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Ball, Box, dual_vector, per_sample
 from art_lfr.core.gradients import input_gradient
@@ -59,7 +58,7 @@ class Problem:
 
     def preserved(self) -> AbstractContextManager[None]:
         """Eval mode for a while; modes, flags, `.grad` and random state come back."""
-        return unharmed(self.module, self.x.device)
+        return preserved(self.module, self.x.device)
 
 
 def frame_of(samples: Any, *columns: str) -> pandas.DataFrame:
@@ -85,10 +84,7 @@ def make_problem(
 
     Raises ValueError and TypeError, naming the parameter.
     """
-    check_integer("batch_size", batch_size, low=1)
-    target = make_target(
-        model, x, y, eps=0.0, p=2.0, bounds=bounds, loss=loss, batch_size=batch_size, seed=0
-    )
+    target = make_target(model, x, y, eps=None, bounds=bounds, loss=loss, batch_size=batch_size)
     return Problem(
         module=target.module,
         criterion=target.adapter.criterion,

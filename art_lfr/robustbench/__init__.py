@@ -6,7 +6,7 @@ setuptools lacks since version 82. Both are stood in for, and only where nothing
 (`benchmark`, `benchmark_corruptions`), its three conditions (`check_conditions`), its zoo as ART
 classifiers (`to_art`), and entries for its leaderboard (`export`, `register`).
 
-Raises ImportError with the line that mends it where a library is missing.
+Raises ImportError with the pip line where a library is missing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import_robustbench()
 
 # Only now: these import RobustBench themselves.
 from art_lfr.robustbench.conditions import Conditions, check_conditions  # noqa: E402
-from art_lfr.robustbench.corruptions import benchmark_corruptions  # noqa: E402
 from art_lfr.robustbench.export import Entry, export, register  # noqa: E402
-from art_lfr.robustbench.protocol import benchmark  # noqa: E402
+from art_lfr.robustbench.protocol import benchmark, benchmark_corruptions  # noqa: E402
 from art_lfr.robustbench.zoo import to_art  # noqa: E402
 
 __all__ = [

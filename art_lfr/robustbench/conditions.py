@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.art.adapter import adapter_of
-from art_lfr.autoattack.flags import differentiates
+from art_lfr.attacks.target import preserved_gradients
+from art_lfr.autoattack.backend import differentiates
 from art_lfr.check.model import Finding
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import as_tensor, check_inputs, check_integer
@@ -167,15 +168,11 @@ def _kept(model: nn.Module) -> Iterator[None]:
     """Put back parameters and buffers, to which a forward pass may write, and gradients."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     try:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        yield
+        with preserved_gradients(model.parameters()):
+            yield
     finally:
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""The module that an exported entry holds, and the source of its entry.py.
+"""The texts of an exported entry: its entry.py, with the module it holds, and its request.md.
 
 RobustBench renames the keys of a checkpoint: it cuts as many first characters as "module." and
 "model." have from every key that contains them anywhere, and puts "model." before all keys for
@@ -145,3 +145,60 @@ def check_factory(factory: Any, network: nn.Module) -> None:
             f"factory is {module}.{name}, which does not make the network: {detail}; "
             f"allowed: {allowed}"
         ) from error
+
+
+REQUEST = """# New model: {title}
+
+**Paper**
+
+- Title: {title}
+- Authors: {authors}
+- Venue: {venue}
+- Link: {link}
+
+**Claim: {name}**
+
+- Architecture: {architecture}
+- Data set: {dataset}
+- Threat model: {threat}
+- eps: {eps}
+- Clean accuracy: {clean_acc} %
+- Robust accuracy: {robust} %
+- Additional data: {additional}
+- Forward passes for one prediction: {number_forward_passes}
+- Evaluation: standard AutoAttack on all test images (state what differs)
+- Checkpoint: `models/{dataset}/{folder}/{name}.pt` (upload it; put its id into entry.py)
+- Code: `entry.py`, a module from images in [0, 1] to logits, normalisation inside
+
+**Conditions** (art_lfr.robustbench.check_conditions tests them)
+
+- [ ] gradients with respect to the input are not zero
+- [ ] the forward pass is deterministic
+- [ ] there is no optimisation loop in the forward pass
+
+**Model zoo**
+
+- [ ] I want to add the model to the model zoo
+- [ ] I agree to release it under the MIT license
+"""
+
+
+def request_text(name: str, threat_model: str, information: Mapping[str, Any]) -> str:
+    """The text, filled in from the entry's `model_info`."""
+    robust = next(
+        value
+        for key, value in information.items()
+        if "_acc" in key and key != "clean_acc" and value
+    )
+    filled = {
+        **information,
+        "name": name,
+        "title": information["name"],
+        "venue": information["venue"] or "unpublished",
+        "threat": threat_model,
+        "folder": threat_model.removesuffix("_3d"),
+        "eps": information["eps"] or "none",
+        "robust": robust,
+        "additional": "yes" if information["additional_data"] else "no",
+    }
+    return REQUEST.format(**filled)

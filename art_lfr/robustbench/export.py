@@ -18,12 +18,11 @@ from robustbench.utils import ACC_FIELDS, ModelInfo
 from torch import nn
 
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import UnitBox
 from art_lfr.core.arguments import check_choice, check_integer, check_number
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source
+from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source, request_text
 from art_lfr.robustbench.model_info import per_cent
-from art_lfr.robustbench.request import request_text
 from art_lfr.robustbench.zoo import CLASSES
 from art_lfr.storage.files import write_together
 

@@ -1,29 +1,34 @@
-"""RobustBench's protocol for l_p threat models, on images that a user holds: `benchmark`."""
+"""RobustBench's protocols on a user's own images: `benchmark`, `benchmark_corruptions`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from autoattack import AutoAttack
 from autoattack.state import EvaluationState
 from robustbench.utils import clean_accuracy
 from torch import Tensor, nn
 
-from art_lfr.attacks.image_checks import check_class_indices, check_unit_images
-from art_lfr.attacks.target import unharmed
-from art_lfr.core.arguments import check_integer, check_number, check_type
+from art_lfr.attacks.target import preserved
+from art_lfr.autoattack.backend import FEWEST_CLASSES
+from art_lfr.core.arguments import as_tensor, check_inputs, check_integer, check_number, check_type
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import device_of
+from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
-from art_lfr.robustbench.model_info import check_entry, per_cent, update_entry
-
-# The targeted DLR loss of standard AutoAttack needs the fourth largest logit.
-FEWEST_CLASSES = 4
+from art_lfr.robustbench.model_info import (
+    append_unaggregated,
+    check_entry,
+    per_cent,
+    read_reference,
+    update_entry,
+)
 
 
 def benchmark(
@@ -82,9 +87,10 @@ def benchmark(
     if to_disk:
         check_entry(directory, dataset, model_name)
     images, labels, classes = check_data(model, x, y)
-    if classes < FEWEST_CLASSES:
+    fewest = FEWEST_CLASSES["apgd-t"]
+    if classes < fewest:
         raise UsageError(
-            f"model has {classes} classes; allowed: at least {FEWEST_CLASSES}, which the loss of "
+            f"model has {classes} classes; allowed: at least {fewest}, which the loss of "
             "standard AutoAttack needs (art_lfr.autoattack.run_autoattack leaves it out)"
         )
     with moved(model, device) as there:
@@ -115,6 +121,128 @@ def benchmark(
     return accuracy, robust
 
 
+class CorruptionResult(NamedTuple):
+    """Accuracy without corruption, mean accuracy with, and the error relative to AlexNet's.
+
+    `mean_corruption_error` is None where AlexNet's accuracies are not known.
+    """
+
+    clean: float
+    accuracy: float
+    mean_corruption_error: float | None
+
+
+def benchmark_corruptions(
+    model: nn.Module,
+    x: Any,
+    y: Any,
+    corrupted: Mapping[tuple[str, int], tuple[Any, Any]],
+    *,
+    reference: Mapping[tuple[str, int], float] | None = None,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    to_disk: bool = False,
+    model_name: str | None = None,
+    dataset: str = "cifar10",
+    directory: str | Path = "model_info",
+) -> CorruptionResult:
+    """Accuracy on corrupted images, as `robustbench.benchmark` with "corruptions" finds it.
+
+    The accuracy is the mean over all (corruption, severity). The mean corruption error is the mean
+    over corruptions c of sum_s (1 - a_cs) / sum_s (1 - r_cs), with r the reference.
+
+    Args:
+        model: Maps images in [0, 1], shape (N, C, H, W), to logits, normalisation inside.
+        x: Images in [0, 1] without corruption, shape (N, C, H, W).
+        y: Index labels, shape (N,).
+        corrupted: (corruption, severity) -> (images, labels), in the order to be run. A mapping
+            that reads them when asked keeps one at a time in memory.
+        reference: (corruption, severity) -> accuracy of AlexNet. None: the row "AlexNet" of
+            `directory/dataset/corruptions/unaggregated_results.csv`, if there is one. (RobustBench
+            itself fails without that file, which its wheel lacks.)
+        batch_size: Samples at a time.
+        device: Where to run; None: where the model is.
+        to_disk: Write `directory/dataset/corruptions/model_name.json` and a row of the csv file.
+        model_name: Name of the entry; needed with `to_disk`.
+        dataset: Folder and field of the entry.
+        directory: Where the entries are.
+
+    Raises:
+        ValueError, TypeError: For bad arguments or data, naming the parameter.
+    """
+    check_integer("batch_size", batch_size, low=1)
+    check_type("corrupted", corrupted, Mapping, "a mapping (corruption, severity) -> (x, y)")
+    keys = [_checked_key(key) for key in corrupted]
+    if not keys:
+        raise UsageError("corrupted is empty; allowed: at least one (corruption, severity)")
+    if to_disk:
+        check_entry(directory, dataset, model_name)
+    reference = read_reference(directory, dataset) if reference is None else reference
+    missing = [key for key in keys if reference is not None and key not in reference]
+    if missing:
+        raise UsageError(
+            f"reference has no accuracy for {missing[0]}; allowed: one for each key of corrupted"
+        )
+    images, labels, _ = check_data(model, x, y)
+    accuracies: dict[tuple[str, int], float] = {}
+    with moved(model, device) as there:
+        clean = clean_accuracy(model, images, labels, batch_size=batch_size, device=there)
+        print(f"Clean accuracy: {clean:.2%}")
+        print(f"Evaluating over {len(dict(keys))} corruptions")
+        for key in keys:
+            images, labels = _checked_images(model, corrupted[key], key)
+            accuracies[key] = clean_accuracy(
+                model, images, labels, batch_size=batch_size, device=there
+            )
+            print(
+                f"corruption={key[0]}, severity={key[1]}: {accuracies[key]:.2%} accuracy",
+                flush=True,
+            )
+    accuracy = float(np.mean(list(accuracies.values())))
+    print(f"Adversarial accuracy: {accuracy:.2%}")
+    error = None if reference is None else mean_corruption_error(accuracies, reference)
+    if to_disk:
+        fields = {"clean_acc": per_cent(clean), "corruptions_acc": per_cent(accuracy)}
+        if error is not None:
+            fields["corruptions_mce"] = per_cent(error)
+        append_unaggregated(directory, dataset, str(model_name), accuracies)
+        update_entry(directory, dataset, "corruptions", str(model_name), fields)
+    return CorruptionResult(clean, accuracy, error)
+
+
+def mean_corruption_error(
+    accuracies: Mapping[tuple[str, int], float], reference: Mapping[tuple[str, int], float]
+) -> float:
+    """The mean over corruptions of the error relative to the reference's, summed over severities.
+
+    Source: Hendrycks & Dietterich, "Benchmarking neural network robustness to common corruptions
+    and perturbations", ICLR 2019.
+    """
+    errors: dict[str, list[float]] = {}
+    expected: dict[str, list[float]] = {}
+    for key, accuracy in accuracies.items():
+        errors.setdefault(key[0], []).append(1 - accuracy)
+        expected.setdefault(key[0], []).append(1 - reference[key])
+    ratios = [np.mean(found) / np.mean(expected[name]) for name, found in errors.items()]
+    return float(np.mean(ratios))
+
+
+def _checked_key(key: Any) -> tuple[str, int]:
+    if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str)):
+        raise UsageError(f"corrupted has the key {key!r}; allowed: (name of corruption, severity)")
+    check_integer(f"severity in corrupted[{key!r}]", key[1], low=1)
+    return key[0], int(key[1])
+
+
+def _checked_images(model: nn.Module, pair: Any, key: tuple[str, int]) -> Any:
+    try:
+        x, y = pair
+        images, labels, _ = check_data(model, x, y)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"corrupted[{key!r}]: {error}") from error
+    return images, labels
+
+
 def parse_threat_model(norm: float | str) -> str:
     """RobustBench's name of a norm, "Linf" or "L2"; ValueError for any other."""
     text = norm.removeprefix("L") if isinstance(norm, str) else norm
@@ -136,7 +264,7 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
     assert isinstance(model, nn.Module)
     images = check_unit_images("x", x).cpu().float()
     device = device_of(model, images)
-    with unharmed(model, device), torch.no_grad():
+    with preserved(model, device), torch.no_grad():
         logits = model(images[:2].clone().to(device))
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
         told = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -155,7 +283,7 @@ def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch
     there = home if device is None else torch.device(device)
     if there.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device is {str(device)!r}, but torch sees no GPU; allowed here: 'cpu'")
-    with unharmed(model, there):
+    with preserved(model, there):
         try:
             if there != home:
                 model.to(there)
@@ -163,3 +291,62 @@ def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch
         finally:
             if there != home:
                 model.to(home)
+
+
+def check_unit_images(name: str, x: object) -> Tensor:
+    """Images in [0, 1] as a tensor, shape (N, C, H, W), floating point.
+
+    Raises ValueError, with what to do, for integers, values outside [0, 1], and (N, H, W, C);
+    TypeError for anything that is no array.
+    """
+    images = as_tensor(name, x).detach()
+    if not images.is_floating_point():
+        raise UsageError(
+            f"{name} has dtype {images.dtype}; allowed: floating point images in [0, 1] "
+            f"({name}.float() / 255 for bytes)"
+        )
+    check_inputs(name, images)
+    if images.dim() != 4:
+        raise UsageError(
+            f"{name} has shape {tuple(images.shape)}; allowed: images of shape (N, C, H, W)"
+        )
+    if images.shape[3] <= MOST_CHANNELS < min(images.shape[1:3]):
+        raise UsageError(
+            f"{name} has shape {tuple(images.shape)}, which looks like (N, H, W, C); allowed: "
+            f"(N, C, H, W), as {name}.transpose(0, 3, 1, 2) of an array is"
+        )
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        advice = (
+            f"divide {name} by 255"
+            if low >= 0
+            else "keep the images raw and put mean and standard deviation into the model"
+        )
+        raise UsageError(
+            f"{name} has values from {low:g} to {high:g}; allowed: images in [0, 1] ({advice})"
+        )
+    return images
+
+
+def check_class_indices(name: str, y: object, count: int, classes: int) -> Tensor:
+    """Index labels as a tensor of int64, shape (N,), in 0..classes-1.
+
+    Raises ValueError for another shape or dtype, and for labels that begin with 1.
+    """
+    labels = as_tensor(name, y).detach()
+    integers = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.shape != (count,) or not integers or labels.is_complex():
+        raise UsageError(
+            f"{name} has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
+            f"{count} integer labels of shape ({count},), one for each image"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        advice = (
+            f"; they seem to begin with 1: use {name} - 1" if low == 1 <= high == classes else ""
+        )
+        raise UsageError(
+            f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
+            f"has {classes} classes{advice}"
+        )
+    return labels.long()

@@ -130,7 +130,7 @@ def tune(
     )
     return Tuning(
         eps=float(eps),
-        norm="inf" if p == math.inf else f"{p:g}",
+        norm=f"{p:g}",
         max_iter=int(max_iter),
         clean_floor=clean_floor,
         minutes=float(minutes),

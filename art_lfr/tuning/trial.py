@@ -15,8 +15,7 @@ import torch
 from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.attacks.target import make_target, unharmed
-from art_lfr.attacks.threat import ThreatModel
+from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
@@ -168,15 +167,13 @@ class Conditions:
             self.data.x_reserved,
             self.data.y_reserved,
             eps=self.eps,
-            p=self.p,
-            bounds="auto",
+            norm=self.p,
             batch_size=JUDGED_AT_ONCE,
             seed=self.seed,
         )
-        with unharmed(target.module, target.device):
+        with preserved(target.module, target.device):
             resolved = resolve_attacks(self.attacks, target)
-        threat = ThreatModel(self.p, self.eps)
-        if not any(attack.threat == threat and attack.images is None for attack in resolved):
+        if not any(attack.threat == target.threat and attack.images is None for attack in resolved):
             raise UsageError(
                 f"attacks is {list(self.attacks)}, none of which attacks all images within eps; "
                 "allowed: at least one that does, such as 'APGD-CE'"

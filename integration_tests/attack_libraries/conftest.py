@@ -86,7 +86,7 @@ def images(sample: tuple[Array, Array]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _unharmed(model: nn.Module, *attacks: Any) -> Iterator[None]:
+def _preserved(model: nn.Module, *attacks: Any) -> Iterator[None]:
     """Fail where a network, its flags and gradients, or a torchattacks object has changed."""
     layer = model[1]
     model.train()
@@ -117,5 +117,5 @@ def _flags(model: nn.Module) -> list[list[Any]]:
 
 
 @pytest.fixture(scope="session")
-def unharmed() -> Callable[..., contextlib.AbstractContextManager[None]]:
-    return _unharmed
+def preserved() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    return _preserved

@@ -75,7 +75,7 @@ def native(model, attack, x, labels, eps=None, seed=3):
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_attack_finds_what_it_finds_alone(robust, sample, classifier_of, unharmed, name):
+def test_every_attack_finds_what_it_finds_alone(robust, sample, classifier_of, preserved, name):
     x, y = sample
     make = getattr(attacks, name)
     if name in NEEDS_NUMBA and importlib.util.find_spec("numba") is None:
@@ -90,7 +90,7 @@ def test_every_attack_finds_what_it_finds_alone(robust, sample, classifier_of, u
     eps = 0.3 if issubclass(make, FIXED) else None
     targeted = name == "GenAttack"
     labels = torch.tensor((y + 1) % 10 if targeted else y)
-    with unharmed(robust):
+    with preserved(robust):
         evasion = Evasion(classifier_of(robust), attack, eps=eps, targeted=targeted, seed=3)
         found = evasion.generate(x, labels.numpy())
     assert found.shape == x.shape

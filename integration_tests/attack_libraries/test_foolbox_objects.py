@@ -37,7 +37,7 @@ def test_targets(robust, sample, classifier_of):
         Evasion(classifier, attacks.DDNAttack(), targeted=True).generate(x)
 
 
-def test_all_comes_back_where_an_attack_raises(robust, sample, classifier_of, unharmed):
+def test_all_comes_back_where_an_attack_raises(robust, sample, classifier_of, preserved):
     class Breaking(attacks.DDNAttack):
         def run(self, model, inputs, criterion, **kwargs):
             robust.train()
@@ -48,7 +48,7 @@ def test_all_comes_back_where_an_attack_raises(robust, sample, classifier_of, un
 
     attack = Breaking(steps=5)
     before = RandomState.capture(CPU)
-    with unharmed(robust), pytest.raises(KeyboardInterrupt):
+    with preserved(robust), pytest.raises(KeyboardInterrupt):
         Evasion(classifier_of(robust), attack, seed=0).generate(*sample)
     assert not before.differs_from(RandomState.capture(CPU))
     assert attack.steps == 5

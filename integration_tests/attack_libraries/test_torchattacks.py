@@ -46,18 +46,18 @@ class Grey(nn.Module):
 
 
 @pytest.mark.parametrize("name", [n for n in torchattacks.__all__ if n not in WRAPPERS])
-def test_every_attack_finds_what_it_finds_alone(robust, sample, classifier_of, unharmed, name):
+def test_every_attack_finds_what_it_finds_alone(robust, sample, classifier_of, preserved, name):
     x, y = sample
     classifier = classifier_of(robust)
     make = getattr(torchattacks, name)
     model = robust
     if name in NEEDS_RGB:
-        with unharmed(robust), pytest.raises(RuntimeError, match="to have 3 channels"):
+        with preserved(robust), pytest.raises(RuntimeError, match="to have 3 channels"):
             Evasion(classifier, make(robust)).generate(x, y)
         model, x = Grey(robust), np.repeat(x, 3, axis=1)
         classifier = classifier_of(model, input_shape=(3, 8, 8))
     attack = make(model, **KEYWORDS.get(name, {}))
-    with unharmed(robust, attack):
+    with preserved(robust, attack):
         found = Evasion(classifier, attack, seed=3, batch_size=4).generate(x, y)
     robust.eval()
     seed_global_generators(3)
@@ -139,17 +139,19 @@ def test_an_example_is_of_the_class_that_the_attack_saw(classifier_of):
     assert classifier.predict(found).argmax() == attack.seen.item() == 0
 
 
-def test_normalisation_of_the_object_is_off_and_comes_back(robust, sample, classifier_of, unharmed):
+def test_normalisation_of_the_object_is_off_and_comes_back(
+    robust, sample, classifier_of, preserved
+):
     attack = torchattacks.PGD(robust, random_start=False)
     expected = Evasion(classifier_of(robust), attack).generate(*sample)
     attack.set_normalization_used([0.3], [0.4])
-    with unharmed(robust, attack):
+    with preserved(robust, attack):
         found = Evasion(classifier_of(robust), attack).generate(*sample)
     np.testing.assert_array_equal(found, expected)
     assert attack._normalization_applied is True
 
 
-def test_targets(robust, sample, classifier_of, unharmed, capsys):
+def test_targets(robust, sample, classifier_of, preserved, capsys):
     x, y = sample
     classifier = classifier_of(robust)
     attack = torchattacks.PGD(robust, eps=0.6, alpha=0.05, steps=40)
@@ -157,7 +159,7 @@ def test_targets(robust, sample, classifier_of, unharmed, capsys):
     evasion = Evasion(classifier, attack, targeted=True, seed=0)
     assert evasion.targeted is True
     for targets in ((y + 3) % 10, np.eye(10)[(y + 3) % 10]):
-        with unharmed(robust, attack):
+        with preserved(robust, attack):
             found = evasion.generate(x, targets)
         assert (classifier.predict(found).argmax(1) == (y + 3) % 10).mean() > 0.7
     assert attack.get_mode() == "targeted(random)"

@@ -110,10 +110,10 @@ class _Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def test_nothing_is_left_changed(robust, images, unharmed):
+def test_nothing_is_left_changed(robust, images, preserved):
     attack = LocalFlatnessAttack(robust)
     before, kept = RandomState.capture(CPU), images[0].clone()
-    with unharmed(robust, attack):
+    with preserved(robust, attack):
         found = attack(*images)
     assert not before.differs_from(RandomState.capture(CPU))
     assert torch.equal(images[0], kept)

@@ -45,13 +45,13 @@ class Breaking(torchattacks.VANILA):
 
 
 @pytest.mark.parametrize("raises", [True, False])
-def test_all_comes_back_whatever_the_attack_does(robust, sample, classifier_of, unharmed, raises):
+def test_all_comes_back_whatever_the_attack_does(robust, sample, classifier_of, preserved, raises):
     attack = Breaking(robust, raises)
     attack.set_normalization_used([0.3], [0.4])
     evasion = Evasion(classifier_of(robust), attack, seed=5, targeted=True)
     before = RandomState.capture(CPU)
     expected = pytest.raises(KeyboardInterrupt) if raises else contextlib.nullcontext()
-    with unharmed(robust, attack, attack.parts[0]), expected:
+    with preserved(robust, attack, attack.parts[0]), expected:
         evasion.generate(*sample)
     assert not before.differs_from(RandomState.capture(CPU))
     assert all(module is not robust for module in attack.seen)
@@ -75,11 +75,11 @@ def test_an_object_without_a_model_can_be_made_for_the_adapter(robust, sample, c
 
 
 def test_train_mode_during_the_attack_leaves_running_statistics(
-    robust, sample, classifier_of, unharmed
+    robust, sample, classifier_of, preserved
 ):
     attack = torchattacks.PGD(robust)
     attack.set_model_training_mode(True, True, True)
-    with unharmed(robust, attack):
+    with preserved(robust, attack):
         trained = Evasion(classifier_of(robust), attack, seed=0).generate(*sample)
     attack.set_model_training_mode(False)
     assert (trained != Evasion(classifier_of(robust), attack, seed=0).generate(*sample)).any()
@@ -109,18 +109,18 @@ def test_gradients_are_on_where_the_caller_has_none(robust, sample, classifier_o
         np.testing.assert_array_equal(evasion.generate(*sample), expected)
 
 
-def test_several_attacks_as_one(robust, sample, classifier_of, scaled, unharmed):
+def test_several_attacks_as_one(robust, sample, classifier_of, scaled, preserved):
     parts = [torchattacks.FGSM(robust, eps=0.02), torchattacks.PGD(robust, eps=0.5, alpha=0.1)]
     attack = torchattacks.MultiAttack(parts)
     classifier = classifier_of(scaled(robust, 0, 255), width=255)
     x, y = sample
-    with unharmed(robust, attack, *parts):
+    with preserved(robust, attack, *parts):
         found = Evasion(classifier, attack).generate(255 * x, y)
     assert (classifier.predict(found).argmax(1) != y).all()
 
 
 def test_lgv_keeps_its_own_models_and_never_trains_the_classifier(
-    robust, sample, classifier_of, unharmed
+    robust, sample, classifier_of, preserved
 ):
     x, y = (torch.tensor(part) for part in sample)
     lgv = torchattacks.LGV(robust, [(x, y)], verbose=False, eps=0.2, alpha=0.05)
@@ -131,7 +131,7 @@ def test_lgv_keeps_its_own_models_and_never_trains_the_classifier(
     lgv.load_models([other])
     with pytest.raises(ValueError, match="targeted is True, which LGV does not support"):
         Evasion(classifier, lgv, targeted=True)
-    with unharmed(robust, lgv):
+    with preserved(robust, lgv):
         found = [Evasion(classifier, lgv).generate(*sample) for _ in range(2)]
     expected = torchattacks.BIM(other, eps=0.2, alpha=0.05)(x, y).numpy()
     np.testing.assert_array_equal(found[0], expected)

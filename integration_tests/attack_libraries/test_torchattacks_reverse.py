@@ -31,10 +31,10 @@ def pgd(classifier, **keywords):
     return ProjectedGradientDescent(classifier, **keywords)
 
 
-def test_nothing_is_left_changed(robust, images, classifier_of, unharmed):
+def test_nothing_is_left_changed(robust, images, classifier_of, preserved):
     attack = ARTAttack(pgd(classifier_of(robust), num_random_init=1), seed=0)
     before, kept = RandomState.capture(CPU), images[0].clone()
-    with unharmed(robust, attack):
+    with preserved(robust, attack):
         found = attack(*images)
     assert not before.differs_from(RandomState.capture(CPU))
     assert torch.equal(images[0], kept)

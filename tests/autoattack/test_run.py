@@ -12,8 +12,7 @@ import torch
 from lfr_testing import classifier_around
 from torch import nn
 
-from art_lfr.attacks.target import make_target
-from art_lfr.attacks.unit_box import UnitBox
+from art_lfr.attacks.target import UnitBox, make_target
 from art_lfr.autoattack import attack_target, run_autoattack
 from art_lfr.autoattack import run as autoattack
 from art_lfr.autoattack.state import AttackState
@@ -74,8 +73,7 @@ def test_an_example_that_a_rounding_would_undo():
     x = x[(box.low + box.width * box.to_unit(x) != x)[:, 0, 0, 0]]
     assert len(x) > 3
     raw, y = x, torch.ones(len(x), dtype=torch.long)
-    keywords = {"eps": 0.1, "p": math.inf, "bounds": (low, low + width)}
-    target = make_target(Exact(), x, y, batch_size=len(x), seed=0, **keywords)
+    target = make_target(Exact(), x, y, eps=0.1, bounds=(low, low + width), batch_size=len(x))
     unit = box.to_unit(x)
     unit[:, :, :, 1] += 0.01
     yes, no = y.bool(), ~y.bool()
@@ -283,7 +281,6 @@ def test_bad_arguments(data, change, error, message, net):
 
 def test_a_target_is_taken_as_it_is(data, short, net):
     x, y = data
-    keywords = {"eps": 0.02, "p": math.inf, "bounds": (0.0, 1.0), "batch_size": 8, "seed": 0}
-    found = attack_target(make_target(net(), x, y, **keywords))
+    found = attack_target(make_target(net(), x, y, eps=0.02, batch_size=8))
     expected = run_autoattack(net(), x, y, eps=0.02, batch_size=8)
     np.testing.assert_array_equal(found.adversarial, expected.adversarial)

@@ -14,8 +14,8 @@ from lfr_testing import Malicious, printed_by_python
 from pyautoattack import checks
 
 from art_lfr.autoattack import run_autoattack
-from art_lfr.autoattack.state import read_run
-from art_lfr.autoattack.suite import Progress, run_suite
+from art_lfr.autoattack.state import StateFile, read_run
+from art_lfr.autoattack.suite import run_suite
 from art_lfr.storage.records import digest
 
 FILES = ["run.state", "run.state.examples"]
@@ -240,16 +240,17 @@ def test_the_public_function_resumes(data, net, short, tmp_path, monkeypatch):
     keywords = {"eps": 255 * 0.05, "bounds": (0.0, 255.0), "batch_size": 6}
     model = net(scale=255.0)
     expected = run_autoattack(model, 255 * x, y, **keywords)
-    told = []
+    save, states = StateFile.save, []
 
-    def stop(_, progress: Progress) -> None:
-        told.append(progress)
-        if len(told) == 5:
+    def stop(file, state, *arguments) -> None:
+        save(file, state, *arguments)
+        states.append(state)
+        if len(states) == 5:
             raise KeyboardInterrupt
 
     keywords["state_path"] = str(tmp_path / "run.state")
     with monkeypatch.context() as patch:
-        patch.setattr("art_lfr.autoattack.run._Bars.update", stop)
+        patch.setattr(StateFile, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             run_autoattack(model, 255 * x, y, **keywords)
     found = run_autoattack(model, 255 * x, y, **keywords)

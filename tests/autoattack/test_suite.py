@@ -15,7 +15,7 @@ from pyautoattack import checks
 from art_lfr.attacks.target import make_target
 from art_lfr.autoattack import run_autoattack
 from art_lfr.autoattack.backend import suite_for
-from art_lfr.autoattack.suite import Listener, run_suite
+from art_lfr.autoattack.suite import run_suite
 from art_lfr.masking.evidence import flags_of
 
 
@@ -55,7 +55,8 @@ def test_results_and_lines_are_those_of_pyautoattack(
         y,
         batch_size=8,
         checks=checks,
-        listener=Listener(log=lines.append, warn=lines.append),
+        log=lines.append,
+        warn=lines.append,
     )
     assert torch.equal(state.adversarial, examples)
     assert torch.equal(state.labels, labels)
@@ -139,8 +140,7 @@ def test_weights_in_channels_last_order(p, short_suite):
     ).to(memory_format=torch.channels_last)
     x = torch.rand(6, 3, 8, 8)
     y = network(x).argmax(dim=1)
-    data = {"bounds": (0.0, 1.0), "batch_size": 6, "seed": 0}
-    target = make_target(network, x, y, eps=0.01, p=p, **data)
+    target = make_target(network, x, y, eps=0.01, norm=p, batch_size=6)
     assert isinstance(flags_of(target), list)
     suite, _, _, unit_box, _ = suite_for(target, who="AutoAttack", instead="")
     unit = unit_box.to_unit(x).requires_grad_(True)

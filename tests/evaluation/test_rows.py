@@ -13,7 +13,7 @@ from torch import nn
 
 from art_lfr import evaluate, local_flatness
 from art_lfr.attacks.named import AttackSpec
-from art_lfr.attacks.threat import ThreatModel
+from art_lfr.attacks.target import ThreatModel
 
 EPS = 0.1
 

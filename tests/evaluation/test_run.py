@@ -9,10 +9,8 @@ from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.attacks.named import NamedAttack
-from art_lfr.attacks.runner import run_attack
-from art_lfr.attacks.target import make_target
-from art_lfr.attacks.threat import ThreatModel
+from art_lfr.attacks.named import NamedAttack, run_attack
+from art_lfr.attacks.target import ThreatModel, make_target
 from art_lfr.evaluation.resolve import resolve_attacks
 
 EPS = 0.01
@@ -173,10 +171,7 @@ def test_art_attacks_by_name_and_mixed(problem):
         x.numpy(),
         y.numpy(),
         eps=EPS,
-        p=math.inf,
-        bounds="auto",
         batch_size=8,
-        seed=0,
     )
     mixed = resolve_attacks(["PGD-40", attack, attack], target)
     assert [a.name for a in mixed] == ["PGD-40", "FastGradientMethod", "FastGradientMethod 2"]
@@ -189,7 +184,7 @@ def test_art_attacks_by_name_and_mixed(problem):
 def target(problem):
     weight, x, y = problem
     model = Logits(weight)
-    return make_target(model, x, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0)
+    return make_target(model, x, y, eps=EPS, batch_size=16)
 
 
 def run(attack, target, clean, **keywords):
@@ -213,9 +208,7 @@ def test_infeasible_examples_are_refused(target, attack, message):
 
 def test_examples_outside_the_box_are_refused(problem):
     weight, x, y = problem
-    target = make_target(
-        Logits(weight), x * 0, y, eps=EPS, p=math.inf, bounds=(0.0, 1.0), batch_size=16, seed=0
-    )
+    target = make_target(Logits(weight), x * 0, y, eps=EPS, batch_size=16)
     with pytest.raises(RuntimeError, match="outside the valid box"):
         run(lambda x, y: x - EPS / 2, target, torch.ones(len(y), dtype=torch.bool))
 

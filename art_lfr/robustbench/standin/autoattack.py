@@ -9,6 +9,7 @@ the model's gradients and the global random state are left as found; unknown nam
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ import torch
 from pyautoattack import checks
 from torch import Tensor, nn
 
-from art_lfr.autoattack.suite import Listener, ignore, run_suite
+from art_lfr.attacks.target import preserved_gradients
+from art_lfr.autoattack.backend import DYNAMIC, differentiates
+from art_lfr.autoattack.suite import ignore, run_suite
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError
-from art_lfr.robustbench.standin.logger import Logger, Screen
 
-__all__ = ["AutoAttack"]
+__all__ = ["AutoAttack", "Logger", "check_dynamic"]
 
 NORMS = ("Linf", "L2", "L1")
 VERSIONS = ("standard", "plus", "rand", "custom")
@@ -112,11 +114,12 @@ class AutoAttack(pyautoattack.AutoAttack):
         exists the run goes on from it. Raises ValueError where it belongs to another run.
         """
         self._check_device()
-        listener = Listener(
-            log=self.logger.log if self.verbose else ignore,
-            warn=lambda text: self.logger.log(f"Warning: {text}"),
-        )
-        with _kept(self.model, torch.device(self.device)):
+        network = self.model if isinstance(self.model, nn.Module) else nn.Identity()
+        # FAB adds to the gradients of parameters.
+        with (
+            preserved_gradients(network.parameters()),
+            preserved_random_state(torch.device(self.device)),
+        ):
             state = run_suite(
                 self,
                 x_orig,
@@ -124,7 +127,8 @@ class AutoAttack(pyautoattack.AutoAttack):
                 batch_size=bs,
                 checks=checks,
                 state_path=state_path,
-                listener=listener,
+                log=self.logger.log if self.verbose else ignore,
+                warn=lambda text: self.logger.log(f"Warning: {text}"),
             )
         return (state.adversarial, state.labels.to(y_orig)) if return_labels else state.adversarial
 
@@ -179,16 +183,58 @@ class AutoAttack(pyautoattack.AutoAttack):
             )
 
 
-@contextmanager
-def _kept(model: object, device: torch.device) -> Iterator[None]:
-    """Put back the gradients, to which FAB adds, and the global random state."""
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    gradients = [parameter.grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.grad = None
-        with preserved_random_state(device):
-            yield
-    finally:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+class Screen:
+    """What the original prints and does not log."""
+
+    def info(self, message: str) -> None:
+        """Print a line."""
+        # Flushed, so that a redirected run of hours can be watched.
+        print(message, flush=True)
+
+
+class Logger:
+    """Prints lines, and appends them to the file `log_path` where there is one.
+
+    Raises ValueError where the file cannot be.
+    """
+
+    def __init__(self, log_path: str | Path | None) -> None:
+        if log_path is not None and (Path(log_path).is_dir() or not Path(log_path).parent.is_dir()):
+            raise UsageError(
+                f"log_path is {str(log_path)!r}; allowed: a file in a directory that exists"
+            )
+        self.log_path = log_path
+
+    def log(self, str_to_log: str) -> None:
+        """Print a line and append it to the file."""
+        Screen().info(str_to_log)
+        if self.log_path is not None:
+            with open(self.log_path, "a", encoding="utf-8") as file:
+                file.write(str_to_log + "\n")
+
+    def warning(self, message: str) -> None:
+        """Log a line that begins with "Warning: ", as pyautoattack's attacks ask for."""
+        self.log(f"Warning: {message}")
+
+
+def check_dynamic(
+    model: Callable[[Tensor], object],
+    x: Tensor,
+    is_tf_model: bool = False,
+    logger: Any = None,
+) -> None:
+    """Warn where the forward pass of a model computes gradients, through `logger` if there is one.
+
+    Unlike the original it leaves the trace function of a debugger alone, and judges each model by
+    itself.
+    """
+    if is_tf_model:
+        text = "the check for dynamic defenses is not currently supported"
+    elif differentiates(model, x):
+        text = DYNAMIC
+    else:
+        return
+    if logger is None:
+        warnings.warn(text, stacklevel=2)
+    else:
+        logger.log(f"Warning: {text}")

@@ -19,13 +19,15 @@ from typing import Any
 from art_lfr.core.imports import require
 from art_lfr.errors import MissingLibraryError
 
-# What each module of the original package holds: the names of these modules; the last one wins.
+STANDIN = "art_lfr.robustbench.standin"
+# What each module of the original package holds: the names of these modules, or one object of a
+# module after a colon; the last one wins.
 SOURCES: dict[str, tuple[str, ...]] = {
-    "autoattack": ("art_lfr.robustbench.standin.autoattack",),
-    "autoattack.autoattack": ("art_lfr.robustbench.standin.autoattack",),
-    "autoattack.state": ("art_lfr.robustbench.standin.state",),
-    "autoattack.checks": ("pyautoattack.checks", "art_lfr.robustbench.standin.checks"),
-    "autoattack.other_utils": ("pyautoattack.other_utils", "art_lfr.robustbench.standin.logger"),
+    "autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
+    "autoattack.autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
+    "autoattack.state": (f"{STANDIN}.state:EvaluationState",),
+    "autoattack.checks": ("pyautoattack.checks", f"{STANDIN}.autoattack:check_dynamic"),
+    "autoattack.other_utils": ("pyautoattack.other_utils", f"{STANDIN}.autoattack:Logger"),
     **{
         f"autoattack.{name}": (f"pyautoattack.{name}",)
         for name in ("autopgd_base", "fab_base", "fab_projections", "fab_pt", "square")
@@ -40,9 +42,11 @@ class StandInLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module: again from the start where it is reloaded."""
         for name in SOURCES[module.__name__]:
-            source = importlib.import_module(name)
-            public = (name for name in vars(source) if not name.startswith("__"))
-            vars(module).update({n: getattr(source, n) for n in getattr(source, "__all__", public)})
+            path, _, attribute = name.partition(":")
+            source = importlib.import_module(path)
+            public = [name for name in vars(source) if not name.startswith("__")]
+            names = [attribute] if attribute else getattr(source, "__all__", public)
+            vars(module).update({name: getattr(source, name) for name in names})
         if module.__name__ == "autoattack":  # whose parts are there at once, as in the original
             for name in SOURCES:
                 importlib.import_module(name)
