@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from art_lfr.art.adapter import BoundsChoice
 from art_lfr.attacks.target import make_target, preserved
+from art_lfr.core.arguments import check_integer
 from art_lfr.core.criterion import Criterion, LossLike
-from art_lfr.core.geometry import Ball, Box, dual_vector, per_sample
+from art_lfr.core.geometry import Ball, dual_vector, per_sample
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.pgd import projected_gradient_descent
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Problem:
     """A loss l, and the samples to look at: all tensors on the model's device.
 
-    `x` (N, ...) in raw units; `y` is what the loss takes, `labels` (N,) are indices.
+    `x` (N, ...) in raw units; `y` is what the loss takes, `labels` (N,) are indices. `seed` is that
+    of all searches in the ball.
     """
 
     module: nn.Module
@@ -34,8 +36,9 @@ class Problem:
     x: Tensor
     y: Tensor
     labels: Tensor
-    box: Box
+    ball: Ball
     batch_size: int
+    seed: int
 
     def batches(
         self, x: Tensor | None = None, y: Tensor | None = None
@@ -76,28 +79,30 @@ def make_problem(
     x: Any,
     y: Any,
     *,
+    eps: float | None = None,
+    norm: float | str = math.inf,
     bounds: BoundsChoice = "auto",
     loss: LossLike = None,
     batch_size: int = 256,
+    seed: int = 0,
 ) -> Problem:
     """Check a module, or an ART classifier with its own loss and clip_values, with its data.
 
     Raises ValueError and TypeError, naming the parameter.
     """
-    target = make_target(model, x, y, eps=None, bounds=bounds, loss=loss, batch_size=batch_size)
+    settings: dict[str, Any] = {"bounds": bounds, "loss": loss, "batch_size": batch_size}
+    target = make_target(model, x, y, eps=eps, norm=norm, seed=seed, **settings)
     return Problem(
         module=target.module,
         criterion=target.adapter.criterion,
         x=target.x.to(target.device),
         y=target.adapter.targets(target.y).to(target.device),
         labels=target.y,
-        box=target.ball.box.to(target.device),
+        ball=replace(target.ball, box=target.ball.box.to(target.device)),
         batch_size=batch_size,
+        seed=seed,
     )
 
-
-if TYPE_CHECKING:
-    import pandas
 
 # A PGD step in units of eps / steps: far enough to cross the ball and to come back.
 STEP_SCALE = 2.5
@@ -120,17 +125,17 @@ class Highest:
         self.loss = torch.where(better, loss, self.loss)
 
 
-def strongest_examples(
-    problem: Problem, ball: Ball, *, steps: int, restarts: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def strongest_examples(problem: Problem, *, steps: int, restarts: int) -> tuple[Tensor, Tensor]:
     """Points of the ball with the highest loss found, (N, ...), and those losses, (N,).
 
     Tried are: the one-step maximiser of the linearised loss, x + eps s with s the dual vector of
     the gradient (FGSM for norm inf), and every iterate of PGD from `restarts` random starts.
     The loss found is a lower bound of the largest in the ball. The clean x is not among the
-    candidates.
+    candidates. Raises ValueError or TypeError unless `steps` and `restarts` are integers >= 1.
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_integer("steps", steps, low=1)
+    check_integer("restarts", restarts, low=1)
+    generator, ball = torch.Generator().manual_seed(problem.seed), problem.ball
     batches = []
     for x, y in problem.batches():
         highest = Highest(problem, x, y)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from art_lfr.art.adapter import BoundsChoice
-from art_lfr.core.arguments import Array, check_integer, check_number
+from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.criterion import LossLike
-from art_lfr.core.geometry import Ball, parse_norm, steepest_direction
+from art_lfr.core.geometry import steepest_direction
 from art_lfr.core.randomness import normal_like
 from art_lfr.plots.problem import Problem, make_problem, strongest_examples
 
@@ -111,29 +111,23 @@ def loss_surface(
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
-    check_number("eps", eps, low_allowed=False)
     check_integer("points", points, low=2)
-    check_integer("steps", steps, low=1)
-    check_integer("restarts", restarts, low=1)
-    check_integer("seed", seed, low=0)
-    p = parse_norm(norm)
-    problem = make_problem(model, x, y, bounds=bounds, loss=loss, batch_size=batch_size)
+    settings: dict[str, Any] = {"bounds": bounds, "loss": loss, "batch_size": batch_size}
+    problem = make_problem(model, x, y, eps=eps, norm=norm, seed=seed, **settings)
     noise = normal_like(problem.x, torch.Generator().manual_seed(seed))
-    random = eps * steepest_direction(noise, p)
+    random = eps * steepest_direction(noise, problem.ball.p)
     reach = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=random.device)
     with problem.preserved():
-        strongest, adversarial = strongest_examples(
-            problem, Ball(eps, p, problem.box), steps=steps, restarts=restarts, seed=seed
-        )
+        strongest, adversarial = strongest_examples(problem, steps=steps, restarts=restarts)
         surfaces = [
             _losses_on_plane(problem, index, strongest[index] - problem.x[index], r, reach)
             for index, r in enumerate(random)
         ]
         clean = problem.losses(problem.x, problem.y)
-        beside = problem.losses(problem.box.clip(problem.x + random), problem.y)
+        beside = problem.losses(problem.ball.box.clip(problem.x + random), problem.y)
     return LossSurface(
         eps=float(eps),
-        norm=f"{p:g}",
+        norm=f"{problem.ball.p:g}",
         labels=problem.labels.numpy(),
         reach=reach.cpu().numpy(),
         losses=torch.stack(surfaces).cpu().numpy(),
@@ -149,6 +143,6 @@ def _losses_on_plane(problem: Problem, index: int, d: Tensor, r: Tensor, reach: 
     steps = reach.to(d.dtype).reshape(-1, *([1] * x.dim()))
     rows = []
     for step in steps:
-        row = problem.box.clip(x + step * d + steps * r)
+        row = problem.ball.box.clip(x + step * d + steps * r)
         rows.append(problem.losses(row, y.expand(len(row), *y.shape[1:])))
     return torch.stack(rows)

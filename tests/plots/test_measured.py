@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from lfr_testing import Recorder, classifier_around
 from torch import nn
 
 from art_lfr import local_flatness
-from art_lfr.core.geometry import Ball
 from art_lfr.plots import alignment, gradient_maps, hoyer_sparsity, loss_surface, vulnerability
 from art_lfr.plots.problem import make_problem, strongest_examples
 from art_lfr.plots.vulnerability import Vulnerability
@@ -92,11 +92,9 @@ def test_nothing_rises_from_a_peak():
 def test_the_strongest_example_is_the_best_of_all_tried(smooth, batch, monkeypatch):
     x, y = batch(4, 6, dtype=torch.float32)
     model = Recorder(smooth().float())
-    problem = make_problem(model, x, y)
+    problem = make_problem(model, x, y, eps=0.9)
     model.inputs.clear()
-    ball = Ball(0.9, math.inf, problem.box)
-    search = {"steps": 4, "restarts": 3, "seed": 0}
-    points, losses = strongest_examples(problem, ball, **search)
+    points, losses = strongest_examples(problem, steps=4, restarts=3)
 
     def loss_at(inputs):
         return nn.functional.cross_entropy(model.network(inputs), y, reduction="none").detach()
@@ -106,7 +104,7 @@ def test_the_strongest_example_is_the_best_of_all_tried(smooth, batch, monkeypat
     torch.testing.assert_close(losses, loss_at(points))
     # The end of an ascent counts as well, which no gradient is taken at.
     monkeypatch.setattr("art_lfr.plots.problem.projected_gradient_descent", lambda *_, **__: points)
-    _, again = strongest_examples(problem, ball, **{**search, "seed": 1})
+    _, again = strongest_examples(replace(problem, seed=1), steps=4, restarts=3)
     assert (again >= losses - 1e-6).all()
 
 
