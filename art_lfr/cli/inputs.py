@@ -11,17 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_lfr.core.arguments import check_choice, check_integer
+import torch
+from torch import nn
+
+from art_lfr.core.arguments import Array, check_choice, check_integer, check_labels
+from art_lfr.core.criterion import logits_of
 from art_lfr.core.imports import named_object
+from art_lfr.core.modes import default_device, device_of, mode
+from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.models import BUILT_IN
 from art_lfr.storage import files
+from art_lfr.storage.checkpoint import load_safely
 
 if TYPE_CHECKING:
     import pandas
-    from torch import nn
-
-    from art_lfr.core.arguments import Array
-    from art_lfr.data import ImageData
 
 # How a table can be written.
 TABLES = (".csv", ".json")
@@ -36,13 +41,6 @@ def load_model(
     current directory can be imported from, as with `python -m`. Weights are a state dict written
     by `torch.save`; files that hold code are refused, in an error that names `option`.
     """
-    import torch
-    from torch import nn
-
-    from art_lfr.core.randomness import preserved_random_state, seed_global_generators
-    from art_lfr.models import BUILT_IN
-    from art_lfr.storage.checkpoint import load_safely
-
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
         model = BUILT_IN[name](seed, classes=classes)
@@ -77,34 +75,14 @@ def load_model(
     return model
 
 
-def load_data(name: str) -> ImageData:
-    """A data set by its name, a user's .npz file, or a folder of images."""
-    from art_lfr.data import check_data_name, load
-
+def load_data(name: str, test: int | None = None) -> ImageData:
+    """A data set by its name, a user's .npz file, or a folder of images; `test` as in `load`."""
     check_data_name("--data", name)
-    return load(name)
-
-
-def part_of(data: ImageData, split: str) -> tuple[Array, Array]:
-    """Images and labels of "test", "validation" or "train"; ValueError where that part is empty."""
-    check_choice("--split", split, ("test", "validation", "train"))
-    x, y = getattr(data, f"x_{split}"), getattr(data, f"y_{split}")
-    if len(x) == 0:
-        raise UsageError(
-            f"--split is {split!r}, which {data.name} does not have; allowed: a part that is "
-            "there, such as train"
-        )
-    return x, y
+    return load(name, test=test)
 
 
 def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     """The model's classes; ValueError where it does not run on the images or lacks a label."""
-    import torch
-
-    from art_lfr.core.arguments import check_labels
-    from art_lfr.core.criterion import logits_of
-    from art_lfr.core.modes import device_of, mode
-
     first = torch.from_numpy(x[:1])
     try:
         with torch.no_grad(), mode(model, training=False):
@@ -135,9 +113,6 @@ def trained_model(
 
     It is on the GPU where there is one.
     """
-    from art_lfr.core.modes import default_device
-    from art_lfr.models import BUILT_IN
-
     if weights is None and name in BUILT_IN:
         raise UsageError(f"--weights is missing; a built-in model ({name}) is untrained without")
     network = load_model(name, weights, classes=outputs_for(data), option=option)
@@ -153,7 +128,13 @@ def judged(
     """
     check_integer("--images", images, low=1, optional=images is None)
     loaded = load_data(data)
-    x, y = (part[:images] for part in part_of(loaded, split))
+    check_choice("--split", split, ("test", "validation", "train"))
+    x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
+    if len(x) == 0:
+        raise UsageError(
+            f"--split is {split!r}, which {loaded.name} does not have; allowed: a part that is "
+            "there, such as train"
+        )
     network = trained_model(model, weights, loaded)
     count_classes(network, x, y)
     return network, loaded, x, y
@@ -161,7 +142,6 @@ def judged(
 
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
     """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
-    import torch
     from art.estimators.classification import PyTorchClassifier
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

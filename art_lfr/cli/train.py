@@ -223,7 +223,6 @@ def tune(
 
     from art_lfr.cli import inputs
     from art_lfr.core.arguments import check_integer, check_number
-    from art_lfr.data import check_data_name, load
     from art_lfr.tuning.run import check_floor, check_penalty
     from art_lfr.tuning.run import tune as run
 
@@ -236,8 +235,7 @@ def tune(
     check_penalty("--penalty", penalty)
     _check_counts(epochs, batch_size, seed)
     check_integer("--max-iter", max_iter, low=1)
-    check_data_name("--data", data)
-    images = load(data, test=0)
+    images = inputs.load_data(data, test=0)
     x, y, reserved = _parts(images, train, held_out)
 
     def classifier() -> Any:
@@ -255,45 +253,36 @@ def tune(
             err=True,
         )
 
+    # What `art-lfr train` takes too.
+    shared: dict[str, Any] = {
+        "eps": eps,
+        "norm": norm,
+        "max_iter": max_iter,
+        "estimator": estimator,
+        "penalty": penalty,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "warmup_epochs": warmup_epochs,
+        "seed": seed,
+    }
     tuning = run(
         classifier,
         x,
         y,
-        eps=eps,
-        norm=norm,
         minutes=minutes,
         clean_floor=clean_floor,
         held_out=reserved,
-        epochs=epochs,
-        batch_size=batch_size,
-        max_iter=max_iter,
         make_scheduler=one_cycle,
         attacks=options.names_in(attacks),
-        seed=seed,
         state_dir=state_dir,
         callback=tell,
-        estimator=estimator,
-        penalty=penalty,
-        warmup_epochs=warmup_epochs,
+        **shared,
     )
     typer.echo(tuning.to_json() if as_json else str(tuning), nl=not as_json)
-    lengths = {"--lam": tuning.lam, "--radius": tuning.radius, "--eps-step": tuning.eps_step}
-    chosen: dict[str, object] = {
-        "--model": model,
-        "--data": data,
-        "--eps": eps,
-        "--norm": norm,
-        **{name: f"{value:.8g}" for name, value in lengths.items()},
-        "--max-iter": max_iter,
-        "--estimator": estimator,
-        "--penalty": penalty,
-        "--epochs": epochs,
-        "--batch-size": batch_size,
-        "--lr": lr,
-        "--warmup-epochs": warmup_epochs,
-        "--seed": seed,
-        **({} if weights is None else {"--weights": weights}),
-    }
+    lengths = {name: f"{getattr(tuning, name):.8g}" for name in ("lam", "radius", "eps_step")}
+    chosen = {"model": model, "data": data, **shared, **lengths, "lr": lr}
+    if weights is not None:
+        chosen["weights"] = weights
     line = f"To train with it, on all training images:\n\n{_command('train', chosen)}"
     typer.echo(line, err=as_json)
     inputs.write_output(output, {".json": tuning.to_json})
@@ -327,7 +316,7 @@ def _command(name: str, settings: dict[str, object]) -> str:
     """A command line, broken between options, to be pasted into a shell."""
     lines = [f"art-lfr {name}"]
     for option, value in settings.items():
-        word = f"{option} {shlex.quote(str(value))}"
+        word = f"--{option.replace('_', '-')} {shlex.quote(str(value))}"
         if len(lines[-1]) + len(word) + len("  \\") > WIDTH:
             lines[-1] += " \\"
             lines.append(f"    {word}")

@@ -13,7 +13,6 @@ from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
-from art_lfr.core import modes
 from art_lfr.models import digits_cnn
 
 
@@ -115,7 +114,7 @@ def test_options_reach_the_trainer(folder, option):
 
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
     torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
-    monkeypatch.setattr(modes, "default_device", lambda: torch.device("meta"))  # in its place
+    monkeypatch.setattr(inputs, "default_device", lambda: torch.device("meta"))  # in its place
     network, _, x, y = inputs.judged("digits-cnn", Path("w.pt"), "digits", "test", 4)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
     assert (len(x), len(y)) == (4, 4)

@@ -8,6 +8,7 @@ from lfr_testing import refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, main
+from art_lfr.data import load
 
 
 @pytest.fixture
@@ -84,18 +85,18 @@ def test_exit_status_says_whether_the_floor_is_reached(folder, caught, capsys):
 
 
 def test_no_test_image_is_used(folder, caught, monkeypatch):
-    import art_lfr.data
-
-    load = art_lfr.data.load
+    loaded = []
 
     def load_without_test(name, **limits):
         assert limits["test"] == 0
+        loaded.append(name)
         return load(name, **limits)
 
-    monkeypatch.setattr("art_lfr.data.load", load_without_test)
+    monkeypatch.setattr("art_lfr.cli.inputs.load", load_without_test)
     assert main([*TINY, "--train", "30"]) == 0
     assert main(["tune", "--model", "nets_of_a_user:make", "--data", "own.npz"]) == 0
     assert main(["tune", "--held-out", "70"]) == 0
+    assert loaded == ["mine.npz", "own.npz", "digits"]
     mine, own, digits = caught
     x_held, y_held = mine["held_out"]
     assert (len(mine["x"]), len(x_held), len(y_held)) == (30, 16, 16)
