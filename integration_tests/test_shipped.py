@@ -11,7 +11,7 @@ import torch
 from lfr_testing import ROOT, printed_by_python
 
 from art_lfr.models import load_network
-from art_lfr.models.shipped import entries
+from art_lfr.models.networks import entries
 
 NETWORKS = ROOT / "networks"
 RESULTS = ROOT / "benchmarks" / "robustness" / "results"

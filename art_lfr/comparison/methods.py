@@ -7,7 +7,7 @@ learning rate of its own built in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,15 @@ from art.defences.trainer import (
 )
 from art.estimators.classification import PyTorchClassifier
 from art.utils import to_categorical
-from torch import Tensor, nn
+from torch import nn
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+from art_lfr.attacks.target import LogitsModule
 from art_lfr.comparison.plan import Run
-from art_lfr.core.arguments import Array
-from art_lfr.core.criterion import logits_of
+from art_lfr.core.arguments import Array, part_for
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.imports import named_object
+from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.core.modes import parameters_of
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import random_flip
@@ -37,18 +38,6 @@ from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 
 MOMENTUM = 0.9
-
-
-class WholeNetwork(nn.Module):
-    """A network as one step: of an `nn.Sequential`, ART's TRADES takes the first layer's output."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's logits."""
-        return logits_of(self.network(x))
 
 
 def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
@@ -61,8 +50,9 @@ def wrapped(
     model: nn.Module, x: Array, classes: int, *, lr: float, momentum: float, weight_decay: float
 ) -> PyTorchClassifier:
     """ART's classifier around a network, with SGD."""
+    # As one layer: of an `nn.Sequential`, ART's TRADES would take the first layer's output.
+    network: Any = LogitsModule(model, torch.float32)
     # On a CPU, convolutions with BatchNorm take a third less time so, with the same values.
-    network: Any = WholeNetwork(model)  # torch's own types have no memory_format before 2.14
     network.to(memory_format=torch.channels_last)
     return PyTorchClassifier(
         network,
@@ -101,16 +91,6 @@ def clip_gradients(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10
-# Settings that have the same name in a plan and in the trainer.
-PASSED_ON = (
-    "estimator",
-    "batch_norm",
-    "renew_every",
-    "autocast",
-    "warm_start",
-    "weight_perturbation",
-    "max_grad_norm",
-)
 # (number of the first epoch, how many) -> trains them
 Epochs = Callable[[int, int], None]
 
@@ -163,37 +143,29 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     """This package's trainer."""
     s, unit = run.settings, float(run.comparison.eps)
     eps = s.get("eps", 1.0) * unit
-    radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
+    penalty, steps = penalty_of(run), s.get("steps", STEPS)
+    # A comparison saves no time by approximation, unless a method says so.
+    keywords = {"renew_every": 1, **part_for(s, TrainerKeywords)}
+    if "warmup" in s:
+        keywords["warmup_epochs"] = s["warmup"]
     # lam is a multiple of eps for a gradient norm; other penalties have other units.
-    penalty = penalty_of(run)
-    scaled = isinstance(penalty, LocalFlatness)
+    for name in ("lam", "radius") if isinstance(penalty, LocalFlatness) else ("radius",):
+        if s.get(name) is not None:
+            keywords[name] = s[name] * unit
     return AdversarialTrainerLFRPyTorch(
         classifier,
         norm=parse_norm(run.comparison.norm),
         eps=eps,
         max_iter=steps,
         eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
-        lam=lam if lam is None or not scaled else lam * unit,
-        radius=None if radius is None else radius * unit,
         penalty=penalty,
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
         augment=random_flip if s["flip"] else None,
         seed=run.seed,
         verbose=False,
-        **_trainer_keywords(s),
+        **keywords,
     )
-
-
-def _trainer_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords that a plan sets under the trainer's own names, or under its `warmup`.
-
-    `renew_every` is 1 by default: a comparison saves no time by approximation.
-    """
-    keywords = {name: v for name, v in settings.items() if name in PASSED_ON}
-    if "warmup" in settings:
-        keywords["warmup_epochs"] = settings["warmup"]
-    return {"renew_every": 1, **keywords}
 
 
 def penalty_of(run: Run) -> Penalty:

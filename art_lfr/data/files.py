@@ -20,6 +20,10 @@ EXTRA = "vision"
 # Bits of a channel that fit a byte; others would be cut off by a conversion.
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+# The arrays of a part, by its name.
+PLAIN = ("x_{}", "y_{}")
+JPEG = ("{}_jpeg", "{}_offsets", "{}_labels")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | None = None) -> Array:
@@ -72,11 +76,6 @@ def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> Arra
 
 def _sides(pixels: Array) -> str:
     return f"{pixels.shape[0]} x {pixels.shape[1]}"
-
-
-# The arrays of a part, by its name.
-PLAIN = ("x_{}", "y_{}")
-JPEG = ("{}_jpeg", "{}_offsets", "{}_labels")
 
 
 def load_npz(
@@ -184,9 +183,6 @@ def _jpeg_labels(part: str, arrays: dict[str, Array]) -> Array:
             f"ascending ones in the {len(data)} bytes of {part}_jpeg"
         )
     return as_labels(f"{part}_labels", arrays[f"{part}_labels"], len(offsets) - 1)
-
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def load_folder(

@@ -14,6 +14,8 @@ from art_lfr.core.arguments import Array, check_integer
 from art_lfr.errors import UsageError
 
 PARTS = ("train", "validation", "test")
+# An image with this many channels or fewer in its last axis, and more rows than that, is NHWC.
+MOST_CHANNELS = 4
 
 
 def choose(
@@ -56,10 +58,6 @@ def _first(name: str, count: int | None, available: int) -> slice:
 def _check_enough(name: str, count: int, most: int, why: str) -> None:
     if count > most:
         raise UsageError(f"{name} is {count}; allowed: at most {most} images, {why}")
-
-
-# An image with this many channels or fewer in its last axis, and more rows than that, is NHWC.
-MOST_CHANNELS = 4
 
 
 def as_images(name: str, x: Array) -> Array:

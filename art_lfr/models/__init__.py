@@ -8,29 +8,20 @@ hidden linear layer, such as `torch.nn.SiLU`, where the default is `torch.nn.ReL
 from __future__ import annotations
 
 from art_lfr.models.networks import (
+    BUILT_IN,
     CIFAR10_MEAN,
     CIFAR10_STD,
     Activation,
     Factory,
     Normalise,
     digits_cnn,
+    load_network,
     narrow_resnet,
     paper_cnn,
     preact_resnet_18,
     resnet_20,
     small_cnn,
 )
-from art_lfr.models.shipped import load_network
-
-# The names that the command line takes for --model.
-BUILT_IN: dict[str, Factory] = {
-    "digits-cnn": digits_cnn,
-    "small-cnn": small_cnn,
-    "paper-cnn": paper_cnn,
-    "resnet-20": resnet_20,
-    "preact-resnet-18": preact_resnet_18,
-    "narrow-resnet": narrow_resnet,
-}
 
 __all__ = [
     "BUILT_IN",

@@ -11,9 +11,16 @@ from art_lfr.plots.drawing import (
     surface_figure,
     vulnerability_figure,
 )
-from art_lfr.plots.gradients import GradientMaps, alignment, gradient_maps, hoyer_sparsity
-from art_lfr.plots.surface import LossSurface, loss_surface
-from art_lfr.plots.vulnerability import Vulnerability, vulnerability
+from art_lfr.plots.measured import (
+    GradientMaps,
+    LossSurface,
+    Vulnerability,
+    alignment,
+    gradient_maps,
+    hoyer_sparsity,
+    loss_surface,
+    vulnerability,
+)
 
 __all__ = [
     "GradientMaps",

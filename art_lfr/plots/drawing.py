@@ -14,9 +14,7 @@ from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.geometry import NORM_NAMES, dual_norm
 from art_lfr.core.imports import require
 from art_lfr.errors import UsageError
-from art_lfr.plots.gradients import GradientMaps
-from art_lfr.plots.surface import LossSurface
-from art_lfr.plots.vulnerability import Vulnerability
+from art_lfr.plots.measured import GradientMaps, LossSurface, Vulnerability
 from art_lfr.storage.files import check_output, write_atomically
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from art_lfr.comparison.judging import judge, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
-from art_lfr.models.shipped import INDEX, entries, load_network
+from art_lfr.models.networks import INDEX, entries, load_network
 from art_lfr.storage.records import write_record
 
 PLANS = Path(__file__).parent

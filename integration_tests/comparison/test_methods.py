@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
 )
 
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison import training
+from art_lfr.comparison import runner
 from art_lfr.comparison.judging import Split, load_split
 from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, Run
@@ -40,7 +40,7 @@ def train(run: Run, split: Split, directory: Path) -> None:
     def network() -> nn.Module:
         return load_model("digits-cnn", None, 0, 10)
 
-    training.train(run, network, split.x_train, split.y_train, 10, directory)
+    runner.train(run, network, split.x_train, split.y_train, 10, directory)
 
 
 def test_the_learning_rate_is_the_same_for_all(

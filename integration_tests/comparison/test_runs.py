@@ -13,7 +13,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lfr.cli.app import main
-from art_lfr.comparison import judging, runner, training
+from art_lfr.comparison import judging, runner
 from art_lfr.comparison.judging import Split, load_split
 from art_lfr.comparison.plan import KINDS, Comparison
 from art_lfr.comparison.results import Results, table
@@ -77,9 +77,9 @@ def test_killed_training_goes_on_to_the_same_weights(
     run_one(run, split, tmp_path / "whole", make_network)
 
     ticks = 0
-    tick = training.Times.tick
+    tick = runner.Times.tick
 
-    def killed(self: training.Times, epoch: int) -> None:
+    def killed(self: runner.Times, epoch: int) -> None:
         nonlocal ticks
         ticks += 1
         if ticks == 2:
@@ -87,7 +87,7 @@ def test_killed_training_goes_on_to_the_same_weights(
         tick(self, epoch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Times, "tick", killed)
+        patched.setattr(runner.Times, "tick", killed)
         with pytest.raises(KeyboardInterrupt):
             run_one(run, split, tmp_path / "killed", make_network)
     assert not (tmp_path / "killed/trainings" / run.training_key / "weights.pt").exists()
@@ -160,9 +160,8 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
         return {}
 
     actual_judge = judging.judge
-    for module in (judging, runner):
-        monkeypatch.setattr(module, "judge", judge)
-    monkeypatch.setattr(runner, "verdicts", masking)
+    monkeypatch.setattr(judging, "judge", judge)
+    monkeypatch.setattr(judging, "verdicts", masking)
     changes = {"epochs": 3, "snapshots": 1, "masking_images": 4}
     comparison = tiny_plan(methods=[METHODS["pgd"]], **changes)
     run_all(comparison, tmp_path, factory=make_network, tell=str)
@@ -174,7 +173,7 @@ def test_snapshots_are_judged_once_and_leave_the_last_weights(
     assert len(judged) == len(set(judged)) == 3
     assert reported == judged[:1]
     # The weights that a stopped training gives back may be others than its last epoch's.
-    (tmp_path / "trainings" / run.training_key / training.STOPPED).write_text("it diverged\n")
+    (tmp_path / "trainings" / run.training_key / runner.STOPPED).write_text("it diverged\n")
     runner.result_path(run, tmp_path).unlink()
     run_all(comparison, tmp_path, factory=make_network, tell=str)
     assert judged[3:] == [judged[0], judged[1], judged[2], judged[0]]

@@ -19,7 +19,7 @@ from art_lfr.plots import (
     vulnerability_figure,
 )
 from art_lfr.plots.drawing import new_figure
-from art_lfr.plots.vulnerability import Vulnerability
+from art_lfr.plots.measured import Vulnerability
 
 EPS = 0.1
 

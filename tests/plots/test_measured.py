@@ -12,8 +12,8 @@ from torch import nn
 
 from art_lfr import local_flatness
 from art_lfr.plots import alignment, gradient_maps, hoyer_sparsity, loss_surface, vulnerability
+from art_lfr.plots.measured import Vulnerability
 from art_lfr.plots.problem import make_problem, strongest_examples
-from art_lfr.plots.vulnerability import Vulnerability
 
 NORMS = [math.inf, 2, 1]
 DUAL = {math.inf: 1, 2: 2, 1: math.inf}

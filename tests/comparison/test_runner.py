@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from art_lfr.comparison.training import Times
+from art_lfr.comparison.runner import Times
 
 
 def test_times_that_do_not_reach_the_checkpoint_are_refused(tmp_path: Path) -> None:
