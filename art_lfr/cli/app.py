@@ -76,9 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     kept = KEPT.get(words[0], "") if words else ""
     try:
-        # A command that starts itself in several processes passes its arguments on.
         with _terminable():
-            status = app(args=words, prog_name="art-lfr", standalone_mode=False, obj=words)
+            status = app(args=words, prog_name="art-lfr", standalone_mode=False)
     except MISTAKES as error:
         return _fail(str(error), 2)
     except TrainingError as error:
@@ -103,7 +102,3 @@ def _fail(message: str, status: int) -> int:
     if line := " ".join(message.split()):
         print(f"art-lfr: error: {line}", file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
