@@ -22,7 +22,7 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import device_of
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
-from art_lfr.robustbench.model_info import (
+from art_lfr.robustbench.entry import (
     append_unaggregated,
     check_entry,
     per_cent,
@@ -93,8 +93,8 @@ def benchmark(
             f"model has {classes} classes; allowed: at least {fewest}, which the loss of "
             "standard AutoAttack needs (art_lfr.autoattack.run_autoattack leaves it out)"
         )
-    with moved(model, device) as there:
-        accuracy = clean_accuracy(model, images, labels, batch_size=batch_size, device=there)
+    with moved(model, device) as where:
+        accuracy = clean_accuracy(model, images, labels, batch_size=batch_size, device=where)
         print(f"Clean accuracy: {accuracy:.2%}")
         adversary = AutoAttack(
             model,
@@ -102,15 +102,17 @@ def benchmark(
             eps=eps,
             seed=seed,
             version="standard",
-            device=there,
+            device=where,
             log_path=log_path,
         )
         for attack in (adversary.apgd_targeted, adversary.fab):
             attack.n_target_classes = min(attack.n_target_classes, classes - 1)
         state = None if state_path is None else Path(state_path)
-        found = adversary.run_standard_evaluation(images, labels, bs=batch_size, state_path=state)
+        examples = adversary.run_standard_evaluation(
+            images, labels, bs=batch_size, state_path=state
+        )
         if state is None:
-            robust = clean_accuracy(model, found, labels, batch_size=batch_size, device=there)
+            robust = clean_accuracy(model, examples, labels, batch_size=batch_size, device=where)
         else:
             # The original returns the examples of the last run only.
             robust = float(EvaluationState.from_disk(state).robust_flags.double().mean())
@@ -185,14 +187,14 @@ def benchmark_corruptions(
         )
     images, labels, _ = check_data(model, x, y)
     accuracies: dict[tuple[str, int], float] = {}
-    with moved(model, device) as there:
-        clean = clean_accuracy(model, images, labels, batch_size=batch_size, device=there)
+    with moved(model, device) as where:
+        clean = clean_accuracy(model, images, labels, batch_size=batch_size, device=where)
         print(f"Clean accuracy: {clean:.2%}")
         print(f"Evaluating over {len(dict(keys))} corruptions")
         for key in keys:
             images, labels = _checked_images(model, corrupted[key], key)
             accuracies[key] = clean_accuracy(
-                model, images, labels, batch_size=batch_size, device=there
+                model, images, labels, batch_size=batch_size, device=where
             )
             print(
                 f"corruption={key[0]}, severity={key[1]}: {accuracies[key]:.2%} accuracy",
@@ -223,7 +225,7 @@ def mean_corruption_error(
     for key, accuracy in accuracies.items():
         errors.setdefault(key[0], []).append(1 - accuracy)
         expected.setdefault(key[0], []).append(1 - reference[key])
-    ratios = [np.mean(found) / np.mean(expected[name]) for name, found in errors.items()]
+    ratios = [np.mean(values) / np.mean(expected[name]) for name, values in errors.items()]
     return float(np.mean(ratios))
 
 
@@ -267,10 +269,10 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
     with preserved(model, device), torch.no_grad():
         logits = model(images[:2].clone().to(device))
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
-        told = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
-            f"model gives {told} for {len(images[:2])} samples; allowed: a tensor of logits, shape "
-            "(N, classes), at least two classes"
+            f"model gives {output} for {len(images[:2])} samples; allowed: a tensor of logits, "
+            "shape (N, classes), at least two classes"
         )
     classes = logits.shape[1]
     return images, check_class_indices("y", y, len(images), classes).cpu(), classes
@@ -280,16 +282,16 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
 def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """The model in eval mode on a device, back afterwards, with all else as found."""
     home = device_of(model, torch.empty(0))
-    there = home if device is None else torch.device(device)
-    if there.type == "cuda" and not torch.cuda.is_available():
+    where = home if device is None else torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device is {str(device)!r}, but torch sees no GPU; allowed here: 'cpu'")
-    with preserved(model, there):
+    with preserved(model, where):
         try:
-            if there != home:
-                model.to(there)
-            yield there
+            if where != home:
+                model.to(where)
+            yield where
         finally:
-            if there != home:
+            if where != home:
                 model.to(home)
 
 
