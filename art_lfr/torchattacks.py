@@ -18,13 +18,7 @@ from art.attacks.evasion import AutoAttack, SaliencyMapMethod
 from torch import Tensor, nn
 
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.attacks.evasion import (
-    INSTEAD,
-    UnitBoxEvasion,
-    own_randomness,
-    unit_model,
-    untouched,
-)
+from art_lfr.attacks.evasion import INSTEAD, UnitBoxEvasion, own_randomness, unit_model, untouched
 from art_lfr.attacks.target import UnitBox, UnitBoxModule
 from art_lfr.core.arguments import check_integer, check_number, check_type
 from art_lfr.core.criterion import Criterion, logits_of

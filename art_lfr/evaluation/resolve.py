@@ -48,11 +48,7 @@ ALLOWED = (
 
 
 def resolve_attacks(
-    attacks: object,
-    target: Target,
-    *,
-    state_dir: Path | None = None,
-    progress: bool = False,
+    attacks: object, target: Target, *, state_dir: Path | None = None, progress: bool = False
 ) -> list[NamedAttack]:
     """The attacks to run, each under a name of its own.
 

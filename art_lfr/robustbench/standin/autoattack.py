@@ -218,10 +218,7 @@ class Logger:
 
 
 def check_dynamic(
-    model: Callable[[Tensor], object],
-    x: Tensor,
-    is_tf_model: bool = False,
-    logger: Any = None,
+    model: Callable[[Tensor], object], x: Tensor, is_tf_model: bool = False, logger: Any = None
 ) -> None:
     """Warn where the forward pass of a model computes gradients, through `logger` if there is one.
 
