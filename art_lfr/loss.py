@@ -56,14 +56,14 @@ def objective_terms(
     penalty: Penalty,
     x: Tensor,
     y: Tensor,
-    found: Any,
+    searched: Any,
     *,
     x_clean: Tensor | None = None,
 ) -> Iterator[Term]:
     """Yield the summands one after another: the clean loss, then those of the penalty.
 
     A caller that back-propagates each before asking for the next holds one graph at a time. The
-    model must not change in between. `found` is what `penalty.search` returned, called before.
+    model must not change in between. `searched` is what `penalty.search` returned, called before.
     `x_clean` replaces x in the clean term only.
 
     Random layers see the same masks in all passes of one call, and the global generators move on
@@ -81,7 +81,7 @@ def objective_terms(
     drawn = RandomState.capture(x.device).differs_from(before)
     differs = drawn or differs_in_training(model)
     view = replace(view, masks=before, differs=differs)
-    for weight, values in penalty.parts(view, x, y, found):
+    for weight, values in penalty.parts(view, x, y, searched):
         yield Term(weight, criterion.mean(values, y))
 
 
@@ -165,8 +165,8 @@ class LFRLoss:
         check_labels("y", y, len(x))
         x = x.detach()
         view = LossView(model, self.criterion, box, self.settings)
-        found = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
-        clean, *parts = objective_terms(view, self.penalty, x, y, found)
+        searched = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
+        clean, *parts = objective_terms(view, self.penalty, x, y, searched)
         flatness = torch.zeros_like(clean.value)
         for term in parts:
             flatness = flatness + term.weight * term.value

@@ -20,7 +20,7 @@ from typing import Annotated, Optional
 import typer
 from plans import HERE, published, questions, results_path
 
-from art_lfr.comparison.tables import to_markdown
+from art_lfr.comparison.results import to_markdown
 from art_lfr.storage.files import write_atomically
 
 sys.path.insert(0, str(HERE / "speed"))

@@ -18,7 +18,7 @@ from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.penalties import InputGradient, LocalFlatness, LossView, Part
-from art_lfr.penalties.flatness import Found
+from art_lfr.penalties.flatness import SearchResult
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Variant(LocalFlatness):
 
     def search(
         self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None
-    ) -> tuple[Tensor, LeastFlatPoint | Found]:
+    ) -> tuple[Tensor, LeastFlatPoint | SearchResult]:
         """x, and the least flat point by this variant's ascent."""
         settings = view.settings
         start = x if start is None else start
@@ -76,9 +76,9 @@ class Variant(LocalFlatness):
             view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
         )
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The penalty by this variant's difference."""
-        x, least_flat = found
+        x, least_flat = searched
         if self.outer is not None:
             view = replace(view, settings=replace(view.settings, estimator=self.outer))
         if view.settings.estimator == "exact":
@@ -113,10 +113,10 @@ class Updating(LocalFlatness):
     that nobody guards.
     """
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The same values, from passes that are no different from the clean one."""
         p, h = view.settings.norm, view.settings.radius
-        point = found.point.detach().requires_grad_(True)
+        point = searched.point.detach().requires_grad_(True)
         exact = view.settings.estimator == "exact"
         gradient = input_gradient(view.model, view.criterion, point, y, create_graph=exact)
         dual = dual_vector(gradient.detach(), p)

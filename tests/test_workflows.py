@@ -53,9 +53,6 @@ def test_each_extra_has_an_environment_and_a_job():
     assert ours == set(re.findall(r"extra-\w+", jobs))
 
 
-def test_the_version_is_said_once_more_in_two_places():
-    for name, line in (
-        ("pyproject.toml", f'version = "{art_lfr.__version__}"'),
-        ("CITATION.cff", f"version: {art_lfr.__version__}"),
-    ):
-        assert line in (ROOT / name).read_text(), name
+def test_the_version_is_said_once_more():
+    assert f"version: {art_lfr.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert 'attr = "art_lfr.__version__"' in (ROOT / "pyproject.toml").read_text()

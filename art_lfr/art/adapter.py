@@ -67,38 +67,38 @@ class ModelAdapter:
 
     def inputs(self, x: object, name: str = "x") -> Tensor:
         """Checked inputs, of the model's type, where they lay; never the user's own memory."""
-        given = as_tensor(name, x)
-        check_inputs(name, given)
-        self._check_shape(given, name)
-        tensor = given.detach().to(dtype=self.dtype, copy=True)
+        tensor = as_tensor(name, x)
+        check_inputs(name, tensor)
+        self._check_shape(tensor, name)
+        tensor = tensor.detach().to(dtype=self.dtype, copy=True)
         check_inputs(name, tensor, self.box(tensor))
         return tensor
 
-    def _check_shape(self, given: Tensor, name: str) -> None:
+    def _check_shape(self, tensor: Tensor, name: str) -> None:
         """A module's inputs have the shape that it takes."""
 
     def labels(self, y: object, count: int, classes: int, name: str = "y") -> Tensor:
         """Index labels on the CPU, shape (N,), from indices or one-hot rows."""
-        given = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
-        check_labels(name, given, count)
-        if given.dim() == 2 and given.shape[1] == 1:
-            given = given[:, 0]
-        if given.dim() == 2:
-            one_hot = given.shape[1] == classes and bool(
-                ((given == 0) | (given == 1)).all() and (given.sum(dim=1) == 1).all()
+        labels = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
+        check_labels(name, labels, count)
+        if labels.dim() == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.dim() == 2:
+            one_hot = labels.shape[1] == classes and bool(
+                ((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all()
             )
             if not one_hot:
                 raise UsageError(
-                    f"{name} has shape {tuple(given.shape)}; allowed: labels of shape (N,), or "
+                    f"{name} has shape {tuple(labels.shape)}; allowed: labels of shape (N,), or "
                     f"one-hot rows (one 1, else 0) of shape (N, {classes})"
                 )
-            given = given.argmax(dim=1)
-        if given.dim() != 1 or given.is_complex() or bool((given != given.long()).any()):
+            labels = labels.argmax(dim=1)
+        if labels.dim() != 1 or labels.is_complex() or bool((labels != labels.long()).any()):
             raise UsageError(
-                f"{name} has shape {tuple(given.shape)} and dtype {given.dtype}; allowed: integer "
-                f"labels of shape (N,), or one-hot rows of shape (N, {classes})"
+                f"{name} has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
+                f"integer labels of shape (N,), or one-hot rows of shape (N, {classes})"
             )
-        labels = given.long()
+        labels = labels.long()
         check_labels(name, labels, count, classes)
         return labels
 

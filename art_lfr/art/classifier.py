@@ -46,11 +46,11 @@ class ClassifierModule(nn.Module):
 
     def extra_repr(self) -> str:
         """The preprocessing, which is in no state dict."""
-        found = [
+        defences = [
             {"class": type(o), **public(o), "fit": o.apply_fit, "predict": o.apply_predict}
             for o in self._classifier[0].preprocessing_operations
         ]
-        return f"preprocessing={described(found)}"
+        return f"preprocessing={described(defences)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
@@ -107,8 +107,8 @@ class ClassifierAdapter(ModelAdapter):
 
     def check_optimizer(self) -> None:
         """Raise ValueError unless the optimizer has parameters of the network."""
-        own = {id(parameter) for parameter in self.network.parameters()}
-        if not any(id(parameter) in own for parameter in parameters_of(self.optimizer)):
+        of_network = {id(parameter) for parameter in self.network.parameters()}
+        if not any(id(parameter) in of_network for parameter in parameters_of(self.optimizer)):
             raise UsageError(
                 f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
                 "made from model.parameters()"
@@ -119,10 +119,8 @@ class ClassifierAdapter(ModelAdapter):
         if is_auto(bounds):
             return
         like = torch.empty((1, *self.classifier.input_shape))  # float32, as ART keeps clip_values
-        given, clip_values = Box.from_bounds(bounds, like), self.box(like)
-        if not bool(
-            (given.low == clip_values.low).all() and (given.high == clip_values.high).all()
-        ):
+        box, clip_values = Box.from_bounds(bounds, like), self.box(like)
+        if not bool((box.low == clip_values.low).all() and (box.high == clip_values.high).all()):
             raise UsageError(
                 f"bounds is {bounds!r} beside the {self.name}'s clip_values "
                 f"{self.classifier.clip_values!r}; allowed with a classifier: the same, or "
@@ -141,10 +139,10 @@ class ClassifierAdapter(ModelAdapter):
         """Checked inputs as a new tensor of the model's type, on the CPU."""
         return super().inputs(x, name).cpu()
 
-    def _check_shape(self, given: Tensor, name: str) -> None:
-        if tuple(given.shape[1:]) != tuple(self.classifier.input_shape):
+    def _check_shape(self, tensor: Tensor, name: str) -> None:
+        if tuple(tensor.shape[1:]) != tuple(self.classifier.input_shape):
             raise UsageError(
-                f"{name} has shape {tuple(given.shape)}; allowed: (N, "
+                f"{name} has shape {tuple(tensor.shape)}; allowed: (N, "
                 f"{', '.join(map(str, self.classifier.input_shape))}), the classifier's input_shape"
             )
 

@@ -80,8 +80,8 @@ class LocalFlatnessRegularization(Transformer):
 
     @staticmethod
     def _refuse_shared(teacher: ClassifierAdapter, student: ClassifierAdapter) -> None:
-        theirs = {parameter.data_ptr() for parameter in teacher.network.parameters()}
-        shared = [n for n, p in student.network.named_parameters() if p.data_ptr() in theirs]
+        of_teacher = {parameter.data_ptr() for parameter in teacher.network.parameters()}
+        shared = [n for n, p in student.network.named_parameters() if p.data_ptr() in of_teacher]
         if teacher.classifier is student.classifier or shared:
             what = f"shares {shared[0]!r} with classifier" if shared else "is classifier itself"
             raise UsageError(

@@ -1,8 +1,10 @@
-"""What in a model, a classifier or data does not go with LFR, and the mend: `check_model`."""
+"""What in a model, a classifier or data does not go with LFR, and the fix: `check_model`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from art_lfr.check.findings import Finding, look_at_data
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import as_tensor, check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import device_of
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A layer or a setting that does not go with LFR, and how to fix it.
+
+    `severity` is "error" where training fails or means something else than intended, "warning"
+    where it works with a loss in quality.
+    """
+
+    layer: str
+    problem: str
+    fix: str
+    severity: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.layer}: {self.problem}. Fix: {self.fix}"
+
+
+def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
+    """Inputs that are not in the units in which eps and the bounds are meant."""
+    if not x.is_floating_point():
+        yield Finding(
+            "data",
+            f"x has integers ({x.dtype})",
+            "x.astype('float32') / 255 with bounds (0, 1), or floats with clip_values (0, 255)",
+            "error",
+        )
+        x = x.double()
+    if not bool(x.isfinite().all()):
+        yield Finding("data", "x holds NaN or infinite values", "remove them", "error")
+        return
+    low, high = float(x.min()), float(x.max())
+    bottom, top = (-math.inf, math.inf)
+    if bounds is not None:
+        bottom, top = float(np.min(np.asarray(bounds[0]))), float(np.max(np.asarray(bounds[1])))
+    outside = low < bottom - 1e-6 or high > top + 1e-6
+    mean, spread = float(x.double().mean()), float(x.double().std(correction=0))
+    if low < 0 and abs(mean) < 0.5 and 0.5 < spread < 2 and (outside or bounds is None):
+        yield Finding(
+            "data",
+            f"x looks standardised already (mean {mean:.2f}, standard deviation {spread:.2f}, "
+            f"from {low:.2f}), so eps would not be in raw units",
+            "keep x raw, and put mean and standard deviation into PyTorchClassifier("
+            "preprocessing=(mean, std)) or into a first layer",
+            "error" if outside else "warning",
+        )
+    elif outside or (bounds is None and high > 2 and low >= 0):
+        allowed = "unknown" if bounds is None else f"[{bottom:g}, {top:g}]"
+        yield Finding(
+            "data",
+            f"x has values from {low:g} to {high:g} where the bounds are {allowed}",
+            "scale x (x / 255 for images in 0 to 255), or give its true range as bounds or "
+            "clip_values, with eps in the same units",
+            "error" if outside else "warning",
+        )
+    elif math.isfinite(top) and top > 2 and high <= 1:
+        yield Finding(
+            "data",
+            f"x has no value above {high:g} where the bounds reach {top:g}",
+            "one unit for x, bounds and eps: clip_values (0, 1) for x in [0, 1]",
+            "warning",
+        )
+
 
 # A BatchNorm's statistics of fewer samples than this are mostly noise.
 TINY_BATCH = 16
@@ -32,7 +97,7 @@ def check_model(
     batch_size: int = 128,
     bounds: Bounds = (0.0, 1.0),
 ) -> list[Finding]:
-    """Name each layer and setting that does not go with LFR, with its mend; errors come first.
+    """Name each layer and setting that does not go with LFR, with its fix; errors come first.
 
     The network is tried on a few samples: gradients, second derivatives where `estimator` is
     "exact", and draws of random numbers, each traced to the innermost module. Modes, buffers,
@@ -126,8 +191,8 @@ def _look_at_classifier(
         adapter = ClassifierAdapter(classifier)
     except ValueError as error:
         if not blocking:
-            problem, _, mend = str(error).partition("; ")
-            findings.append(Finding("classifier", problem, mend, "error"))
+            problem, _, fix = str(error).partition("; ")
+            findings.append(Finding("classifier", problem, fix, "error"))
         return classifier.model, None, classifier.clip_values
     return adapter.network, adapter.module, adapter.bounds
 

@@ -9,13 +9,10 @@ from contextlib import contextmanager
 
 import typer
 
-from art_lfr.cli.check import check, flatness
 from art_lfr.cli.compare import compare
-from art_lfr.cli.evaluate import evaluate
-from art_lfr.cli.masking import masking
+from art_lfr.cli.evaluate import check, evaluate, flatness, masking
 from art_lfr.cli.plot import plot
-from art_lfr.cli.train import demo, train
-from art_lfr.cli.tune import tune
+from art_lfr.cli.train import demo, train, tune
 from art_lfr.errors import MissingLibraryError, TrainingError, UsageError, WrongTypeError
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.

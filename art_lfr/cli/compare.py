@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from art_lfr.cli.options import JsonOption
+from art_lfr.cli import options
 from art_lfr.errors import UsageError
 
 
@@ -20,14 +20,14 @@ def compare(
     only: Annotated[str, typer.Option(help="Run the methods whose name contains this.")] = "",
     names: Annotated[str, typer.Option(help="Do the comparisons whose name contains this.")] = "",
     known: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder of earlier NAME.json files: what they hold is not repeated."),
     ] = None,
     threads: Annotated[int, typer.Option(help="Cores for each run; times are of one core.")] = 1,
     tables: Annotated[
         bool, typer.Option("--tables", help="Train nothing; write what is finished.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train methods side by side and tabulate accuracy, flatness and time.
 
@@ -45,12 +45,10 @@ def compare(
     import torch
     from filelock import FileLock
 
-    from art_lfr.cli.inputs import load_model, show_json
+    from art_lfr.cli import inputs
     from art_lfr.comparison.plan import read_plan
-    from art_lfr.comparison.report import write_report
-    from art_lfr.comparison.results import Results
+    from art_lfr.comparison.results import Results, table, to_markdown, write_report
     from art_lfr.comparison.runner import run_all, take_known
-    from art_lfr.comparison.tables import table, to_markdown
     from art_lfr.core.arguments import check_integer
 
     check_integer("--threads", threads, low=1)
@@ -65,8 +63,8 @@ def compare(
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
     lock = FileLock(shared / "lock")
-    found: dict[str, object] = {}
-    before = torch.get_num_threads()
+    printed: dict[str, object] = {}
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for comparison in chosen:
@@ -79,7 +77,9 @@ def compare(
                 run_all(
                     comparison,
                     output,
-                    factory=lambda name, seed, classes: load_model(name, None, seed, classes),
+                    factory=lambda name, seed, classes: inputs.load_model(
+                        name, None, seed, classes
+                    ),
                     data_dir=data_dir,
                     only=only,
                     tell=lambda line: typer.echo(line, err=True),
@@ -91,10 +91,10 @@ def compare(
             if not results.runs:
                 typer.echo(f"{comparison.name}: no finished run", err=True)
             elif as_json:
-                found[comparison.name] = table(results).to_dict(orient="records")
+                printed[comparison.name] = table(results).to_dict(orient="records")
             else:
                 typer.echo(to_markdown(results))
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
     if as_json:
-        show_json(found)
+        inputs.show_json(printed)

@@ -1,38 +1,27 @@
-"""The command `art-lfr evaluate`."""
+"""The commands that look at a network: evaluate, masking, flatness and check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from art_lfr.cli.options import (
-    BatchSizeOption,
-    DataOption,
-    EpsOption,
-    JsonOption,
-    ModelOption,
-    NormOption,
-    SeedOption,
-    WeightsOption,
-)
-
-FORMATS = (".json", ".md", ".tex", ".csv")
+from art_lfr.cli import options
 
 
 def evaluate(
-    model: ModelOption = "digits-cnn",
-    weights: WeightsOption = None,
-    data: DataOption = "digits",
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    model: options.Model = "digits-cnn",
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    split: options.Split = "test",
     images: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="The first so many images; default: all."),
+        int | None, typer.Option(help="The first so many images; default: all.")
     ] = None,
-    eps: EpsOption = 0.1,
-    norm: NormOption = "inf",
+    eps: options.Eps = 0.1,
+    norm: options.Norm = "inf",
     attacks: Annotated[
         str,
         typer.Option(
@@ -43,21 +32,19 @@ def evaluate(
     metrics: Annotated[
         str, typer.Option(help="clever_u, loss_sensitivity, or both with a comma.")
     ] = "",
-    batch_size: BatchSizeOption = 256,
-    seed: SeedOption = 0,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Write the result here: .json, .md, .tex or .csv."),
+        Path | None, typer.Option(help="Write the result here: .json, .md, .tex or .csv.")
     ] = None,
     save_adversarial: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Write the adversarial examples to this .npz file."),
+        Path | None, typer.Option(help="Write the adversarial examples to this .npz file.")
     ] = None,
     state_dir: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Keep finished attacks here; the same command goes on from there."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Attack a network and print its accuracy, the worst case and the local flatness.
 
@@ -72,42 +59,194 @@ def evaluate(
 
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
-    from art_lfr.cli.inputs import judged
-    from art_lfr.core.arguments import check_integer
+    from art_lfr.cli import inputs
     from art_lfr.evaluation.run import evaluate as run
-    from art_lfr.storage.files import check_output, write_atomically
 
-    check_integer("--images", images, low=1, optional=True)
-    if output is not None:
-        check_output(output, "--output", FORMATS)
-    network, loaded, x, y = judged(model, weights, data, split, images)
-
-    found = run(
+    inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
+    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    evaluation = run(
         network,
         x,
         y,
         eps=eps,
         norm=norm,
-        attacks=_split(attacks),
+        attacks=options.names_in(attacks),
         bounds=loaded.bounds,
         batch_size=batch_size,
         seed=seed,
-        metrics=_split(metrics),
+        metrics=options.names_in(metrics),
         save_adversarial=save_adversarial,
         state_dir=state_dir,
         verbose=True,
     )
-    typer.echo(found.to_json() if as_json else str(found))
-    if output is not None:
-        forms: dict[str, Callable[[], str]] = {
-            ".json": found.to_json,
-            ".md": found.to_markdown,
-            ".tex": found.to_latex,
-            ".csv": lambda: found.to_frame().to_csv(index=False),
-        }
-        write_atomically(output, forms[output.suffix]())
-        typer.echo(f"Written: {output}", err=True)
+    typer.echo(evaluation.to_json() if as_json else str(evaluation))
+    forms = {
+        ".json": evaluation.to_json,
+        ".md": evaluation.to_markdown,
+        ".tex": evaluation.to_latex,
+        ".csv": lambda: evaluation.to_frame().to_csv(index=False),
+    }
+    inputs.write_output(output, forms)
 
 
-def _split(listed: str) -> list[str]:
-    return [name.strip() for name in listed.split(",") if name.strip()]
+def masking(
+    model: options.Model = "digits-cnn",
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    split: options.Split = "test",
+    images: Annotated[int, typer.Option(help="The first so many images.")] = 200,
+    eps: options.Eps = 0.1,
+    norm: options.Norm = "inf",
+    surrogate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of the same network, trained without a defence, for the transfer check."
+        ),
+    ] = None,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the report to this .json or .md file.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look for signs that gradients mislead the attacks, and accuracies lie.
+
+    The exit status is 1 where gradient masking is likely, and 0 otherwise.
+
+    [bold]Examples:[/bold]
+
+    art-lfr masking --weights robust.pt --eps 0.1
+
+    art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
+    """
+    from art_lfr.cli import inputs
+    from art_lfr.masking.report import masking_report
+
+    inputs.check_output(output, (".json", ".md"))
+    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    undefended = None
+    if surrogate is not None:
+        undefended = inputs.trained_model(model, surrogate, loaded, "--surrogate")
+    report = masking_report(
+        network,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        bounds=loaded.bounds,
+        surrogate=undefended,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    plain = json.dumps(report.to_dict(), indent=1) + "\n"
+    typer.echo(plain if as_json else str(report), nl=not as_json)
+    inputs.write_output(output, {".json": lambda: plain, ".md": report.to_markdown})
+    if report.masked:
+        raise typer.Exit(1)
+
+
+def flatness(
+    model: options.Model = "digits-cnn",
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    split: options.Split = "test",
+    eps: options.Eps = 0.1,
+    norm: options.Norm = "inf",
+    steps: options.MaxIter = 20,
+    estimator: options.Estimator = "finite-difference",
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Write one value per sample to this .csv or .json file.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the local flatness: the largest gradient norm of the loss in each ball.
+
+    Prints mean, median and 95th percentile; small is flat.
+    Each value is a lower bound, found by projected ascent.
+
+    [bold]Examples:[/bold]
+
+    art-lfr flatness --weights robust.pt --eps 0.1
+
+    art-lfr flatness --model my_nets:make --data my.npz --output flatness.csv
+    """
+    import pandas
+    from rich.table import Table
+
+    from art_lfr.cli import inputs
+    from art_lfr.evaluation.results import summary
+    from art_lfr.measure import local_flatness
+
+    inputs.check_output(output, inputs.TABLES)
+    network, images, x, y = inputs.judged(model, weights, data, split, None)
+    values = local_flatness(
+        network,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        steps=steps,
+        estimator=estimator,
+        bounds=images.bounds,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    summaries = summary(values)
+    if as_json:
+        settings = {"data": images.name, "split": split, "eps": eps, "norm": norm}
+        inputs.show_json({**settings, "samples": len(values), **summaries})
+    else:
+        table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
+        for title in ("samples", "mean", "median", "95th percentile"):
+            table.add_column(title, justify="right")
+        table.add_row(str(len(values)), *(f"{value:.4g}" for value in summaries.values()))
+        inputs.show(table)
+    columns = {"index": range(len(values)), "label": y, "flatness": values}
+    inputs.write_output(output, inputs.table_forms(pandas.DataFrame(columns)))
+
+
+def check(
+    model: options.Model = "digits-cnn",
+    weights: options.Weights = None,
+    data: options.Data = "digits",
+    estimator: options.Estimator = "finite-difference",
+    batch_size: options.BatchSize = 128,
+    as_json: options.Json = False,
+) -> None:
+    """Name each layer and setting that does not go with LFR, and how to fix it.
+
+    Tries the network on a few training images.
+    The exit status is 1 where an error was found, and 0 otherwise.
+
+    [bold]Examples:[/bold]
+
+    art-lfr check --model my_nets:make --data my.npz
+
+    art-lfr check --model my_nets:make --estimator exact --batch-size 8
+    """
+    from rich.markup import escape
+
+    from art_lfr.check import check_model
+    from art_lfr.cli import inputs
+
+    images = inputs.load_data(data)
+    findings = check_model(
+        inputs.load_model(model, weights, classes=inputs.outputs_for(images)),
+        images.x_train,
+        estimator=estimator,
+        batch_size=batch_size,
+        bounds=images.bounds,
+    )
+    if as_json:
+        inputs.show_json([asdict(finding) for finding in findings])
+    elif not findings:
+        inputs.show("Nothing found: the model and the data go with LFR.")
+    for finding in () if as_json else findings:
+        style = "red" if finding.severity == "error" else "yellow"
+        inputs.show(f"[bold {style}]{finding.severity}[/] [bold]{escape(finding.layer)}[/]")
+        inputs.show(f"  {escape(finding.problem)}\n  [dim]fix:[/] {escape(finding.fix)}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)

@@ -6,13 +6,15 @@ Every error of a user's is one of `art_lfr.errors` or an OSError, and names the 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_lfr.core.arguments import check_choice
+from art_lfr.core.arguments import check_choice, check_integer
 from art_lfr.core.imports import named_object
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage import files
 
 if TYPE_CHECKING:
     import pandas
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from art_lfr.core.arguments import Array
     from art_lfr.data import ImageData
+
+# How a table can be written.
+TABLES = (".csv", ".json")
 
 
 def load_model(
@@ -146,6 +151,7 @@ def judged(
 
     ValueError where they do not go together.
     """
+    check_integer("--images", images, low=1, optional=images is None)
     loaded = load_data(data)
     x, y = (part[:images] for part in part_of(loaded, split))
     network = trained_model(model, weights, loaded)
@@ -169,13 +175,27 @@ def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> 
     )
 
 
-def write_table(frame: pandas.DataFrame, path: Path) -> None:
-    """A table as CSV or JSON records, by the file's ending, atomically."""
-    if path.suffix == ".csv":
-        write_atomically(path, frame.to_csv(index=False))
-    else:
-        records = json.loads(frame.to_json(orient="records", double_precision=15))
-        write_atomically(path, json.dumps(records, indent=1) + "\n")
+def check_output(path: Path | None, endings: Sequence[str], option: str = "--output") -> None:
+    """Raise before any work where a file is wanted, and cannot be written or ends otherwise."""
+    if path is not None:
+        files.check_output(path, option, endings)
+
+
+def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
+    """A table as CSV or as JSON records, by the file's ending (`TABLES`)."""
+
+    def records() -> str:
+        plain = json.loads(frame.to_json(orient="records", double_precision=15))
+        return json.dumps(plain, indent=1) + "\n"
+
+    return {".csv": lambda: frame.to_csv(index=False), ".json": records}
+
+
+def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> None:
+    """Write the form that the file's ending names, atomically, where a file is wanted."""
+    if path is not None:
+        files.write_atomically(path, forms[path.suffix]())
+        print(f"Written: {path}", file=sys.stderr)
 
 
 def show(content: Any) -> None:
@@ -188,10 +208,3 @@ def show(content: Any) -> None:
 def show_json(content: Any) -> None:
     """Print plain values as JSON, and nothing else on standard output."""
     print(json.dumps(content, indent=1))
-
-
-def escaped(text: str) -> str:
-    """Text whose brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)

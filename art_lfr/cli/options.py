@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-# Optional, not `| None`: Python 3.10 evaluates these for Typer.
-ModelOption = Annotated[
+Model = Annotated[
     str,
     typer.Option(
         help="digits-cnn (8x8), small-cnn, paper-cnn (28x28), narrow-resnet, resnet-20, "
@@ -18,10 +17,8 @@ ModelOption = Annotated[
         "torch.nn.Module; the current directory can be imported from."
     ),
 ]
-WeightsOption = Annotated[
-    Optional[Path], typer.Option(help="A state dict written by torch.save.")  # noqa: UP045
-]
-DataOption = Annotated[
+Weights = Annotated[Path | None, typer.Option(help="A state dict written by torch.save.")]
+Data = Annotated[
     str,
     typer.Option(
         help="digits; mnist, fashion-mnist, svhn, cifar10, cifar100 (torchvision, kept in "
@@ -30,28 +27,24 @@ DataOption = Annotated[
         "are scaled to \\[0, 1]."
     ),
 ]
-EpsOption = Annotated[float, typer.Option(help="Radius of the ball, in units of the input.")]
-NormOption = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
-EstimatorOption = Annotated[
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+Eps = Annotated[float, typer.Option(help="Radius of the ball, in units of the input.")]
+Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
+Estimator = Annotated[
     str, typer.Option(help="finite-difference, or exact (double back-propagation).")
 ]
-PenaltyOption = Annotated[
-    str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
-]
-EpsStepOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
-]
-BatchSizeOption = Annotated[int, typer.Option(help="Samples in a batch.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+MaxIter = Annotated[int, typer.Option(help="Ascent steps.")]
+LearningRate = Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")]
+BatchSize = Annotated[int, typer.Option(help="Samples in a batch.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 def with_options_of(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command that takes `**settings`: each keyword of the TypedDict is an option.
 
-    Its second annotation is the help. What is not given is None, or False where it is a flag: see
-    `given_ones`.
+    Its second annotation is the help. What is not set is None, or False where it is a flag: see
+    `without_missing`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +65,7 @@ def with_options_of(kind: type) -> Callable[[Callable[..., None]], Callable[...,
                     default=False if value is bool else None,
                     annotation=Annotated[bool, typer.Option(flag, help=text)]
                     if value is bool
-                    else Annotated[Optional[value], typer.Option(help=text)],  # noqa: UP045
+                    else Annotated[value | None, typer.Option(help=text)],
                 )
             )
         vars(command)["__signature__"] = inspect.Signature(parameters)
@@ -82,6 +75,11 @@ def with_options_of(kind: type) -> Callable[[Callable[..., None]], Callable[...,
     return decorate
 
 
-def given_ones(settings: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given: for the others the defaults of the trainer count."""
+def without_missing(settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user set: for the others the defaults of the trainer count."""
     return {name: v for name, v in settings.items() if v is not None and v is not False}
+
+
+def names_in(listed: str) -> list[str]:
+    """The names in a text with commas between them."""
+    return [name.strip() for name in listed.split(",") if name.strip()]

@@ -1,35 +1,28 @@
-"""The commands that train: demo and train."""
+"""The commands that train: demo, train and tune."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from art_lfr.cli.options import (
-    BatchSizeOption,
-    DataOption,
-    EpsOption,
-    EpsStepOption,
-    JsonOption,
-    ModelOption,
-    NormOption,
-    PenaltyOption,
-    SeedOption,
-    WeightsOption,
-    given_ones,
-    with_options_of,
-)
+from art_lfr.cli import options
 from art_lfr.core.keywords import TrainerKeywords
+from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from art_lfr.core.arguments import Array
+    from art_lfr.data import ImageData
+    from art_lfr.tuning import Trial
+
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("art-lfr-demo"),
-    seed: SeedOption = 0,
+    seed: options.Seed = 0,
     epochs: Annotated[int, typer.Option(help="Epochs of both trainings.")] = 30,
 ) -> None:
     """Train a standard and an LFR classifier on digits, attack both, write a report.
@@ -45,25 +38,29 @@ def demo(
     run_demo(output, seed=seed, epochs=epochs)
 
 
-@with_options_of(TrainerKeywords)
+@options.with_options_of(TrainerKeywords)
 def train(
-    model: ModelOption = "digits-cnn",
-    data: DataOption = "digits",
-    eps: EpsOption = 0.1,
-    norm: NormOption = "inf",
-    eps_step: EpsStepOption = None,
-    max_iter: Annotated[int, typer.Option(help="Ascent steps.")] = 10,
-    penalty: PenaltyOption = "lfr",
+    model: options.Model = "digits-cnn",
+    data: options.Data = "digits",
+    eps: options.Eps = 0.1,
+    norm: options.Norm = "inf",
+    eps_step: Annotated[
+        float | None,
+        typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
+    ] = None,
+    max_iter: options.MaxIter = 10,
+    penalty: Annotated[
+        str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
+    ] = "lfr",
     epochs: Annotated[
         int, typer.Option(help="Epochs in all; a resumed run keeps to its own.")
     ] = 20,
-    batch_size: BatchSizeOption = 128,
-    lr: Annotated[float, typer.Option(help="Peak of the one-cycle learning rate.")] = 0.1,
-    seed: SeedOption = 0,
-    weights: WeightsOption = None,
+    batch_size: options.BatchSize = 128,
+    lr: options.LearningRate = 0.1,
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
     checkpoint_dir: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Keep a checkpoint here after each epoch."),
+        Path | None, typer.Option(help="Keep a checkpoint here after each epoch.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --checkpoint-dir.")
@@ -71,7 +68,7 @@ def train(
     output: Annotated[
         Path, typer.Option(help="File for the trained weights (a state dict).")
     ] = Path("lfr-weights.pt"),
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
     **settings: Any,
 ) -> None:
     """Train a network with LFR and write its weights.
@@ -92,28 +89,19 @@ def train(
     import torch
 
     from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-    from art_lfr.cli.inputs import (
-        load_data,
-        load_model,
-        make_classifier,
-        outputs_for,
-        show,
-        show_json,
-    )
-    from art_lfr.core.arguments import check_integer, check_number
-    from art_lfr.storage.files import check_output, write_atomically
+    from art_lfr.cli import inputs
+    from art_lfr.core.arguments import check_number
+    from art_lfr.storage.files import write_atomically
     from art_lfr.training.options import check_fit_arguments
     from art_lfr.training.processes import Processes
 
-    check_output(output, "--output", (".pt", ".pth"))
+    inputs.check_output(output, (".pt", ".pth"))
     check_number("--lr", lr, low_allowed=False)
-    check_integer("--epochs", epochs, low=1)
-    check_integer("--batch-size", batch_size, low=1)
-    check_integer("--seed", seed, low=0)
+    _check_counts(epochs, batch_size, seed)
     processes = Processes()  # before the classifier: it has the GPU of this process
-    images = load_data(data)
-    network = load_model(model, weights, seed, outputs_for(images))
-    classifier = make_classifier(network, images, lr)
+    images = inputs.load_data(data)
+    network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
+    classifier = inputs.make_classifier(network, images, lr)
     trainer = AdversarialTrainerLFRPyTorch(
         classifier,
         norm=norm,
@@ -122,7 +110,7 @@ def train(
         max_iter=max_iter,
         penalty=penalty,
         seed=seed,
-        **cast(TrainerKeywords, given_ones(settings)),
+        **cast(TrainerKeywords, options.without_missing(settings)),
     )
     check_fit_arguments(epochs, checkpoint_dir, resume)
     validated = len(images.x_validation) > 0
@@ -145,10 +133,18 @@ def train(
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     write_atomically(output, lambda file: torch.save(state, file))
     if as_json:
-        show_json(trainer.history)
+        inputs.show_json(trainer.history)
     else:
-        show(_record_table(trainer.history[-1]))
-        show(f"Weights: {output}")
+        inputs.show(_record_table(trainer.history[-1]))
+        inputs.show(f"Weights: {output}")
+
+
+def _check_counts(epochs: int, batch_size: int, seed: int) -> None:
+    from art_lfr.core.arguments import check_integer
+
+    check_integer("--epochs", epochs, low=1)
+    check_integer("--batch-size", batch_size, low=1)
+    check_integer("--seed", seed, low=0)
 
 
 def _record_table(record: dict[str, float]) -> Table:
@@ -161,3 +157,178 @@ def _record_table(record: dict[str, float]) -> Table:
             shown = f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.4g}"
             table.add_row(name.replace("_", " "), shown)
     return table
+
+
+WIDTH = 80
+
+
+def tune(
+    model: options.Model = "digits-cnn",
+    data: options.Data = "digits",
+    eps: options.Eps = 0.1,
+    norm: options.Norm = "inf",
+    minutes: Annotated[float, typer.Option(help="Budget for training and judging.")] = 30.0,
+    clean_floor: Annotated[
+        float | None,
+        typer.Option(help="Least clean accuracy on held-out images, such as 0.97; default: any."),
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Images to judge on: the first validation images of --data, or its last training "
+            "images where it has none. Default: at most 1,000, and a fifth of the training images."
+        ),
+    ] = None,
+    train: Annotated[
+        int | None,
+        typer.Option(help="Train on the first so many images; default: all that are not held out."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of each trial.")] = 20,
+    batch_size: options.BatchSize = 128,
+    lr: options.LearningRate = 0.1,
+    max_iter: options.MaxIter = 10,
+    estimator: options.Estimator = "finite-difference",
+    penalty: Annotated[str, typer.Option(help='A form of LFR: "lfr", "lfr-held".')] = "lfr",
+    warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
+    attacks: Annotated[
+        str, typer.Option(help="Attacks that judge, as in evaluate, with commas between.")
+    ] = "APGD-CE,Square",
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
+    state_dir: Annotated[
+        Path, typer.Option(help="Keep finished trials here; the same command goes on from there.")
+    ] = Path("art-lfr-tuning"),
+    output: Annotated[
+        Path | None, typer.Option(help="Write the proposal and all trials to this .json file.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Propose --lam, --radius and --eps-step for `art-lfr train`.
+
+    Trains with the defaults first, then with settings around them, while --minutes last.
+    Judges them on held-out training images; test images are not used.
+    Proposes the default unless another is better by more than the noise.
+    The exit status is 1 where no setting reaches --clean-floor.
+
+    [bold]Examples:[/bold]
+
+    art-lfr tune --data digits --eps 0.1 --minutes 5
+
+    art-lfr tune --model small-cnn --data mnist --eps 0.3 --minutes 30
+    --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
+    """
+    import torch
+
+    from art_lfr.cli import inputs
+    from art_lfr.core.arguments import check_integer, check_number
+    from art_lfr.data import check_data_name, load
+    from art_lfr.tuning.run import check_floor, check_penalty
+    from art_lfr.tuning.run import tune as run
+
+    inputs.check_output(output, (".json",))
+    if state_dir.exists() and not state_dir.is_dir():
+        raise UsageError(f"--state-dir is {str(state_dir)!r}, a file; allowed: a directory")
+    for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
+        check_number(name, length, low_allowed=False)
+    check_floor("--clean-floor", clean_floor)
+    check_penalty("--penalty", penalty)
+    _check_counts(epochs, batch_size, seed)
+    check_integer("--max-iter", max_iter, low=1)
+    check_data_name("--data", data)
+    images = load(data, test=0)
+    x, y, reserved = _parts(images, train, held_out)
+
+    def classifier() -> Any:
+        network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
+        return inputs.make_classifier(network, images, lr)
+
+    def one_cycle(optimizer: Any, batches: int) -> Any:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=batches + 1)
+
+    def tell(trial: Trial) -> None:
+        shown = ", ".join(f"{name} {value:g}" for name, value in vars(trial.candidate).items())
+        typer.echo(
+            f"{shown}: clean {100 * trial.clean_accuracy:.1f} %, worst case "
+            f"{100 * trial.robust_accuracy:.1f} % ({trial.seconds:.0f} s)",
+            err=True,
+        )
+
+    tuning = run(
+        classifier,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        minutes=minutes,
+        clean_floor=clean_floor,
+        held_out=reserved,
+        epochs=epochs,
+        batch_size=batch_size,
+        max_iter=max_iter,
+        make_scheduler=one_cycle,
+        attacks=options.names_in(attacks),
+        seed=seed,
+        state_dir=state_dir,
+        callback=tell,
+        estimator=estimator,
+        penalty=penalty,
+        warmup_epochs=warmup_epochs,
+    )
+    typer.echo(tuning.to_json() if as_json else str(tuning), nl=not as_json)
+    lengths = {"--lam": tuning.lam, "--radius": tuning.radius, "--eps-step": tuning.eps_step}
+    chosen: dict[str, object] = {
+        "--model": model,
+        "--data": data,
+        "--eps": eps,
+        "--norm": norm,
+        **{name: f"{value:.8g}" for name, value in lengths.items()},
+        "--max-iter": max_iter,
+        "--estimator": estimator,
+        "--penalty": penalty,
+        "--epochs": epochs,
+        "--batch-size": batch_size,
+        "--lr": lr,
+        "--warmup-epochs": warmup_epochs,
+        "--seed": seed,
+        **({} if weights is None else {"--weights": weights}),
+    }
+    line = f"To train with it, on all training images:\n\n{_command('train', chosen)}"
+    typer.echo(line, err=as_json)
+    inputs.write_output(output, {".json": tuning.to_json})
+    if not tuning.reaches_floor:
+        raise typer.Exit(1)
+
+
+def _parts(
+    images: ImageData, train: int | None, held_out: int | None
+) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Images and labels to train on, and those to judge on."""
+    from art_lfr.core.arguments import check_integer
+    from art_lfr.tuning.trial import usual_count
+
+    validation, pool = len(images.y_validation), len(images.y_train)
+    most = validation or pool - 1
+    count = held_out if held_out is not None else min(usual_count(pool), validation or pool)
+    check_integer("--held-out", count, low=1)
+    if count > most:
+        part = "the validation images" if validation else "one less than the training images"
+        raise UsageError(f"--held-out is {count}; allowed: at most {most}, {part}")
+    check_integer("--train", train, low=1, optional=True)
+    left = pool if validation else pool - count
+    if train is not None and train > left:
+        raise UsageError(f"--train is {train}; allowed: at most {left}, those not held out")
+    parted = images.take(train=train, validation=count)
+    return parted.x_train, parted.y_train, (parted.x_validation, parted.y_validation)
+
+
+def _command(name: str, settings: dict[str, object]) -> str:
+    """A command line, broken between options, to be pasted into a shell."""
+    lines = [f"art-lfr {name}"]
+    for option, value in settings.items():
+        word = f"{option} {shlex.quote(str(value))}"
+        if len(lines[-1]) + len(word) + len("  \\") > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)

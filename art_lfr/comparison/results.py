@@ -1,17 +1,25 @@
-"""The finished runs of a comparison."""
+"""The finished runs of a comparison: as a table in Markdown and LaTeX, as a figure, as files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from art_lfr.comparison.judging import unpack
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.runner import read_result, result_path
-from art_lfr.core.intervals import Difference, paired_difference
+from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
+from art_lfr.plots.drawing import PALETTE, has_matplotlib, new_figure, save_figure, tidy
+from art_lfr.storage.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 # A baseline is within the time of a method where it takes at most so much of it.
 TIME_TOLERANCE = 1.05
@@ -90,3 +98,161 @@ class Results:
 def _worst(run: Mapping[str, Any]) -> Any:
     first, last = run["judged"]["images"]
     return unpack(run["correct"][WORST], last - first)
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row a method: means over its runs, and differences to adversarial training.
+
+    `runs` says how many of them the trainer stopped, judged by the weights that it gave back.
+    Accuracies are in per cent; `flatness` is the mean local flatness; `core seconds` the training
+    time on one core; `against AT` the paired difference in worst-case points to the better PGD
+    adversarial training with as many epochs, with its 95 % interval; `at equal time` the same to
+    the best one that takes no longer; `masking` the runs whose masking report has no failed check.
+    """
+    rows: list[dict[str, Any]] = []
+    for method in results.methods:
+        runs = list(results.of(method).values())
+        kind = runs[0]["settings"]["kind"]
+        accuracy = pd.DataFrame([run["accuracy"] for run in runs]).mean()
+        row: dict[str, Any] = {
+            "method": method,
+            "runs": _count(runs),
+            "epochs": results.epochs(method),
+            **{name: f"{100 * value:.1f}" for name, value in accuracy.items()},
+            "flatness": f"{sum(run['flatness']['mean'] for run in runs) / len(runs):.3g}",
+            "core seconds": f"{results.seconds(method):.0f}",
+        }
+        for column, equal_time in (("against AT", False), ("at equal time", True)):
+            other = None if kind == "pgd" else results.baseline(method, equal_time=equal_time)
+            row[column] = "" if other is None else _shown(results.difference(method, other))
+        if results.comparison.masking_images:
+            row["masking"] = _masking(runs)
+        rows.append(row)
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
+
+
+def _count(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs there are, and how many of them the trainer stopped before their end."""
+    stopped = sum("stopped" in run for run in runs)
+    return f"{len(runs)} ({stopped} stopped)" if stopped else str(len(runs))
+
+
+def _shown(difference: Difference) -> str:
+    return (
+        f"{difference.mean:+.1f} ({difference.low:+.1f} to {difference.high:+.1f}) "
+        f"{difference.verdict}"
+    )
+
+
+def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the reports that there are have no failed check."""
+    reports = [run["masking"] for run in runs if "masking" in run]
+    if not reports:
+        return "not run"
+    passed = [
+        bool(r) and all(isinstance(c, dict) and c["verdict"] != "fail" for c in r.values())
+        for r in reports
+    ]
+    return f"{sum(passed)} of {len(reports)} pass"
+
+
+def heading(results: Results) -> str:
+    """What was trained and judged, in one line."""
+    c, runs = results.comparison, results.runs
+    first, last = runs[0]["judged"]["images"]
+    data = runs[0]["data"]
+    return (
+        f"{c.title or c.name}: {c.model} on {data['name']} ({data['train']} training images), eps "
+        f"{c.eps:g}, norm {c.norm}; judged on {c.part} images {first} to {last - 1}; "
+        f"{len(runs)} of {results.planned} runs"
+    )
+
+
+def to_markdown(results: Results) -> str:
+    """The heading and the table in Markdown."""
+    shown = table(results).to_markdown(index=False, disable_numparse=True)
+    return f"**{heading(results)}**\n\n{shown}\n"
+
+
+def to_latex(results: Results) -> str:
+    """The table as a LaTeX tabular (package booktabs), the heading as a comment."""
+    from tabulate import tabulate
+
+    frame = table(results)
+    body = tabulate(
+        frame.values.tolist(),
+        list(frame.columns),
+        tablefmt="latex_booktabs",
+        disable_numparse=True,
+    )
+    return f"% {heading(results)}\n{body}\n"
+
+
+# Where there are more methods than colours, the shape tells them apart.
+MARKERS = ("o", "s", "^", "D", "v")
+
+
+def time_figure(results: Results) -> Figure:
+    """Worst-case accuracy (per cent) against seconds of one core, a line or point each method.
+
+    A method with snapshots is a line over its epochs, one without is a point at its end: means over
+    its runs. Bars are 95 % Wilson intervals over the images of one run.
+    """
+    figure = new_figure(9.0, 4.5)
+    axes = figure.add_subplot()
+    for index, method in enumerate(results.methods):
+        runs = list(results.of(method).values())
+        repeat, which = divmod(index, len(PALETTE))
+        first, last = runs[0]["judged"]["images"]
+        points = _over_epochs(runs)
+        if not points:  # no snapshots, or training stopped before the first
+            rate = float(np.mean([run["accuracy"][WORST] for run in runs]))
+            points = [(results.seconds(method), rate)]
+        seconds, rates = (np.array(values) for values in zip(*points, strict=True))
+        count = last - first
+        bounds = np.array([wilson_interval(round(rate * count), count) for rate in rates]).T
+        errors = np.abs(bounds - rates) * 100
+        axes.errorbar(
+            seconds,
+            100 * rates,
+            errors,
+            marker=MARKERS[repeat % len(MARKERS)],
+            color=PALETTE[which],
+            label=method,
+            capsize=3,
+        )
+    axes.set_xlabel("training time, seconds of one core")
+    axes.set_ylabel("worst-case accuracy, %")
+    axes.set_title(results.comparison.title or results.comparison.name)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    tidy(axes)
+    return figure
+
+
+def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Mean seconds and mean worst case at each epoch of which all runs have a snapshot.
+
+    Without runs that were stopped, unless all were.
+    """
+    runs = [run for run in runs if "stopped" not in run] or runs
+    seen: dict[int, list[tuple[float, float]]] = {}
+    for run in runs:
+        when = {t["epoch"]: t["cpu_seconds"] for t in run["times"]}
+        for snapshot in run.get("snapshots", []):
+            point = when[snapshot["epoch"]], snapshot["accuracy"][WORST]
+            seen.setdefault(snapshot["epoch"], []).append(point)
+    means = (np.mean(points, axis=0) for points in seen.values() if len(points) == len(runs))
+    return [(float(seconds), float(rate)) for seconds, rate in means]
+
+
+def write_report(results: Results, directory: Path) -> None:
+    """Write NAME.json (all runs), NAME.md, NAME.tex, and NAME.png."""
+    name = results.comparison.name
+    lines = ",\n ".join(json.dumps(run) for run in results.runs)
+    write_atomically(directory / f"{name}.json", f"[{lines}]\n")
+    write_atomically(directory / f"{name}.md", to_markdown(results))
+    write_atomically(directory / f"{name}.tex", to_latex(results))
+    if not has_matplotlib():
+        return
+    save_figure(time_figure(results), directory / f"{name}.png")

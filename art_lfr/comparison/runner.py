@@ -15,11 +15,16 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
-from art_lfr.comparison.classifiers import make_classifier
-from art_lfr.comparison.data import Split, load_split
-from art_lfr.comparison.judging import figures, judge, judge_snapshots, verdicts
-from art_lfr.comparison.machine import describe_machine
-from art_lfr.comparison.methods import check_method
+from art_lfr.comparison.judging import (
+    Split,
+    describe_machine,
+    figures,
+    judge,
+    judge_snapshots,
+    load_split,
+    verdicts,
+)
+from art_lfr.comparison.methods import check_method, make_classifier
 from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.comparison.training import STOPPED, TIMES, save_weights, train
 from art_lfr.errors import UsageError

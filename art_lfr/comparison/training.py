@@ -13,8 +13,14 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_lfr.comparison.classifiers import clip_gradients, make_classifier, one_cycle
-from art_lfr.comparison.methods import Warmup, art_epochs, lfr_trainer
+from art_lfr.comparison.methods import (
+    Warmup,
+    art_epochs,
+    clip_gradients,
+    lfr_trainer,
+    make_classifier,
+    one_cycle,
+)
 from art_lfr.comparison.plan import Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators

@@ -119,7 +119,7 @@ def flatness_values(
     """
     settings = replace(settings, renew_every=1)
     ball = Ball(settings.eps, settings.norm, box)
-    found: list[Tensor] = []
+    of_each_start: list[Tensor] = []
     # Restarts outside, so that the first ascents draw the same noise however many follow.
     with preserved_random_state(x.device):
         for draw in [ball.start_point] + [ball.random_point] * (restarts - 1):
@@ -135,5 +135,5 @@ def flatness_values(
                 ).flatness
                 for i in range(0, len(x), batch_size)
             ]
-            found.append(torch.cat(values))
-    return torch.stack(found).amax(dim=0)
+            of_each_start.append(torch.cat(values))
+    return torch.stack(of_each_start).amax(dim=0)

@@ -78,7 +78,7 @@ def significant_difference(a: Tensor, b: Tensor) -> Tensor:
 def second_derivative(value: Tensor, x: Tensor) -> Tensor:
     """The gradient of `value`, itself made of gradients, in x.
 
-    Raises RuntimeError with the mend where there is none.
+    Raises RuntimeError with the fix where there is none.
     """
     try:
         (u,) = torch.autograd.grad(value, x, allow_unused=True)
@@ -89,9 +89,9 @@ def second_derivative(value: Tensor, x: Tensor) -> Tensor:
     return torch.zeros_like(x) if u is None else u
 
 
-def no_second_derivative(found: str) -> RuntimeError:
-    """The error that names the mend where double back-propagation is impossible."""
+def no_second_derivative(reason: str) -> RuntimeError:
+    """The error that names the fix where double back-propagation is impossible."""
     return RuntimeError(
         "estimator is 'exact', but a layer has no second derivative; use "
-        f"estimator='finite-difference' ({found})"
+        f"estimator='finite-difference' ({reason})"
     )

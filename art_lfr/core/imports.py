@@ -36,7 +36,7 @@ def named_object(name: str) -> object:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found: object = getattr(importlib.import_module(module), attribute)
+        value: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{name!r}: {error}") from error
-    return found
+    return value

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 @contextmanager
 def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Put the whole model in train or eval mode; restore each module's own flag afterwards."""
-    found = [(module, module.training) for module in model.modules()]
+    flags = [(module, module.training) for module in model.modules()]
     was_training = model.training
     try:
         model.train(training)
@@ -25,20 +25,20 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         # First by `train`, for layers that do more in it than to set the flag (LoRA merges).
         model.train(was_training)
-        for module, flag in found:
+        for module, flag in flags:
             module.training = flag
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Clear `requires_grad` of all parameters, so that no parameter gradient is computed."""
-    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        for parameter in found:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in found:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
@@ -49,18 +49,18 @@ def protected_buffers(model: nn.Module) -> Iterator[None]:
     Running statistics belong to the clean forward alone. The originals are swapped out, not
     overwritten afterwards, because autograd may hold them for the backward pass.
     """
-    found: list[tuple[nn.Module, str, Tensor]] = [
+    originals: list[tuple[nn.Module, str, Tensor]] = [
         (module, name, buffer)
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None and module.training
     ]
     try:
-        for module, name, buffer in found:
+        for module, name, buffer in originals:
             module._buffers[name] = buffer.clone()
         yield
     finally:
-        for module, name, buffer in found:
+        for module, name, buffer in originals:
             module._buffers[name] = buffer
 
 

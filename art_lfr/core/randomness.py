@@ -119,7 +119,7 @@ def seed_global_generators(seed: int) -> None:
 
 @contextmanager
 def preserved_random_state(device: torch.device) -> Iterator[None]:
-    """Leave the global generators as they were found, also when an exception passes through."""
+    """Leave the global generators as they were, also when an exception passes through."""
     state = RandomState.capture(device)
     try:
         yield

@@ -23,7 +23,7 @@ class NormDefaults:
     renew_every: int
 
 
-# Chosen on validation data by benchmarks/defaults.py; docs/defaults.md has the experiment. In l-inf
+# Chosen on validation data by benchmarks/defaults; docs/defaults.md has the experiment. In l-inf
 # renewing every second gradient costs nothing, in l2 that is open: docs/performance.md.
 DEFAULTS: dict[float, NormDefaults] = {
     math.inf: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=2),

@@ -7,13 +7,10 @@ all give an `ImageData`.
 
 from __future__ import annotations
 
-from art_lfr.data.archive import load_npz
-from art_lfr.data.arrays import MOST_CHANNELS
 from art_lfr.data.augmentation import Augmentation, Compose, RandomCrop, random_flip
-from art_lfr.data.folder import load_folder
-from art_lfr.data.image_data import ImageData, with_validation
-from art_lfr.data.named import NAMES, check_data_name, digits, load
-from art_lfr.data.torchvision import default_root, load_torchvision
+from art_lfr.data.files import load_folder, load_npz
+from art_lfr.data.image_data import MOST_CHANNELS, ImageData, with_validation
+from art_lfr.data.named import NAMES, check_data_name, default_root, digits, load, load_torchvision
 
 __all__ = [
     "MOST_CHANNELS",

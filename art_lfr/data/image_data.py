@@ -1,4 +1,4 @@
-"""A data set in memory: three parts of labelled images, slices of them, and their checksum."""
+"""A data set in memory, from arrays in any common form, and which of its images are used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,99 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from art_lfr.core.arguments import Array, check_integer
-from art_lfr.data.selection import PARTS, choose
 from art_lfr.errors import UsageError
+
+PARTS = ("train", "validation", "test")
+
+
+def choose(
+    sizes: Mapping[str, int],
+    *,
+    train: int | None = None,
+    validation: int | None = None,
+    test: int | None = None,
+) -> dict[str, tuple[str, slice]]:
+    """For each part of the result, the part of the set that it is taken from, and which images.
+
+    `sizes` has the number of images of each part of the set. Of the test images the first `test`
+    are taken. Validation images are the first `validation` of the set's own; where it has none,
+    the last so many training images, which are then no training images any more. Of those that
+    remain the first `train` are taken. None stands for all there are.
+
+    Raises TypeError or ValueError for a number that is no integer, too low, or more than there is.
+    """
+    check_integer("train", train, low=1, optional=True)
+    check_integer("validation", validation, low=0, optional=True)
+    check_integer("test", test, low=0, optional=True)
+    remaining = sizes["train"]
+    chosen: dict[str, tuple[str, slice]] = {}
+    if validation and not sizes["validation"]:
+        _check_enough("validation", validation, remaining - 1, "one less than there are to train")
+        chosen["validation"] = ("train", slice(remaining - validation, remaining))
+        remaining -= validation
+    else:
+        chosen["validation"] = ("validation", _first("validation", validation, sizes["validation"]))
+    chosen["train"] = ("train", _first("train", train, remaining))
+    chosen["test"] = ("test", _first("test", test, sizes["test"]))
+    return chosen
+
+
+def _first(name: str, count: int | None, available: int) -> slice:
+    _check_enough(name, count or 0, available, "as many as there are")
+    return slice(0, available if count is None else count)
+
+
+def _check_enough(name: str, count: int, most: int, why: str) -> None:
+    if count > most:
+        raise UsageError(f"{name} is {count}; allowed: at most {most} images, {why}")
+
+
+# An image with this many channels or fewer in its last axis, and more rows than that, is NHWC.
+MOST_CHANNELS = 4
+
+
+def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Float32 images of shape (N, C, H, W) from (N, H, W), (N, C, H, W) or (N, H, W, C).
+
+    uint8 is scaled by 1/255, floats are taken as they are. Raises ValueError for anything else.
+    """
+    if x.dtype.kind not in "fiu" or x.ndim not in (3, 4) or x.size == 0:
+        raise UsageError(
+            f"{name} has shape {x.shape} and dtype {x.dtype}; allowed: numbers of shape (N, H, W), "
+            "(N, C, H, W) or (N, H, W, C), at least one image"
+        )
+    if x.dtype != np.uint8 and x.dtype.kind in "iu":
+        raise UsageError(f"{name} has dtype {x.dtype}; allowed: uint8 in 0 to 255, or floats")
+    if not np.isfinite(x).all():
+        raise UsageError(f"{name} holds NaN or infinite values; allowed: finite values")
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.shape[3] <= MOST_CHANNELS < min(x.shape[1:3]):
+        x = np.moveaxis(x, 3, 1)
+    images: npt.NDArray[Any] = np.ascontiguousarray(x, dtype=np.float32)
+    if x.dtype == np.uint8:  # then `images` is a copy
+        images /= np.float32(255)
+    return images
+
+
+def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Integer labels of shape (N,), from indices or one-hot rows; ValueError for anything else."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        y = y.argmax(axis=1)
+    if y.dtype.kind not in "fiu" or y.shape != (count,) or (y != y.astype(np.int64)).any():
+        raise UsageError(
+            f"{name} has shape {y.shape} and dtype {y.dtype} for {count} images; allowed: integer "
+            "labels of shape (N,), or one-hot rows"
+        )
+    labels: npt.NDArray[Any] = y.astype(np.int64)
+    if labels.min() < 0:
+        raise UsageError(f"{name} has the label {labels.min()}; allowed: 0 and above")
+    return labels
 
 
 @dataclass(frozen=True)

@@ -2,43 +2,223 @@
 
 from __future__ import annotations
 
+import io
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from art.estimators.classification import PyTorchClassifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from torch import nn
 
 from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.arguments import check_integer
+from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.settings import LFRSettings
 from art_lfr.data import ImageData, digits
-from art_lfr.demo.report import comparison, write_report
-from art_lfr.demo.training import (
-    BATCH_SIZE,
-    EPOCHS,
-    LEARNING_RATE,
-    SETTINGS,
-    lfr_settings,
-    make_classifier,
-    one_thread,
-    train_lfr,
-    train_standard,
-    warmup_epochs,
-)
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
+from art_lfr.models import digits_cnn
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
-from art_lfr.plots.style import has_matplotlib
-from art_lfr.plots.training import training_curves
+from art_lfr.plots.drawing import has_matplotlib, training_curves
+from art_lfr.storage.files import write_atomically
+from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# lam: the better one at this eps on validation images (docs/defaults.md); few steps: quick.
+SETTINGS: dict[str, Any] = {"eps": 0.1, "lam": 0.1, "max_iter": 5}
+EPOCHS = 30
+WARMUP_EPOCHS = 4.0
+BATCH_SIZE = 64
+LEARNING_RATE = 0.1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one core: the network is too small for more, and the sums do not depend on it.
+
+    Two threads on a busy machine wait for each other, and take several times as long as one.
+    """
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
+def make_classifier(seed: int) -> PyTorchClassifier:
+    """The network that both start from, in ART's wrapper with an optimizer of its own."""
+    model = digits_cnn(seed)
+    return PyTorchClassifier(
+        model,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9),
+        input_shape=(1, 8, 8),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+
+
+def train_standard(
+    classifier: PyTorchClassifier,
+    data: ImageData,
+    epochs: int,
+    seed: int,
+    tick: Callable[..., None],
+) -> list[dict[str, float]]:
+    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
+    adapter = ClassifierAdapter(classifier)
+    x, y = adapter.tensors(data.x_validation, data.y_validation)
+    monitor = Monitor("validation", x, y, len(x), len(x), seed)
+    settings = lfr_settings()
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        classifier.optimizer, LEARNING_RATE, total_steps=epochs + 1
+    )
+    history: list[dict[str, float]] = []
+    with preserved_random_state(torch.device("cpu")):
+        # ART shuffles with the global generators.
+        seed_global_generators(seed)
+        for epoch in range(epochs):
+            classifier.fit(
+                data.x_train,
+                data.y_train,
+                batch_size=BATCH_SIZE,
+                nb_epochs=1,
+                scheduler=scheduler,
+                verbose=False,
+            )
+            box = adapter.box(x)
+            metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
+            history.append({"epoch": epoch + 1, **metrics})
+            tick()
+    return history
+
+
+def train_lfr(
+    classifier: PyTorchClassifier,
+    data: ImageData,
+    epochs: int,
+    seed: int,
+    tick: Callable[..., None],
+) -> list[dict[str, float]]:
+    """This package's trainer, with a learning rate that changes after each batch."""
+    trainer = AdversarialTrainerLFRPyTorch(
+        classifier, **SETTINGS, warmup_epochs=warmup_epochs(epochs), seed=seed, verbose=False
+    )
+    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
+    trainer.fit(
+        data.x_train,
+        data.y_train,
+        validation_data=(data.x_validation, data.y_validation),
+        batch_size=BATCH_SIZE,
+        nb_epochs=epochs,
+        scheduler=torch.optim.lr_scheduler.OneCycleLR(
+            classifier.optimizer, LEARNING_RATE, total_steps=steps + 1
+        ),
+        scheduler_interval="batch",
+        callback=tick,
+    )
+    return trainer.history
+
+
+def lfr_settings() -> LFRSettings:
+    """The settings under which both classifiers are measured after each epoch."""
+    return LFRSettings(eps=SETTINGS["eps"], lam=SETTINGS["lam"], steps=SETTINGS["max_iter"])
+
+
+def warmup_epochs(epochs: int) -> float:
+    """Few epochs leave less time for the rise of eps and lam."""
+    return min(WARMUP_EPOCHS, epochs / 3)
+
+
+DOTS_PER_INCH = 120
+
+
+def comparison(evaluations: Mapping[str, Evaluation]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one table: a row for each attack, a column for each model.
+
+    Accuracies in per cent with their 95 % intervals; the last row is the mean local flatness.
+    Raises ValueError where the models were not evaluated with the same attacks.
+    """
+    first = next(iter(evaluations.values()))
+    names = [row.name for row in first.rows]
+    for model, evaluation in evaluations.items():
+        if [row.name for row in evaluation.rows] != names:
+            raise UsageError(f"evaluations[{model!r}] has other attacks than {', '.join(names)}")
+    cells = [[name] for name in names]
+    for evaluation in evaluations.values():
+        for line, row in zip(cells, evaluation.rows, strict=True):
+            interval = f"({100 * row.low:.1f} to {100 * row.high:.1f})"
+            line.append(f"{100 * row.accuracy:.1f} % {interval}")
+    means = [f"{e.flatness_summary['mean']:.3g}" for e in evaluations.values()]
+    return ["", *evaluations], [*cells, ["mean flatness", *means]]
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    title: str,
+    summary: str,
+    evaluations: Mapping[str, Evaluation],
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    figures: Mapping[str, tuple[str, Figure]],
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write report.md, results.json and the figures into `folder`, each file atomically.
+
+    `figures` maps file names without ending to (caption, figure). `settings` are JSON types.
+    results.json comes last, so a folder that has it is complete. Other files in the folder are
+    left alone. Returns the path of report.md.
+    """
+    from tabulate import tabulate
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "results.json").exists():
+        (folder / "results.json").unlink()
+    header, cells = comparison(evaluations)
+    first = next(iter(evaluations.values()))
+    parts = [
+        f"# {title}",
+        summary,
+        "## Accuracy and flatness",
+        tabulate(cells, header, "github", disable_numparse=True),
+        f"{first.rows[0].images} test images, eps {first.eps:g}, norm {first.norm}; 95 % Wilson "
+        "intervals in brackets. The worst case counts an image only where it is classified "
+        "correctly without an attack and under each. Flatness is the largest dual norm of the "
+        "loss gradient found in the ball, in nats per unit of x; small is flat.",
+    ]
+    for name, (caption, figure) in figures.items():
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=DOTS_PER_INCH)
+        write_atomically(folder / f"{name}.png", image.getvalue())
+        parts += [f"## {caption.partition('.')[0]}", f"![{name}]({name}.png)", caption]
+    parts += ["## Settings", "\n".join(f"- {key}: {value}" for key, value in settings.items())]
+    results = {
+        "settings": dict(settings),
+        "evaluations": {name: e.to_dict() for name, e in evaluations.items()},
+        "histories": {name: [dict(r) for r in records] for name, records in histories.items()},
+    }
+    write_atomically(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    return folder / "report.md"
+
 
 SURFACES = 3
 GRADIENT_MAPS = 4

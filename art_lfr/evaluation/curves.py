@@ -116,7 +116,7 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
 
     Raises ValueError where the curves have different norms, or there are none.
     """
-    from art_lfr.plots.style import PALETTE, new_figure, tidy
+    from art_lfr.plots.drawing import PALETTE, new_figure, tidy
 
     norms = {curve.norm for curve in curves.values()}
     if len(norms) != 1:

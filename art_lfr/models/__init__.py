@@ -7,11 +7,19 @@ hidden linear layer, such as `torch.nn.SiLU`, where the default is `torch.nn.ReL
 
 from __future__ import annotations
 
-from art_lfr.models.factory import Activation, Factory
-from art_lfr.models.normalise import CIFAR10_MEAN, CIFAR10_STD, Normalise
-from art_lfr.models.plain import digits_cnn, paper_cnn, small_cnn
-from art_lfr.models.preact_resnet import preact_resnet_18
-from art_lfr.models.resnet import narrow_resnet, resnet_20
+from art_lfr.models.networks import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    Activation,
+    Factory,
+    Normalise,
+    digits_cnn,
+    narrow_resnet,
+    paper_cnn,
+    preact_resnet_18,
+    resnet_20,
+    small_cnn,
+)
 from art_lfr.models.shipped import load_network
 
 # The names that the command line takes for --model.

@@ -13,7 +13,7 @@ from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record
 
 if TYPE_CHECKING:
-    from art_lfr.models.factory import Factory
+    from art_lfr.models.networks import Factory
 
 INDEX = "index.json"
 

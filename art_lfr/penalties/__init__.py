@@ -29,33 +29,33 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
     option of LFR's ascent with a penalty without one; TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
-        found = penalty
+        chosen = penalty
     elif isinstance(penalty, str):
         check_choice("penalty", penalty, tuple(PENALTIES))
-        found = PENALTIES[penalty]
+        chosen = PENALTIES[penalty]
     else:
         raise WrongTypeError(
             f"penalty is {penalty!r}; allowed: {', '.join(PENALTIES)}, or an "
             "art_lfr.penalties.Penalty"
         )
-    if settings.get("lam") is None and not isinstance(found, LocalFlatness):
+    if settings.get("lam") is None and not isinstance(chosen, LocalFlatness):
         raise UsageError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
         )
     exact = settings.get("estimator") == "exact"
-    if exact and isinstance(found, LocalFlatness) and found.minus_weight < 1:
+    if exact and isinstance(chosen, LocalFlatness) and chosen.minus_weight < 1:
         raise UsageError(
             f"estimator is 'exact' with penalty {penalty!r}, which holds the lower end of a finite "
             "difference; allowed: 'finite-difference', or penalty 'lfr'"
         )
     for name in ("autocast", "warm_start"):
-        if settings.get(name) and not found.ascends:
+        if settings.get(name) and not chosen.ascends:
             raise UsageError(
                 f"{name} is True with penalty {penalty!r}; allowed: False, because it is an option "
                 "of LFR's ascent, which this penalty has not"
             )
-    return found
+    return chosen
 
 
 __all__ = [

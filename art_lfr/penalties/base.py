@@ -118,15 +118,15 @@ class Penalty(SelfDescribed, ABC):
         """
         return start
 
-    def end(self, found: Any) -> Tensor | None:
+    def end(self, searched: Any) -> Tensor | None:
         """The points (N, ...) of what `search` found, where that of the next epoch may start."""
         return None
 
     @abstractmethod
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """Yield the summands; a caller may back-propagate each before it asks for the next.
 
-        `found` is what `search` returned.
+        `searched` is what `search` returned.
         """
 
     def values(
@@ -147,6 +147,6 @@ class Penalty(SelfDescribed, ABC):
         """
         generator = generator or torch.Generator().manual_seed(0)
         view = LossView(model, Criterion(loss), Box.from_bounds(bounds, x), settings)
-        found = self.search(view, x, y, self.start(view.ball, x, generator))
+        searched = self.search(view, x, y, self.start(view.ball, x, generator))
         view = replace(view, masks=RandomState.capture(x.device), differs=True)
-        return torch.stack([w * v for w, v in self.parts(view, x, y, found)]).sum(dim=0)
+        return torch.stack([w * v for w, v in self.parts(view, x, y, searched)]).sum(dim=0)

@@ -25,7 +25,7 @@ from art_lfr.errors import UsageError
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """A point x' (N, ...), and grad l(x') where the search has taken it in full precision."""
 
     point: Tensor
@@ -56,7 +56,7 @@ class LocalFlatness(Penalty):
         """A point beside x."""
         return ball.start_point(x, generator)
 
-    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> SearchResult:
         """The least flat point of the ball, in eval mode; from x itself where `start` is None."""
         settings, narrow = view.settings, view.settings.autocast
         start = x if start is None else start
@@ -64,32 +64,32 @@ class LocalFlatness(Penalty):
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
         with context:
-            found = find_least_flat_point(
+            searched = find_least_flat_point(
                 view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
             )
-        return Found(found.point, None if narrow else found.gradient)
+        return SearchResult(searched.point, None if narrow else searched.gradient)
 
-    def end(self, found: Any) -> Tensor | None:
+    def end(self, searched: Any) -> Tensor | None:
         """The least flat point."""
-        point: Tensor = found.point
+        point: Tensor = searched.point
         return point
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """||grad l(x')||_q, or the two ends of the finite difference, x' held fixed."""
         p = view.settings.norm
         if view.settings.estimator == "exact":
-            gradient = view.differentiable_gradient(found.point, y)
+            gradient = view.differentiable_gradient(searched.point, y)
             # The same value and weight-gradient as ||g||_q, and 0 where g = 0.
             yield Part(1.0, (gradient * dual_vector(gradient.detach(), p)).flatten(1).sum(dim=1))
             return
         # Where the penalty's network is another than the ascent's, the dual vector must be that of
         # its own gradient, or <g, s> would fall short of ||g||_q.
-        gradient = found.gradient
+        gradient = searched.gradient
         if view.differs or gradient is None:
-            gradient = view.gradient(found.point, y)
+            gradient = view.gradient(searched.point, y)
         h = view.settings.radius
         shift = h * dual_vector(gradient, p)
-        upper, lower = found.point + shift, found.point - shift
+        upper, lower = searched.point + shift, searched.point - shift
         yield Part(1 / (2 * h), view.losses(upper, y))
         if self.minus_weight > 0:
             yield Part(-self.minus_weight / (2 * h), view.losses(lower, y))
@@ -112,9 +112,9 @@ class InputGradient(LocalFlatness):
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> None:
         """None: nothing is random."""
 
-    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Found:
+    def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> SearchResult:
         """x itself."""
-        return Found(x, None)
+        return SearchResult(x, None)
 
 
 def _radius_in_bfloat16(settings: LFRSettings, x: Tensor) -> float:

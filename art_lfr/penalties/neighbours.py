@@ -28,7 +28,7 @@ class Cure(Penalty):
     regularization, and vice versa", CVPR 2019.
     """
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The squared change of the gradient along z, both gradients with a graph."""
         at_x = view.differentiable_gradient(x, y)
         direction = at_x.detach().sign()
@@ -72,10 +72,10 @@ class LocalLinearity(Penalty):
                 point = ball.ascend(point, ascent, x, settings.step_size)
         return point
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The gap and the linear term at the point found, with one graph through all three."""
-        linear = _inner(found - x, view.differentiable_gradient(x, y))
-        gap = (view.losses(found, y) - view.losses(x, y) - linear).abs()
+        linear = _inner(searched - x, view.differentiable_gradient(x, y))
+        gap = (view.losses(searched, y) - view.losses(x, y) - linear).abs()
         yield Part(1.0, gap + self.mu * linear.abs())
 
 
@@ -91,10 +91,10 @@ class GradAlign(Penalty):
         """x + n, where `search` stays."""
         return ball.random_point(x, generator)
 
-    def parts(self, view: LossView, x: Tensor, y: Tensor, found: Any) -> Iterator[Part]:
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """One minus the cosine, 0 where a gradient is 0."""
         at_x = view.differentiable_gradient(x, y).flatten(1)
-        at_noise = view.differentiable_gradient(found, y).flatten(1)
+        at_noise = view.differentiable_gradient(searched, y).flatten(1)
         defined = (at_x.detach().norm(dim=1) > 0) & (at_noise.detach().norm(dim=1) > 0)
         cosine = functional.cosine_similarity(at_x, at_noise, dim=1, eps=1e-30)
         yield Part(1.0, torch.where(defined, 1 - cosine, torch.zeros_like(cosine)))

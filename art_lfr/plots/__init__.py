@@ -5,9 +5,13 @@ takes several of them by name, so that networks stand side by side. Accuracy aga
 `art_lfr.evaluation`: `accuracy_curve` and `curve_figure`.
 """
 
-from art_lfr.plots.drawing import gradients_figure, surface_figure, vulnerability_figure
+from art_lfr.plots.drawing import (
+    gradients_figure,
+    save_figure,
+    surface_figure,
+    vulnerability_figure,
+)
 from art_lfr.plots.gradients import GradientMaps, alignment, gradient_maps, hoyer_sparsity
-from art_lfr.plots.style import save_figure
 from art_lfr.plots.surface import LossSurface, loss_surface
 from art_lfr.plots.vulnerability import Vulnerability, vulnerability
 

@@ -1,23 +1,88 @@
-"""Figures of what was measured, several networks side by side."""
+"""The figures, several networks side by side, and what all of them share."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.geometry import NORM_NAMES, dual_norm
+from art_lfr.core.imports import require
 from art_lfr.errors import UsageError
 from art_lfr.plots.gradients import GradientMaps
-from art_lfr.plots.style import PALETTE, new_figure, tidy
 from art_lfr.plots.surface import LossSurface
 from art_lfr.plots.vulnerability import Vulnerability
+from art_lfr.storage.files import check_output, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Okabe & Ito's palette: told apart under every common form of colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+FIGURE_FORMATS = (".png", ".pdf", ".svg")
+DOTS_PER_INCH = 160
+# Without the date: the same figure gives the same file.
+_DATELESS: dict[str, dict[str, None]] = {
+    ".png": {},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+}
+
+
+def has_matplotlib() -> bool:
+    """Whether a command that can do without figures draws them."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError, with the line that mends it, where matplotlib is missing."""
+    require("matplotlib.figure", "plots")
+
+
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """An empty figure, in inches, without pyplot: no global state, no display."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def tidy(axes: Any) -> None:
+    """The house style of axes: a light grid, no box."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as .png (160 dots per inch), .pdf or .svg, atomically.
+
+    Fonts in a .pdf are TrueType, as publishers ask. Raises ValueError for another ending or a
+    place that cannot be written to.
+    """
+    require_matplotlib()
+    import matplotlib
+
+    path = Path(path)
+    check_output(path, "path", FIGURE_FORMATS)
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "art-lfr"}):
+        write_atomically(
+            path,
+            lambda file: figure.savefig(
+                file,
+                format=path.suffix[1:],
+                dpi=DOTS_PER_INCH,
+                metadata=_DATELESS[path.suffix],
+            ),
+        )
+
 
 Measured = TypeVar("Measured", Vulnerability, LossSurface, GradientMaps)
 
@@ -234,3 +299,64 @@ def _show_image(axes: Any, image: Array) -> None:
     if picture.ndim == 3 and (low < 0 or high > 1):
         picture = (picture - low) / max(high - low, 1e-12)
     axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
+
+
+# Panels of the training curves: title, unit, and the keys of a record with their line styles.
+PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (
+        "Accuracy",
+        "accuracy (%)",
+        {"train_accuracy": ":", "validation_accuracy": "--", "validation_robust_accuracy": "-"},
+    ),
+    ("Loss", "loss (nats)", {"clean_loss": "-", "validation_loss": "--"}),
+    (
+        "Local flatness (small is flat)",
+        "gradient norm (nats per unit of x)",
+        {"flatness": ":", "validation_flatness": "-"},
+    ),
+)
+LABELS = {
+    "train_accuracy": "training",
+    "validation_accuracy": "validation",
+    "validation_robust_accuracy": "validation, PGD-10",
+    "clean_loss": "training",
+    "validation_loss": "validation",
+    "flatness": "training",
+    "validation_flatness": "validation",
+}
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Accuracy, loss and local flatness over epochs, one colour for each named run.
+
+    A history is a list of records, one per epoch, as `trainer.history` has them; keys that a
+    record lacks are left out. Raises ValueError where there is nothing to draw.
+    """
+    drawn = {name: history for name, history in histories.items() if history}
+    present = {key for history in drawn.values() for record in history for key in record}
+    panels = [panel for panel in PANELS if present & set(panel[2])]
+    if not panels:
+        raise UsageError("histories has no epoch with a known key; allowed: `trainer.history`")
+    figure = new_figure(4.6 * len(panels), 3.8)
+    for axes, (title, unit, keys) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
+    ):
+        for colour, (name, history) in zip(PALETTE * len(drawn), drawn.items(), strict=False):
+            for key, style in keys.items():
+                points = [
+                    (r.get("epoch", i + 1), r[key]) for i, r in enumerate(history) if key in r
+                ]
+                if points:
+                    epochs, values = np.array(points, dtype=float).T
+                    scale = 100 if "accuracy" in key else 1
+                    label = f"{name}, {LABELS[key]}"
+                    axes.plot(epochs, scale * values, style, color=colour, label=label, lw=1.6)
+        axes.set(title=title, xlabel="epoch", ylabel=unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if "accuracy" in unit:
+            axes.set_ylim(top=101)
+        else:
+            axes.set_yscale("log")
+        axes.legend(fontsize=7)
+        tidy(axes)
+    return figure

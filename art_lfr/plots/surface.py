@@ -15,8 +15,7 @@ from art_lfr.core.arguments import Array, check_integer, check_number
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.geometry import Ball, parse_norm, steepest_direction
 from art_lfr.core.randomness import normal_like
-from art_lfr.plots.adversary import strongest_examples
-from art_lfr.plots.problem import Problem, make_problem
+from art_lfr.plots.problem import Problem, make_problem, strongest_examples
 
 if TYPE_CHECKING:
     import pandas

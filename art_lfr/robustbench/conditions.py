@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from art_lfr.art.adapter import adapter_of
 from art_lfr.attacks.target import preserved_gradients
 from art_lfr.autoattack.backend import differentiates
-from art_lfr.check.findings import Finding
+from art_lfr.check.model import Finding
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import as_tensor, check_inputs, check_integer
 from art_lfr.core.criterion import logits_of

@@ -35,12 +35,12 @@ class WeightAverage:
     @contextmanager
     def swapped_in(self, network: nn.Module) -> Iterator[None]:
         """Give the network the averaged weights for a while."""
-        own = copied_state(network)
+        raw = copied_state(network)
         try:
             put_state(network, self.state)
             yield
         finally:
-            put_state(network, own)
+            put_state(network, raw)
 
 
 def copied_state(network: nn.Module) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
 
 def same_state(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether the network's weights and buffers are bit-identical to `state`."""
-    own = tensors_of(network)
-    return own.keys() == state.keys() and all(
-        torch.equal(value, state[name].to(value.device)) for name, value in own.items()
+    present = tensors_of(network)
+    return present.keys() == state.keys() and all(
+        torch.equal(value, state[name].to(value.device)) for name, value in present.items()
     )

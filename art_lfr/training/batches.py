@@ -101,14 +101,14 @@ def parts_of(samples: int, largest: int, processes: int) -> list[slice]:
 
 def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Batches as they come; one of a single sample joins the one before it, as above."""
-    held: Batch | None = None
+    waiting: Batch | None = None
     for new in batches:
-        if held is None:
-            held = new
-        elif len(new.x) == 1 and len(held.x) > 1:
-            held = Batch(torch.cat([held.x, new.x]), torch.cat([held.y, new.y]))
+        if waiting is None:
+            waiting = new
+        elif len(new.x) == 1 and len(waiting.x) > 1:
+            waiting = Batch(torch.cat([waiting.x, new.x]), torch.cat([waiting.y, new.y]))
         else:
-            yield held
-            held = new
-    if held is not None:
-        yield held
+            yield waiting
+            waiting = new
+    if waiting is not None:
+        yield waiting

@@ -87,21 +87,21 @@ class Identity:
         """Raise UsageError, naming the difference, unless `saved` is `plain` of the same run."""
         for part, value in self.plain().items():
             kept = saved.get(part, value)  # an older version may not have kept it
-            mine, theirs = (v if isinstance(v, dict) else {part: v} for v in (value, kept))
-            for name in dict.fromkeys([*mine, *theirs]):
-                if mine.get(name) != theirs.get(name):
-                    self._refuse(part, name, mine.get(name), theirs.get(name))
+            present, saved_part = (v if isinstance(v, dict) else {part: v} for v in (value, kept))
+            for name in dict.fromkeys([*present, *saved_part]):
+                if present.get(name) != saved_part.get(name):
+                    self._refuse(part, name, present.get(name), saved_part.get(name))
 
     @staticmethod
-    def _refuse(part: str, name: str, mine: object, theirs: object) -> None:
+    def _refuse(part: str, name: str, present: object, saved_part: object) -> None:
         if part == "network":
             raise UsageError(
-                f"classifier has {mine} as the shape of {name!r}, but the run in checkpoint_dir "
-                f"has {theirs}; allowed: the same network"
+                f"classifier has {present} as the shape of {name!r}, but the run in checkpoint_dir "
+                f"has {saved_part}; allowed: the same network"
             )
         raise UsageError(
-            f"{name} is {mine!r}, but the run in checkpoint_dir has {theirs!r}; allowed: the same, "
-            "or another directory"
+            f"{name} is {present!r}, but the run in checkpoint_dir has {saved_part!r}; "
+            "allowed: the same, or another directory"
         )
 
     def compares_with(self, other: Identity) -> bool:

@@ -236,12 +236,13 @@ class TrainingLoop:
         candidate = copied_state(self.network)
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
-        given = batches.epoch(self.state.generator)
+        epoch_batches = batches.epoch(self.state.generator)
         if batches.samples is None and self.objective.processes.size > 1:
-            sent = self.objective.processes.main_reads((b.x.cpu(), b.y.cpu()) for b in given)
-            given = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
+            read = ((batch.x.cpu(), batch.y.cpu()) for batch in epoch_batches)
+            sent = self.objective.processes.main_reads(read)
+            epoch_batches = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
         with mode(self.objective.model, training=True):
-            for index, batch in enumerate(given):
+            for index, batch in enumerate(epoch_batches):
                 x, ends = batch.x, None
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
@@ -320,11 +321,11 @@ class TrainingLoop:
         warm = self.state.epoch + 1 >= self.options.warmup_epochs
         if not (warm and self.objective.processes.main) or self.state.collapse_reported:
             return
-        if (found := collapse(batches, prefix)) is None:
+        if (problem := collapse(batches, prefix)) is None:
             return
         self.state.collapse_reported = True
         warnings.warn(
-            f"collapse: after epoch {self.state.epoch + 1} the network {found}. Lower lam (now "
+            f"collapse: after epoch {self.state.epoch + 1} the network {problem}. Lower lam (now "
             f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,

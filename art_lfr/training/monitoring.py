@@ -58,7 +58,7 @@ class Monitor:
                 )
             ]
         )
-        _, held, _ = classify(model, criterion, adversarial, y, self.batch_size)
+        _, withstood, _ = classify(model, criterion, adversarial, y, self.batch_size)
         flatness = flatness_values(
             model,
             criterion,
@@ -75,7 +75,7 @@ class Monitor:
         metrics = {
             "loss": loss.mean(),
             "accuracy": correct.double().mean(),
-            "robust_accuracy": (held & correct[: self.attacked]).double().mean(),
+            "robust_accuracy": (withstood & correct[: self.attacked]).double().mean(),
             "flatness": flatness.mean(),
         }
         return {f"{self.prefix}_{name}": float(value) for name, value in metrics.items()}, labels
@@ -90,11 +90,11 @@ def monitors_for(
     # In random order: what is attacked are the first ones, and data may be sorted by label.
     generator = torch.Generator().manual_seed(options.seed)
     order = torch.randperm(len(validation[0]), generator=generator).to(validation[0].device)
-    found = [("validation", (validation[0][order], validation[1][order]))]
+    monitored = [("validation", (validation[0][order], validation[1][order]))]
     if (subset := batches.sample(options.monitor_samples, options.seed)) is not None:
-        found.append(("train_subset", subset))
+        monitored.append(("train_subset", subset))
     size = max(batches.batch_size, 128)
     return [
         Monitor(prefix, x, y, options.monitor_samples, size, options.seed)
-        for prefix, (x, y) in found
+        for prefix, (x, y) in monitored
     ]

@@ -84,10 +84,10 @@ class Processes:
     def check_device(self, device: torch.device) -> None:
         """Raise ValueError where a classifier is not on this process's own device."""
         index = torch.cuda.current_device() if device.type == "cuda" else None
-        own = torch.device(device.type, index if device.index is None else device.index)
-        if self.size > 1 and own != self.device:
+        actual = torch.device(device.type, index if device.index is None else device.index)
+        if self.size > 1 and actual != self.device:
             raise UsageError(
-                f"classifier is on {own} in process {self.rank} of {self.size}; allowed: "
+                f"classifier is on {actual} in process {self.rank} of {self.size}; allowed: "
                 f"{self.device} (call accelerate.PartialState() before you make it)"
             )
 
@@ -111,24 +111,24 @@ class Processes:
 
     def add_up(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sum over the processes of each tensor, in one exchange for each dtype."""
-        found = list(tensors)
+        sums = list(tensors)
         if self.size == 1:
-            return found
-        for dtype in dict.fromkeys(tensor.dtype for tensor in found):
-            where = [i for i, tensor in enumerate(found) if tensor.dtype == dtype]
-            flat = torch.cat([found[i].flatten() for i in where])
+            return sums
+        for dtype in dict.fromkeys(tensor.dtype for tensor in sums):
+            where = [i for i, tensor in enumerate(sums) if tensor.dtype == dtype]
+            flat = torch.cat([sums[i].flatten() for i in where])
             total = self._accelerate.utils.reduce(flat, reduction="sum")
-            for i, part in zip(where, total.split([found[i].numel() for i in where]), strict=True):
-                found[i] = part.view_as(found[i])
-        return found
+            for i, part in zip(where, total.split([sums[i].numel() for i in where]), strict=True):
+                sums[i] = part.view_as(sums[i])
+        return sums
 
     def from_main(self, value: T) -> T:
         """The main process's value, in all of them; of types that pickle."""
         if self.size == 1:
             return value
-        held = [value]
-        self._accelerate.utils.broadcast_object_list(held)
-        return held[0]
+        message = [value]
+        self._accelerate.utils.broadcast_object_list(message)
+        return message[0]
 
     def main_reads(self, items: Iterator[T]) -> Iterator[T]:
         """What the main process's iterator gives, in all of them; the others' are not touched."""

@@ -98,21 +98,21 @@ class Schedule:
         if state is None:
             return
         # Loading them, torch would take the other's without a word.
-        own, theirs = _lengths(self.state() or {}), _lengths(state)
-        if own != theirs:
+        present, saved = _lengths(self.state() or {}), _lengths(state)
+        if present != saved:
             raise UsageError(
-                f"scheduler is a {type(self.scheduler).__name__} with {own}, but that of the run "
-                f"in checkpoint_dir has {theirs}; allowed: the same, that is as many epochs in all"
+                f"scheduler is a {type(self.scheduler).__name__} with {present}, but that of the "
+                f"run in checkpoint_dir has {saved}; allowed: the same, as many epochs in all"
             )
         self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
 
 
 def _lengths(state: dict[str, Any]) -> dict[str, Any]:
     """The lengths in a scheduler's state, and in those of schedulers inside it."""
-    found = {name: state[name] for name in LENGTHS if name in state}
+    lengths = {name: state[name] for name in LENGTHS if name in state}
     for number, inner in enumerate(state.get("_schedulers", [])):
-        found.update({f"{name} of {number}": value for name, value in _lengths(inner).items()})
-    return found
+        lengths.update({f"{name} of {number}": value for name, value in _lengths(inner).items()})
+    return lengths
 
 
 def _without_functions(state: Any) -> Any:

@@ -52,7 +52,7 @@ class _BatchPart(NamedTuple):
     view: LossView
     x: Tensor
     y: Tensor
-    found: Any
+    searched: Any
     x_clean: Tensor | None
     share: float
     rows: slice
@@ -159,14 +159,14 @@ class Objective:
             x_part, y_part = x[rows], y[rows]
             attacked = None if attack is None else attack(x_part, y_part, rows)
             start_part = None if start is None else start[rows]
-            found = search(view, self.penalty, x_part, y_part, start_part)
-            yield _BatchPart(view, x_part, y_part, found, attacked, shares[index], rows)
+            searched = search(view, self.penalty, x_part, y_part, start_part)
+            yield _BatchPart(view, x_part, y_part, searched, attacked, shares[index], rows)
 
     def _ends(self, parts: list[_BatchPart], x: Tensor) -> Tensor:
         """Where the searches of all processes have ended, the shape of x; NaN where none has."""
         ends, known = torch.zeros_like(x), x.new_zeros(len(x))
         for part in parts:
-            end = None if part.found is None else self.penalty.end(part.found)
+            end = None if part.searched is None else self.penalty.end(part.searched)
             if end is not None:
                 ends[part.rows], known[part.rows] = end, 1.0
         ends, known = self.processes.add_up([ends, known])
@@ -186,13 +186,13 @@ class Objective:
     def _back_propagate(
         self, parts: list[_BatchPart], optimizer: torch.optim.Optimizer
     ) -> tuple[float, float, Tensor]:
-        """Fill the gradients, term by term; the batch's clean loss and penalty, own logits."""
+        """Fill the gradients, term by term; the batch's loss and penalty, the parts' logits."""
         self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
         optimizer.zero_grad(set_to_none=True)
         clean, penalty, logits = 0.0, 0.0, []
         for part in parts:
             for term in objective_terms(
-                part.view, self.penalty, part.x, part.y, part.found, x_clean=part.x_clean
+                part.view, self.penalty, part.x, part.y, part.searched, x_clean=part.x_clean
             ):
                 value, scale = float(term.value.detach()), part.share
                 if not math.isfinite(value) and self.processes.size == 1:
@@ -208,8 +208,8 @@ class Objective:
                 if term.outputs is not None or term.value.requires_grad:
                     (scale * term.value).backward()  # type: ignore[no-untyped-call]
         if self.processes.size > 1:
-            own = [*parameters_of(optimizer), *self.model.parameters()]
-            clean, penalty = self._share(list(dict.fromkeys(own)), clean, penalty)
+            parameters = [*parameters_of(optimizer), *self.model.parameters()]
+            clean, penalty = self._share(list(dict.fromkeys(parameters)), clean, penalty)
         nothing = parameters_of(optimizer)[0].new_zeros(0, 2)
         return clean, penalty, torch.cat(logits) if logits else nothing
 

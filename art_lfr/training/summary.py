@@ -13,8 +13,8 @@ def open_summary(summary_writer: Any) -> Callable[[dict[str, float]], None] | No
     """A function that writes one epoch's record, or None.
 
     `summary_writer` is False (nothing), True (./runs/...), a path, or an object with
-    `add_scalar`, such as a `SummaryWriter`. Raises ImportError with the mend where TensorBoard is
-    missing, TypeError for anything else.
+    `add_scalar`, such as a `SummaryWriter`. Raises ImportError with the pip line where TensorBoard
+    is missing, TypeError for anything else.
     """
     if summary_writer is False or summary_writer is None:
         return None

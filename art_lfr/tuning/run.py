@@ -17,11 +17,8 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
 from art_lfr.training.processes import Processes
-from art_lfr.tuning.candidates import Candidate, candidates
-from art_lfr.tuning.held_out import split
-from art_lfr.tuning.results import Trial, Tuning
-from art_lfr.tuning.store import TrialStore
-from art_lfr.tuning.trial import Conditions, TunedKeywords
+from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
+from art_lfr.tuning.trial import Conditions, TrialStore, TunedKeywords, split
 
 # APGD with cross-entropy, and Square, which needs no gradient and so is not deceived by a network
 # that hides its own.

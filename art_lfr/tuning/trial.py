@@ -1,12 +1,15 @@
-"""One setting trained and judged, under conditions that all of them share."""
+"""One setting trained and judged on reserved images, and the finished trials on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -14,17 +17,89 @@ from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, preserved
-from art_lfr.core.arguments import Array
+from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.data import Augmentation
-from art_lfr.errors import TrainingError, UsageError
+from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.penalties import Penalty
 from art_lfr.storage.fingerprint import described, fingerprint
-from art_lfr.tuning.candidates import Candidate
-from art_lfr.tuning.held_out import Data, largest_class
+from art_lfr.storage.records import read_record, write_record
+from art_lfr.tuning.results import Candidate, Trial
+
+MOST = 1000
+
+
+class Data(NamedTuple):
+    """What is trained on (`x`, `y`), and what is judged on (`x_held`, `y_held`)."""
+
+    x: Array
+    y: Array
+    x_held: Array
+    y_held: Array
+
+
+def usual_count(images: int) -> int:
+    """How many of so many training images are held out where nothing is said: a fifth, or 1,000."""
+    return max(1, min(MOST, images // 5))
+
+
+def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Data:
+    """Hold out the last images of (x, y), as many as said, or take a validation set as it is.
+
+    Raises ValueError where no image is left to train on, and for held-out labels that show that
+    the data is sorted by label.
+    """
+    _check("x", x, "y", y)
+    if isinstance(held_out, tuple | list):
+        if len(held_out) != 2:
+            raise WrongTypeError(
+                f"held_out has {len(held_out)} parts; allowed: (x, y), or a number"
+            )
+        _check("held_out", held_out[0], "held_out", held_out[1])
+        data = Data(x, y, *held_out)
+    else:
+        count = usual_count(len(x)) if held_out is None else held_out
+        check_integer("held_out", count, low=1)
+        if count >= len(x):
+            raise UsageError(
+                f"held_out is {count} of {len(x)} images; allowed: at most {len(x) - 1}, or (x, y)"
+            )
+        first = len(x) - count
+        data = Data(x[:first], y[:first], x[first:], y[first:])
+    trained, held = _classes(data.y), _classes(data.y_held)
+    if not held <= trained or (len(held) == 1 < len(trained) and len(data.y_held) >= 10):
+        raise UsageError(
+            f"held_out has images of {len(held)} class(es), the training images of {len(trained)}: "
+            "is y sorted? Allowed: data in random order, with every held-out class trained on"
+        )
+    return data
+
+
+def _check(x_name: str, x: Array, y_name: str, y: Array) -> None:
+    """Raise unless these are samples and as many finite labels."""
+    samples, labels = as_tensor(x_name, x), as_tensor(y_name, y)
+    check_inputs(x_name, samples)
+    check_labels(y_name, labels, len(samples))
+    if not bool(labels.isfinite().all()):
+        raise UsageError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
+
+
+def largest_class(y: Array) -> float:
+    """The share of the most frequent label: the accuracy of always giving that one."""
+    return float(np.unique(_indices(y), return_counts=True)[1].max() / len(y))
+
+
+def _classes(y: Array) -> set[int]:
+    return {int(label) for label in np.unique(_indices(y))}
+
+
+def _indices(y: Array) -> Array:
+    labels = np.asarray(y)
+    return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
+
 
 JUDGED_AT_ONCE = 256
 
@@ -209,3 +284,70 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _state(scheduler: Any) -> Any:
     """The class of a scheduler and the plain values of its state."""
     return scheduler and [described(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
+
+
+FORMAT = 1
+
+
+class TrialStore:
+    """One JSON file for each finished trial, named by a hash of all that shapes it.
+
+    Several tunings may share the directory; None keeps nothing. Raises ValueError for a directory
+    that is a file.
+    """
+
+    def __init__(self, directory: str | Path | None, identity: str) -> None:
+        self.directory = None if directory is None else Path(directory)
+        self.identity = identity
+        if self.directory is not None:
+            if self.directory.exists() and not self.directory.is_dir():
+                raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+            self.directory.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, candidate: Candidate) -> Path:
+        assert self.directory is not None
+        shaped_by = json.dumps([FORMAT, self.identity, vars(candidate)], sort_keys=True)
+        return self.directory / f"{hashlib.sha256(shaped_by.encode()).hexdigest()[:16]}.json"
+
+    def load(self, candidate: Candidate) -> Trial | None:
+        """The trial as it finished before, or None; ValueError for a damaged file."""
+        if self.directory is None or not (path := self._path(candidate)).exists():
+            return None
+        saved = read_record(path)
+        try:
+            return Trial(
+                candidate,
+                clean=_array(saved["clean"]),
+                robust=_array(saved["robust"]),
+                seconds=float(saved["seconds"]),
+                problem=str(saved["problem"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"state_dir has {path.name}, which is damaged ({error!r}); allowed: files as they "
+                "were written (delete this one to repeat its trial)"
+            ) from error
+
+    def save(self, trial: Trial) -> None:
+        """Write the trial atomically."""
+        if self.directory is None:
+            return
+        content: dict[str, Any] = {
+            "candidate": vars(trial.candidate),
+            "clean": _text(trial.clean),
+            "robust": _text(trial.robust),
+            "seconds": trial.seconds,
+            "problem": trial.problem,
+        }
+        write_record(self._path(trial.candidate), content)
+
+
+def _text(correct: Array) -> str:
+    """Booleans (N,) as N characters, 1 for an image that is right."""
+    return "".join("1" if right else "0" for right in correct)
+
+
+def _array(text: str) -> Array:
+    if not text or set(text) - {"0", "1"}:
+        raise UsageError("no images")
+    return np.array([character == "1" for character in text])

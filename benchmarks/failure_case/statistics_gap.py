@@ -18,8 +18,8 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from art_lfr.cli.inputs import load_model, write_table
-from art_lfr.comparison.data import load_split
+from art_lfr.cli.inputs import load_model, table_forms, write_output
+from art_lfr.comparison.judging import load_split
 from art_lfr.core.modes import mode
 from art_lfr.storage.checkpoint import load_safely
 from art_lfr.training.averaging import copied_state, put_state
@@ -70,7 +70,7 @@ def main(
         rows.append(row)
     table = pd.DataFrame(rows)
     typer.echo(table.to_string(index=False))
-    write_table(table, output)
+    write_output(output, table_forms(table))
 
 
 if __name__ == "__main__":

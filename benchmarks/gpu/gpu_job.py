@@ -25,14 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr import __version__
-from art_lfr.comparison.machine import describe_machine
+from art_lfr.comparison.judging import describe_machine
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.flatness import flatness_values
 from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.pgd import classify, projected_gradient_descent
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data import Augmentation, Compose, RandomCrop, random_flip
-from art_lfr.data.archive import load_npz
+from art_lfr.data.files import load_npz
 from art_lfr.models import BUILT_IN
 from art_lfr.storage.files import write_atomically
 from art_lfr.training.batches import TensorBatches

@@ -16,9 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from art_lfr.comparison.classifiers import make_classifier
-from art_lfr.comparison.data import load_split
-from art_lfr.comparison.judging import judge
+from art_lfr.comparison.judging import judge, load_split
+from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
 from art_lfr.models.shipped import INDEX, entries, load_network

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from art_lfr import __version__
-from art_lfr.comparison.machine import describe_machine
+from art_lfr.comparison.judging import describe_machine
 from art_lfr.storage.files import write_atomically
 
 app = typer.Typer(add_completion=False)

@@ -21,7 +21,7 @@ import typer
 from torch import Tensor, nn
 
 from art_lfr.cli.inputs import load_model
-from art_lfr.comparison.data import load_split
+from art_lfr.comparison.judging import load_split
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
 from art_lfr.core.gradients import input_gradient

@@ -18,9 +18,8 @@ from torch.optim.optimizer import (
 
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import training
-from art_lfr.comparison.classifiers import make_classifier
-from art_lfr.comparison.data import Split, load_split
-from art_lfr.comparison.methods import lfr_trainer
+from art_lfr.comparison.judging import Split, load_split
+from art_lfr.comparison.methods import lfr_trainer, make_classifier
 from art_lfr.comparison.plan import KINDS, Comparison, Run
 from art_lfr.comparison.results import Results
 from art_lfr.comparison.runner import run_all

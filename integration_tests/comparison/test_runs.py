@@ -14,11 +14,10 @@ from torch import nn
 
 from art_lfr.cli.app import main
 from art_lfr.comparison import judging, runner, training
-from art_lfr.comparison.data import Split, load_split
+from art_lfr.comparison.judging import Split, load_split
 from art_lfr.comparison.plan import KINDS, Comparison
-from art_lfr.comparison.results import Results
+from art_lfr.comparison.results import Results, table
 from art_lfr.comparison.runner import run_all, run_one
-from art_lfr.comparison.tables import table
 
 METHODS: dict[str, dict[str, Any]] = {kind: {"name": kind, "kind": kind} for kind in sorted(KINDS)}
 for _name in ("pgd", "trades", "awp", "lfr"):

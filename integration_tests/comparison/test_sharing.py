@@ -16,8 +16,7 @@ from art_lfr.cli.app import main
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison import runner
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.report import write_report
-from art_lfr.comparison.results import Results
+from art_lfr.comparison.results import Results, write_report
 from art_lfr.comparison.runner import take_known
 from art_lfr.storage.records import read_record, write_record
 
@@ -127,7 +126,7 @@ def test_command_lets_no_other_process_write_the_same_files(
         return checked
 
     monkeypatch.setattr("art_lfr.comparison.runner.take_known", alone("known", take_known))
-    monkeypatch.setattr("art_lfr.comparison.report.write_report", alone("report", write_report))
+    monkeypatch.setattr("art_lfr.comparison.results.write_report", alone("report", write_report))
     command = ["compare", str(path), "--output", str(tmp_path), "--known", str(tmp_path)]
     assert main(command) == 0
     assert written == ["known", "report"]

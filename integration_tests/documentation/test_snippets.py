@@ -144,9 +144,11 @@ def installs_or_is_run_elsewhere(line: str) -> bool:
         return line.startswith("python -m pip install")
     if line.startswith("accelerate launch"):  # integration_tests/training/test_processes.py
         return True
-    if "tox run" in line:
-        return line in (ROOT / ".ci" / "run").read_text()
-    return line.startswith(("python -m venv", "python -m pip install", "pytest"))
+    if "tox run" in line:  # what decides, or an environment that there is
+        environment = line.removeprefix("tox run -e ")
+        decides = line in (ROOT / ".ci" / "run").read_text()
+        return decides or f"[testenv:{environment}]" in (ROOT / "tox.ini").read_text()
+    return line.startswith(("python -m venv", "python -m pip install", "pytest", "pre-commit run"))
 
 
 @pytest.mark.parametrize("snippet", COMMANDS, ids=lambda s: f"{s.place} {s.text[:30]}")

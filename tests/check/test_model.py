@@ -79,7 +79,7 @@ def test_layers_without_second_derivative_are_named(x, layer):
     (finding,) = check_model(model, x, estimator="exact")
     assert (finding.severity, finding.layer) == ("error", f"1 ({type(layer).__name__})")
     assert "no second derivative" in finding.problem
-    assert "finite-difference" in finding.mend
+    assert "finite-difference" in finding.fix
 
 
 def test_an_operation_in_a_container_is_traced_to_the_container(x):
@@ -137,7 +137,7 @@ def test_batch_norm(x):
 def test_data_in_other_units(x, change, bounds, severity, word):
     finding = check_model(network(), change(x), bounds=bounds)[0]
     assert (finding.layer, finding.severity) == ("data", severity)
-    assert word in finding.problem + finding.mend
+    assert word in finding.problem + finding.fix
 
 
 def make_classifier(model, **keywords):

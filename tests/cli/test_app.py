@@ -127,7 +127,7 @@ def test_check(folder, capsys):
     assert main(["check", "--model", "nets_of_a_user:make_dropout", "--data", "mine.npz"]) == 0
     output = capsys.readouterr().out
     assert "warning 0 (Dropout)" in output
-    assert "mend:" in output
+    assert "fix:" in output
     assert main(["check", "--model", "nets_of_a_user:make_broken", "--data", "mine.npz"]) == 1
     assert "error 1 (Threshold)" in capsys.readouterr().out
 
@@ -194,11 +194,11 @@ def test_installed_command_and_module(folder):
 
 def test_train_has_every_setting_of_the_trainer():
     """Those of the command line that are given reach the trainer, also where they are 0."""
-    from art_lfr.cli.options import given_ones
+    from art_lfr.cli.options import without_missing
     from art_lfr.cli.train import train
     from art_lfr.core.keywords import TrainerKeywords
 
     options = inspect.signature(train).parameters
     assert set(TrainerKeywords.__annotations__) <= set(options)
     settings = dict.fromkeys(TrainerKeywords.__annotations__) | {"lam": 0.0, "autocast": False}
-    assert given_ones(settings | {"warm_start": True}) == {"lam": 0.0, "warm_start": True}
+    assert without_missing(settings | {"warm_start": True}) == {"lam": 0.0, "warm_start": True}

@@ -10,8 +10,7 @@ import pytest
 from lfr_testing import ROOT
 
 from art_lfr.comparison.plan import Comparison, read_plan
-from art_lfr.comparison.results import Results
-from art_lfr.comparison.tables import to_markdown
+from art_lfr.comparison.results import Results, to_markdown
 
 # Of each question that compares methods, the runs and the plans: in results/ and beside it.
 RESULTS = sorted((ROOT / "benchmarks").glob("*/results/*.json"))

@@ -10,8 +10,7 @@ import pytest
 
 from art_lfr.comparison.judging import pack
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.results import Results
-from art_lfr.comparison.tables import table, to_latex, to_markdown
+from art_lfr.comparison.results import Results, table, to_latex, to_markdown
 
 Maker: TypeAlias = Callable[..., Comparison]
 IMAGES = 40
@@ -81,7 +80,7 @@ def test_a_training_that_was_stopped_does_not_count_as_a_quick_one(make_comparis
 
 def test_figure_shows_the_mean_of_the_runs(make_comparison: Maker) -> None:
     pytest.importorskip("matplotlib")
-    from art_lfr.comparison.drawing import time_figure
+    from art_lfr.comparison.results import time_figure
 
     results = made_up(make_comparison(snapshots=1), {"AT": 0.5, "LFR": 0.8})
     lfr = [run for run in results.runs if run["method"] == "LFR"]
@@ -102,7 +101,7 @@ def test_figure_shows_the_mean_of_the_runs(make_comparison: Maker) -> None:
 
 def test_figure_of_a_run_that_stopped_before_its_first_snapshot(make_comparison: Maker) -> None:
     pytest.importorskip("matplotlib")
-    from art_lfr.comparison.drawing import time_figure
+    from art_lfr.comparison.results import time_figure
 
     results = made_up(make_comparison(snapshots=1), {"AT": 0.5, "LFR": 0.8})
     for run in results.runs:

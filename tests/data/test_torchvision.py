@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from art_lfr.data import default_root, load, load_torchvision
-from art_lfr.data.torchvision import SOURCES
+from art_lfr.data.named import SOURCES
 
 CLASS_OF = {name: source.dataset for name, source in SOURCES.items()}
 rng = np.random.default_rng(0)

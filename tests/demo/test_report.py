@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from art_lfr import evaluate
-from art_lfr.demo.report import comparison, write_report
-from art_lfr.plots.training import training_curves
+from art_lfr.demo.run import comparison, write_report
+from art_lfr.plots.drawing import training_curves
 
 EPS = 0.1
 

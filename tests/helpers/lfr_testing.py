@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from art_lfr.cli import main
 from art_lfr.penalties import LossView, Part, Penalty
 
 if TYPE_CHECKING:
@@ -74,11 +73,14 @@ class Malicious:
 
 def refusal_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which `art-lfr` refuses its arguments; it prints nothing else."""
+    # Here: where the commands are not installed, other tests run.
+    from art_lfr.cli import main
+
     assert main(list(arguments)) == 2
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("art-lfr: error: ")
-    assert printed.err.count("\n") == 1
+    assert printed.out == "", printed.out
+    assert printed.err.startswith("art-lfr: error: "), printed.err
+    assert printed.err.count("\n") == 1, printed.err
     return printed.err
 
 

@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from art_lfr import local_flatness
+from art_lfr.core.criterion import Criterion
+from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.geometry import Ball, Box
+from art_lfr.core.settings import LFRSettings
 
 DUAL = {math.inf: 1.0, 2.0: 2.0, 1.0: math.inf}
 POINTS = 81
@@ -61,10 +65,25 @@ def test_bounds(layer, p, seed, eps):
     assert slope <= flatness
     assert vulnerability <= eps * slope + gap + 1e-9
     assert gap <= 2 * eps * flatness + 2 * tolerance
-    # What the ascent finds is a lower bound of the true maximum, near that of the grid.
-    found = local_flatness(model, x[None], torch.zeros(1).long(), eps=eps, norm=p, restarts=3)
-    assert float(found) <= 1.1 * flatness + 1e-9
+    # What the ascent finds is a lower bound of the true maximum: the slope at a point of the ball.
+    y = torch.zeros(1).long()
+    point, found, _ = find_least_flat_point(
+        model,
+        Criterion(),
+        x[None],
+        y,
+        ball=Ball(eps, p, Box.from_bounds((0.0, 1.0), x[None])),
+        settings=LFRSettings(eps=eps, norm=p),
+        start=x[None],
+    )
+    assert float(torch.linalg.vector_norm(point - x, p)) <= eps + 1e-9
+    assert bool(((point >= 0) & (point <= 1)).all())
+    slope_there = torch.linalg.vector_norm(losses(model, point)[1], DUAL[p], dim=1)
+    assert float(found) == pytest.approx(float(slope_there))
     if layer is nn.Softplus:
+        # And near that of the grid, between whose points a ReLU network can have other pieces.
+        measured = local_flatness(model, x[None], y, eps=eps, norm=p, restarts=3)
+        assert float(measured) <= 1.1 * flatness + 1e-9
         # The Lipschitz constant of g in B: the largest over the grid's neighbours is near it.
         change = torch.linalg.vector_norm(gradients - gradients[0], DUAL[p], dim=1)
         distance = torch.linalg.vector_norm(points - x, p, dim=1)

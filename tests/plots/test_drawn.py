@@ -18,7 +18,7 @@ from art_lfr.plots import (
     vulnerability,
     vulnerability_figure,
 )
-from art_lfr.plots.style import new_figure
+from art_lfr.plots.drawing import new_figure
 from art_lfr.plots.vulnerability import Vulnerability
 
 EPS = 0.1
@@ -145,7 +145,7 @@ def test_saved_figures(tmp_path, ending, head):
         save_figure(figure, tmp_path / "figure.jpg")
 
 
-def test_missing_matplotlib_names_the_mend(monkeypatch, networks, data):
+def test_missing_matplotlib_names_the_fix(monkeypatch, networks, data):
     found = vulnerability(networks["first"], *data, eps=EPS, steps=1, restarts=1)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "art-lfr\[plots\]"'):

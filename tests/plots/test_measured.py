@@ -12,8 +12,7 @@ from torch import nn
 from art_lfr import local_flatness
 from art_lfr.core.geometry import Ball
 from art_lfr.plots import alignment, gradient_maps, hoyer_sparsity, loss_surface, vulnerability
-from art_lfr.plots.adversary import strongest_examples
-from art_lfr.plots.problem import make_problem
+from art_lfr.plots.problem import make_problem, strongest_examples
 from art_lfr.plots.vulnerability import Vulnerability
 
 NORMS = [math.inf, 2, 1]
@@ -106,9 +105,7 @@ def test_the_strongest_example_is_the_best_of_all_tried(smooth, batch, monkeypat
     torch.testing.assert_close(losses, tried.amax(dim=0))
     torch.testing.assert_close(losses, loss_at(points))
     # The end of an ascent counts as well, which no gradient is taken at.
-    monkeypatch.setattr(
-        "art_lfr.plots.adversary.projected_gradient_descent", lambda *_, **__: points
-    )
+    monkeypatch.setattr("art_lfr.plots.problem.projected_gradient_descent", lambda *_, **__: points)
     search["generator"] = torch.Generator().manual_seed(1)
     _, again = strongest_examples(problem, ball, **search)
     assert (again >= losses - 1e-6).all()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
-from art_lfr.plots.training import training_curves
+from art_lfr.plots.drawing import training_curves
 
 EPS = 0.1
 
@@ -122,7 +122,7 @@ def test_bad_labels(models, batch, y, message):
         loss_surfaces(models, batch[0], y, eps=EPS)
 
 
-def test_missing_matplotlib_names_the_mend(monkeypatch):
+def test_missing_matplotlib_names_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "art-lfr\[plots\]"'):
         training_curves({"LFR": [{"loss": 1.0, "clean_loss": 1.0}]})

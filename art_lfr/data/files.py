@@ -1,0 +1,289 @@
+"""A user's own files: .npz archives and folders of images."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.imports import require
+from art_lfr.data.image_data import PARTS, ImageData, as_images, as_labels, assemble, choose
+from art_lfr.errors import UsageError
+
+# The extra of this package that installs Pillow and torchvision.
+EXTRA = "vision"
+# Bits of a channel that fit a byte; others would be cut off by a conversion.
+GREY_MODES = ("1", "L")
+COLOUR_MODES = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+
+
+def decode(
+    files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | None = None
+) -> npt.NDArray[Any]:
+    """Images as float32 in [0, 1], shape (N, C, H, W), from pairs of a name and a path or bytes.
+
+    C is 1 where every image is grey, else 3; transparency is dropped. `size` is the height and
+    width to resize to (bilinear); without it all must have one size. The pixels of a JPEG may
+    differ by 1/255 between versions of the decoder.
+
+    Raises ValueError, with the file's name, for what Pillow cannot read, for more than 8 bits a
+    channel and for unequal sizes; ImportError where Pillow is missing.
+    """
+    images: list[npt.NDArray[Any]] = []
+    first = ""
+    for name, file in files:
+        pixels = _pixels(name, file, size)
+        first = first or name
+        if images and pixels.shape[:2] != images[0].shape[:2]:
+            raise UsageError(
+                f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; allowed: "
+                "images of one size, or load_folder(..., size=...), which resizes them"
+            )
+        images.append(pixels)
+    channels = max(image.shape[2] for image in images)
+    stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.float32)
+    for row, image in zip(stacked, images, strict=True):
+        row[:] = np.moveaxis(image, 2, 0)  # a grey image fills all channels
+    stacked /= np.float32(255)
+    return stacked
+
+
+def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> npt.NDArray[Any]:
+    """One image as uint8, shape (H, W, C)."""
+    pillow = require("PIL.Image", EXTRA)
+    try:
+        with pillow.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            mode = image.mode
+            if mode in (*GREY_MODES, *COLOUR_MODES):
+                image = image.convert("L" if mode in GREY_MODES else "RGB")
+                if size is not None:
+                    image = image.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
+                pixels: npt.NDArray[Any] = np.asarray(image)
+                return pixels.reshape(*pixels.shape[:2], -1)
+    except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
+        raise UsageError(f"{name} cannot be read as an image: {error}") from error
+    raise UsageError(
+        f"{name} has Pillow's mode {mode!r}; allowed: images of 8 bits a channel, grey or colour"
+    )
+
+
+def _sides(pixels: npt.NDArray[Any]) -> str:
+    return f"{pixels.shape[0]} x {pixels.shape[1]}"
+
+
+PLAIN = ("x", "y")
+JPEG = ("jpeg", "offsets", "labels")
+
+
+def load_npz(
+    path: str | Path,
+    *,
+    train: int | None = None,
+    validation: int | None = None,
+    test: int | None = None,
+) -> ImageData:
+    """A user's data from a .npz file with `x_train`, `y_train`, and where wanted others.
+
+    Also read: `x_validation`, `y_validation`, `x_test`, `y_test`. Images of type uint8 are scaled
+    by 1/255, others are taken as they are; (N, H, W) gets a channel axis, (N, H, W, C) becomes
+    (N, C, H, W). Values outside [0, 1] are for `check_model` and the training to complain about.
+
+    A file may instead hold `train_jpeg`, `train_offsets` and `train_labels` (and `validation_...`,
+    `test_...`): image i is the JPEG file in the bytes offsets[i]:offsets[i + 1] of the uint8 array.
+    Only the images that are used are decoded, by Pillow.
+
+    `train`, `validation` and `test` limit the parts, as in `ImageData.take`.
+
+    Raises FileNotFoundError where there is no such file, ValueError for anything in it that is
+    not as described, ImportError for JPEGs without Pillow. Pickled objects are refused.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"data file {str(path)!r} does not exist")
+    known = {f"{kind}_{part}" for part in PARTS for kind in PLAIN}
+    known |= {f"{part}_{kind}" for part in PARTS for kind in JPEG}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = set(archive.files)
+            arrays = {name: archive[name] for name in sorted(known & names)}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"data file {str(path)!r} cannot be read as .npz without pickled objects: {error}"
+        ) from error
+    jpeg = "train_jpeg" in names and "x_train" not in names
+    required = {f"train_{kind}" for kind in JPEG} if jpeg else {f"{kind}_train" for kind in PLAIN}
+    if required - names:
+        raise UsageError(
+            f"data file {str(path)!r} has the arrays {', '.join(sorted(names)) or 'none'}; "
+            f"missing: {', '.join(sorted(required - names))}"
+        )
+    if jpeg:
+        return _from_jpeg(path, arrays, {"train": train, "validation": validation, "test": test})
+    parts = {}
+    for part in _complete_parts(path, arrays, [f"{kind}_{{}}" for kind in PLAIN]):
+        x = as_images(f"x_{part}", arrays[f"x_{part}"])
+        parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
+    return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
+
+
+def _complete_parts(path: Path, arrays: dict[str, Array], patterns: list[str]) -> list[str]:
+    """The parts that the file has; ValueError where it has a part's arrays only in part."""
+    found = []
+    for part in PARTS:
+        wanted = [pattern.format(part) for pattern in patterns]
+        there = [name for name in wanted if name in arrays]
+        if there and there != wanted:
+            raise UsageError(
+                f"data file {str(path)!r} has only {'one' if len(there) == 1 else 'two'} of "
+                f"{', '.join(wanted[:-1])} and {wanted[-1]}"
+            )
+        found += [part] if there else []
+    return found
+
+
+def _from_jpeg(path: Path, arrays: dict[str, Array], limits: dict[str, int | None]) -> ImageData:
+    complete = _complete_parts(path, arrays, [f"{{}}_{kind}" for kind in JPEG])
+    labels = {part: _jpeg_labels(part, arrays) for part in complete}
+    sizes = {part: len(labels.get(part, ())) for part in PARTS}
+    parts = {}
+    for part, (source, images) in choose(sizes, **limits).items():
+        indices = range(images.start, images.stop)
+        if not indices:
+            continue
+        data, offsets = arrays[f"{source}_jpeg"], arrays[f"{source}_offsets"]
+        x = decode(
+            (f"image {i} of {source}_jpeg", data[offsets[i] : offsets[i + 1]].tobytes())
+            for i in indices
+        )
+        parts[part] = x, labels[source][images]
+    return assemble(path.stem, parts)
+
+
+def _jpeg_labels(part: str, arrays: dict[str, Array]) -> Array:
+    """The labels of a part whose offsets lie in its bytes; ValueError for others."""
+    data, offsets = arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise UsageError(
+            f"{part}_jpeg has shape {data.shape} and dtype {data.dtype}; allowed: bytes (uint8) of "
+            "shape (N,)"
+        )
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 2:
+        raise UsageError(
+            f"{part}_offsets has shape {offsets.shape} and dtype {offsets.dtype}; allowed: "
+            "integers of shape (images + 1,), at least one image"
+        )
+    if offsets[0] < 0 or offsets[-1] > len(data) or (offsets[1:] <= offsets[:-1]).any():
+        raise UsageError(
+            f"{part}_offsets has values from {offsets.min()} to {offsets.max()}; allowed: "
+            f"ascending ones in the {len(data)} bytes of {part}_jpeg"
+        )
+    return as_labels(f"{part}_labels", arrays[f"{part}_labels"], len(offsets) - 1)
+
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def load_folder(
+    path: str | Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    train: int | None = None,
+    validation: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+) -> ImageData:
+    """A user's images in `train/<class>/`, and where wanted `validation/...` and `test/...`.
+
+    The classes are the folders of `train`, sorted by name as text ("10" before "2"); their names
+    are in `ImageData.classes`. All images must have one size, or are resized to `size`: the height
+    and width in pixels, or one number for both. They are grey (C = 1) where every one is, else RGB.
+    Each part is in an order that `seed` shuffles, as files lie by class. Files other than images
+    (by their ending) and hidden ones are passed over. `train`, `validation` and `test` limit the
+    parts, as in `ImageData.take`; only images that are used are decoded.
+
+    Raises FileNotFoundError where the folder or its `train` is missing, ValueError for anything in
+    it that is not as described, ImportError where Pillow is missing.
+    """
+    path = Path(path)
+    check_integer("seed", seed, low=0)
+    sides = _height_and_width(size)
+    if not (path / "train").is_dir():
+        missing = "has no folder train" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"data folder {str(path)!r} {missing}; allowed: a folder with train/<class>/ and images"
+        )
+    classes = tuple(folder.name for folder in _class_folders(path / "train"))
+    if len(classes) < 2:
+        raise UsageError(
+            f"data folder {str(path / 'train')!r} has {len(classes)} folders of classes; allowed: "
+            "two or more"
+        )
+    files = {part: _shuffled(path / part, classes, seed) for part in PARTS}
+    sizes = {part: len(found) for part, found in files.items()}
+    parts = {}
+    chosen = choose(sizes, train=train, validation=validation, test=test)
+    for part, (source, images) in chosen.items():
+        pairs = files[source][images]
+        if pairs:
+            x = decode(((str(file), file) for file, _ in pairs), sides)
+            parts[part] = x, np.array([label for _, label in pairs], dtype=np.int64)
+    return assemble(path.resolve().name, parts, classes)
+
+
+def _height_and_width(size: object) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or any(
+        isinstance(side, bool) or not isinstance(side, Integral) or side < 1 for side in sides
+    ):
+        raise UsageError(
+            f"size is {size!r}; allowed: an integer >= 1, a pair of them (height, width), or None"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _class_folders(part: Path) -> list[Path]:
+    folders = (item for item in part.iterdir() if item.is_dir())
+    return sorted(
+        (folder for folder in folders if not folder.name.startswith(".")),
+        key=lambda folder: folder.name,
+    )
+
+
+def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Path, int]]:
+    """Images of a part and their labels, in the order of the seed; none where it is missing."""
+    if not part.is_dir():
+        return []
+    folders = _class_folders(part)
+    if not folders:
+        raise UsageError(
+            f"data folder {str(part)!r} has no folders of classes; allowed: {', '.join(classes)}"
+        )
+    found = []
+    for folder in folders:
+        if folder.name not in classes:
+            raise UsageError(
+                f"data folder {str(part)!r} has the class {folder.name!r}, which train does not "
+                f"have; allowed: {', '.join(classes)}"
+            )
+        images = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+        )
+        if not images:
+            raise UsageError(
+                f"data folder {str(folder)!r} has no images; allowed: files ending in "
+                f"{', '.join(ENDINGS)}"
+            )
+        found += [(file, classes.index(folder.name)) for file in images]
+    order = np.random.default_rng(seed).permutation(len(found))
+    return [found[i] for i in order]
