@@ -63,6 +63,16 @@ class ThreatModel:
         return self.distance(adversarial, x) <= self.eps + slack
 
 
+def parse_library_norm(norm: Any) -> float:
+    """p as users of any attack library write a norm: np.inf, "inf", "Linf", "L2", "l1", 2."""
+    try:
+        return parse_norm(norm[1:] if isinstance(norm, str) and norm[:1] in "Ll" else norm)
+    except ValueError:
+        raise UsageError(
+            f'norm is {norm!r}; allowed: "Linf", "L2", "L1", np.inf, 2 and 1'
+        ) from None
+
+
 class LogitsModule(nn.Module):
     """Raw inputs of any floating type to float32 logits of shape (N, classes)."""
 

@@ -12,9 +12,8 @@ import numpy as np
 from torch import nn
 
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of, parse_library_norm
 from art_lfr.core.arguments import check_integer
-from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
 from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
@@ -200,7 +199,5 @@ def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
 
 
 def _norm(norm: Any) -> float:
-    """A norm as users of any library write it: np.inf, "inf", "Linf", "L2", 2, 0."""
-    if isinstance(norm, str) and norm[:1] in "Ll":
-        norm = norm[1:]
-    return 0.0 if norm in (0, "0") else parse_norm(norm)
+    """As `parse_library_norm`, and 0: the number of changed values."""
+    return 0.0 if norm in (0, "0", "L0", "l0") else parse_library_norm(norm)

@@ -15,10 +15,9 @@ from autoattack.state import EvaluationState
 from robustbench.utils import clean_accuracy
 from torch import Tensor, nn
 
-from art_lfr.attacks.target import preserved
+from art_lfr.attacks.target import parse_library_norm, preserved
 from art_lfr.autoattack.backend import FEWEST_CLASSES
 from art_lfr.core.arguments import as_tensor, check_inputs, check_integer, check_number, check_type
-from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import device_of
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
@@ -247,9 +246,8 @@ def _checked_images(model: nn.Module, pair: Any, key: tuple[str, int]) -> Any:
 
 def parse_threat_model(norm: float | str) -> str:
     """RobustBench's name of a norm, "Linf" or "L2"; ValueError for any other."""
-    text = norm.removeprefix("L") if isinstance(norm, str) else norm
     try:
-        return {math.inf: "Linf", 2.0: "L2"}[parse_norm(text)]
+        return {math.inf: "Linf", 2.0: "L2"}[parse_library_norm(norm)]
     except (ValueError, KeyError) as error:
         raise UsageError(
             f"norm is {norm!r}; allowed: 'Linf' and 'L2' (or np.inf and 2), RobustBench's norms; "
