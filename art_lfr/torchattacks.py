@@ -83,17 +83,6 @@ class TorchattacksEvasion(UnitBoxEvasion):
 
     _library = "torchattacks"
 
-    def __init__(
-        self,
-        classifier: Any,
-        attack: Any,
-        *,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(classifier, attack, targeted=targeted, batch_size=batch_size, seed=seed)
-
     def _check_params(self) -> None:
         super()._check_params()
         check_type("attack", self.attack, _Attack, "an attack object of torchattacks")

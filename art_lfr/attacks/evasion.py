@@ -47,7 +47,13 @@ class UnitBoxEvasion(EvasionAttack):
     _data_keywords: tuple[str, ...] = ()
 
     def __init__(
-        self, classifier: Any, attack: Any, *, targeted: bool, batch_size: int, seed: int | None
+        self,
+        classifier: Any,
+        attack: Any,
+        *,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int | None = None,
     ) -> None:
         ClassifierAdapter(classifier)
         super().__init__(estimator=classifier)

@@ -41,7 +41,7 @@ class NamedAttack:
         threat: Which of its examples count.
         minimal: It seeks the closest example: one outside `threat` is a sample that stands. An
             example of any other attack outside `threat` is an error in its settings.
-        images: It runs on the first so many images only; None: on all.
+        images: It runs on this many images, the first ones; None: on all.
         black_box: It uses no gradients.
         parameters: What tells it from another of the same name, for resuming.
     """
@@ -63,7 +63,7 @@ class AttackSpec:
         attack: A name, or an attack object of ART, torchattacks or foolbox.
         eps: Radius in which its examples count, raw units (norm 0: number of changed values).
         norm: np.inf, 2, 1 or 0; None: that of the evaluation.
-        images: Run it on the first so many images.
+        images: Run it on this many images, the first ones; None: on all.
     """
 
     attack: object

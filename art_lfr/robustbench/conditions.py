@@ -73,7 +73,7 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     Args:
         model: A module, or an ART `PyTorchClassifier`.
         x: Inputs, shape (N, ...), in raw units.
-        samples: Try the first so many.
+        samples: Try this many inputs, the first ones.
 
     Raises:
         ValueError, TypeError: For bad arguments, naming the parameter.

@@ -50,7 +50,7 @@ def to_art(
         threat_model: "Linf", "L2", "corruptions" or "corruptions_3d", for a name.
         model_dir: Where RobustBench keeps checkpoints, `<model_dir>/<dataset>/<threat>/<name>.pt`.
         input_shape: Shape of one image; None: that of the data set, 224x224 for ImageNet.
-        new_classes: Replace the last linear layer by a fresh one with so many outputs.
+        new_classes: Replace the last linear layer by a fresh one with this many outputs.
         learning_rate: Of SGD.
         weight_decay: Of SGD.
         device: "cpu", or "cuda" with an index or not.
