@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from art_lfr.core.arguments import Array
+from art_lfr.core.imports import data_frame
 from art_lfr.core.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -89,10 +90,8 @@ class Evaluation:
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a table: accuracy, low and high are shares, distance in raw units."""
-        import pandas
-
         columns = ["name", "accuracy", "low", "high", "images", "seconds", "threat", "distance"]
-        frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
+        frame: pandas.DataFrame = data_frame([vars(row) for row in self.rows])[columns]
         return frame
 
     def to_markdown(self) -> str:

@@ -16,6 +16,7 @@ from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Ball, Box, dual_vector, per_sample
 from art_lfr.core.gradients import input_gradient
+from art_lfr.core.imports import data_frame
 from art_lfr.core.pgd import projected_gradient_descent
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ class Problem:
 
 def frame_of(samples: Any, *columns: str) -> pandas.DataFrame:
     """One row for each sample: its index, its label, and these attributes of all."""
-    import pandas
 
     values = {name: getattr(samples, name) for name in ("labels", *columns)}
-    frame: pandas.DataFrame = pandas.DataFrame(values).rename(columns={"labels": "label"})
+    frame: pandas.DataFrame = data_frame(values).rename(columns={"labels": "label"})
     frame.insert(0, "index", range(len(frame)))
     return frame
 
@@ -95,9 +95,6 @@ def make_problem(
         batch_size=batch_size,
     )
 
-
-if TYPE_CHECKING:
-    import pandas
 
 # A PGD step in units of eps / steps: far enough to cross the ball and to come back.
 STEP_SCALE = 2.5

@@ -14,6 +14,7 @@ from art_lfr.art.adapter import BoundsChoice
 from art_lfr.core.arguments import Array, check_integer, check_number
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.geometry import Ball, parse_norm, steepest_direction
+from art_lfr.core.imports import data_frame
 from art_lfr.core.randomness import normal_like
 from art_lfr.plots.problem import Problem, make_problem, strongest_examples
 
@@ -54,11 +55,9 @@ class LossSurface:
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each point of each plane."""
-        import pandas
-
         count, points = len(self.labels), len(self.reach)
         index, a, b = np.indices((count, points, points)).reshape(3, -1)
-        frame: pandas.DataFrame = pandas.DataFrame(
+        frame: pandas.DataFrame = data_frame(
             {
                 "index": index,
                 "label": self.labels[index],
