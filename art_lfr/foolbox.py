@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.attacks.evasion import UnitBoxEvasion, unit_model
+from art_lfr.attacks.named import preserved_attributes
 from art_lfr.attacks.target import UnitBoxModule
 from art_lfr.core.arguments import check_number, check_type
 from art_lfr.core.geometry import per_sample
@@ -96,8 +97,7 @@ class FoolboxEvasion(UnitBoxEvasion):
         self, module: UnitBoxModule, images: Tensor, labels: Tensor, **data: Tensor
     ) -> Tensor:
         inner = _unrepeated(self.attack)
-        kept = dict(vars(inner))
-        try:
+        with preserved_attributes([inner]):
             model = foolbox.PyTorchModel(module, bounds=(0, 1), device=images.device)
             takes_starts = "starting_points" in inspect.signature(inner.run).parameters
             if takes_starts and (data or not _starts_at_the_image(inner)):
@@ -111,8 +111,6 @@ class FoolboxEvasion(UnitBoxEvasion):
                 inner.raw_inputs, inner.raw_outputs = [], []
                 inner.feed(model, images)
             return self._attacked(model, module.width, images, labels)
-        finally:
-            vars(inner).update(kept)
 
     def _from_starts(
         self,
@@ -127,9 +125,9 @@ class FoolboxEvasion(UnitBoxEvasion):
         if starting_points is None:
             starting_points = _first_attack(self.attack).run(model, images, criterion)
         ready = criterion(starting_points, model(starting_points))
-        found = images.clone()
+        adversarial = images.clone()
         if bool(ready.any()):
-            found[ready] = self._attacked(
+            adversarial[ready] = self._attacked(
                 model,
                 width,
                 images[ready],
@@ -137,7 +135,7 @@ class FoolboxEvasion(UnitBoxEvasion):
                 # FMN does not convert them itself.
                 starting_points=eagerpy.astensor(starting_points[ready]),
             )
-        return found
+        return adversarial
 
     def _attacked(
         self, model: Any, width: float, images: Tensor, labels: Tensor, **keywords: Any
@@ -146,7 +144,7 @@ class FoolboxEvasion(UnitBoxEvasion):
         counted = exponent(_unrepeated(self.attack)) == 0
         limited = self.eps is not None and not counted
         try:
-            _, found, success = self.attack(
+            _, adversarial, success = self.attack(
                 model,
                 images,
                 self._criterion(labels),
@@ -162,10 +160,10 @@ class FoolboxEvasion(UnitBoxEvasion):
                 f"support; allowed: {not self.targeted}"
             ) from error
         if limited:
-            return torch.as_tensor(found)
+            return torch.as_tensor(adversarial)
         if self.eps is not None:
-            success = success & ((found != images).flatten(1).sum(dim=1) <= self.eps)
-        return torch.where(per_sample(success, images), found, images)
+            success = success & ((adversarial != images).flatten(1).sum(dim=1) <= self.eps)
+        return torch.where(per_sample(success, images), adversarial, images)
 
     def _criterion(self, labels: Tensor) -> Any:
         if self.targeted:

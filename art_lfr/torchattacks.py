@@ -21,15 +21,16 @@ from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.attacks.evasion import (
     INSTEAD,
     UnitBoxEvasion,
+    finite_samples,
     own_randomness,
     unit_model,
     untouched,
 )
-from art_lfr.attacks.target import UnitBox, UnitBoxModule
+from art_lfr.attacks.target import UnitBox, UnitBoxModule, parse_library_norm
 from art_lfr.core.arguments import check_integer, check_number, check_type
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.flatness import find_least_flat_point
-from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, per_sample, sample_norm
+from art_lfr.core.geometry import Ball, Box, dual_norm, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.imports import require
 from art_lfr.core.modes import device_of, mode
@@ -82,17 +83,6 @@ class TorchattacksEvasion(UnitBoxEvasion):
 
     _library = "torchattacks"
 
-    def __init__(
-        self,
-        classifier: Any,
-        attack: Any,
-        *,
-        targeted: bool = False,
-        batch_size: int = 128,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(classifier, attack, targeted=targeted, batch_size=batch_size, seed=seed)
-
     def _check_params(self) -> None:
         super()._check_params()
         check_type("attack", self.attack, _Attack, "an attack object of torchattacks")
@@ -122,8 +112,8 @@ class TorchattacksEvasion(UnitBoxEvasion):
         with _aimed_at(self.attack, module, images.device):
             if self.targeted:
                 self.attack.set_mode_targeted_by_label(quiet=True)
-            found: Tensor = self.attack(images, labels)
-        return found
+            examples: Tensor = self.attack(images, labels)
+        return examples
 
 
 @contextmanager
@@ -133,21 +123,21 @@ def _aimed_at(attack: Any, module: nn.Module, device: torch.device) -> Iterator[
     `set_model` would not do: it also replaces models that are no copy of the attack's own, such
     as the ensemble of LGV, and leaves alone what is not called `model`.
     """
-    own = attack.model
-    kept = [
+    model = attack.model
+    states = [
         (part, {name: vars(part)[name] for name in _STATE if name in vars(part)})
         for part in _family(attack)
     ]
     try:
-        for part, _ in kept:
-            _replace(part, own, module)
+        for part, _ in states:
+            _replace(part, model, module)
             vars(part).update(device=device, _normalization_applied=None)
         yield
     finally:
         # Also from attacks that were made, and references that were taken, on the way.
         for part in _family(attack):
-            _replace(part, module, own)
-        for part, state in kept:
+            _replace(part, module, model)
+        for part, state in states:
             vars(part).update(state)
 
 
@@ -161,19 +151,19 @@ def _replace(part: Any, old: Any, new: Any) -> None:
 
 def _family(attack: Any) -> list[Any]:
     """The attack and all attacks in its attributes, at any depth, each once."""
-    found: list[Any] = []
+    family: list[Any] = []
     waiting: list[Any] = [attack]
     while waiting:
         value = waiting.pop()
         if isinstance(value, _Attack):
-            if not any(value is part for part in found):
-                found.append(value)
+            if not any(value is part for part in family):
+                family.append(value)
                 waiting.extend(vars(value).values())
         elif isinstance(value, dict):
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
-    return found
+    return family
 
 
 class HarmlessAttack(_Attack):
@@ -194,13 +184,13 @@ class HarmlessAttack(_Attack):
         device = device_of(self.model, inputs)
         try:
             with own_randomness(self.seed, device), untouched(self.model, device):
-                found: Tensor = super().__call__(inputs, labels, *a, **k)
-            return found
+                examples: Tensor = super().__call__(inputs, labels, *a, **k)
+            return examples
         finally:
             # torchattacks leaves it switched off where an attack raises.
             self._normalization_applied = applied
 
-    def here(self, tensor: Tensor) -> Tensor:
+    def on_device(self, tensor: Tensor) -> Tensor:
         """A copy on the attack's device, which is None for a model without parameters."""
         return tensor.detach().clone().to(self.device or tensor.device)
 
@@ -250,8 +240,8 @@ class ARTAttack(HarmlessAttack):
         attack = self.art_attack
         adapter = ClassifierAdapter(attack.estimator, "the estimator of attack")
         if self.targeted:
-            given = None if labels is None else self.here(labels)
-            labels = self.get_target_label(self.here(images), given)
+            copied = None if labels is None else self.on_device(labels)
+            labels = self.get_target_label(self.on_device(images), copied)
         unit = images.detach().cpu().float()
         box = adapter.box(unit)
         unit_box = UnitBox.of(box, "torchattacks", INSTEAD)
@@ -264,17 +254,16 @@ class ARTAttack(HarmlessAttack):
             y = np.eye(classes, dtype=np.float32)[labels.detach().cpu().numpy()]
         with untouched(adapter.module, adapter.device), _targeted(attack, self.targeted):
             # A copy: ART may write to what it is given.
-            found = attack.generate(x=start.numpy().copy(), y=y)
-        if not isinstance(found, np.ndarray) or found.shape != tuple(start.shape):
+            examples = attack.generate(x=start.numpy().copy(), y=y)
+        if not isinstance(examples, np.ndarray) or examples.shape != tuple(start.shape):
             raise WrongTypeError(
                 f"attack is a {type(attack).__name__}, which returned "
-                f"{getattr(found, 'shape', type(found).__name__)} for images of shape "
+                f"{getattr(examples, 'shape', type(examples).__name__)} for images of shape "
                 f"{tuple(start.shape)}; allowed: attacks that return an image for each image"
             )
-        raw = torch.as_tensor(found, dtype=torch.float32)
-        finite = per_sample(raw.flatten(1).isfinite().all(dim=1), raw)
-        adversarial = torch.where((raw == start) | ~finite, unit, unit_box.to_unit(raw))
-        return adversarial.to(images)
+        raw = torch.as_tensor(examples, dtype=torch.float32)
+        same = (raw == start) | ~finite_samples(raw)
+        return torch.where(same, unit, unit_box.to_unit(raw)).to(images)
 
 
 def _takes_targets(attack: Any) -> bool:
@@ -355,7 +344,7 @@ class LocalFlatnessAttack(HarmlessAttack):
         check_integer("seed", self.seed, low=0)
         return LFRSettings(
             eps=self.eps,
-            norm=_norm(self.norm),
+            norm=parse_library_norm(self.norm),
             steps=self.steps,
             step_size=self.alpha,
             estimator=self.estimator,
@@ -367,17 +356,17 @@ class LocalFlatnessAttack(HarmlessAttack):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """The least flat point found around each image; the model runs in eval mode."""
         settings = self._settings()
-        x, y = self.here(images), self.here(labels)
+        x, y = self.on_device(images), self.on_device(labels)
         ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         model, criterion = _Logits(self), Criterion()
         start = ball.start_point(x, torch.Generator().manual_seed(self.seed))
         with mode(model, training=False):
-            found = find_least_flat_point(
+            best = find_least_flat_point(
                 model, criterion, x, y, ball=ball, settings=settings, start=start
             )
             # The ascent starts beside x, where the loss may be flatter than at x.
-            here = sample_norm(input_gradient(model, criterion, x, y), dual_norm(ball.p))
-        return torch.where(per_sample(found.flatness > here, x), found.point, x)
+            at_x = sample_norm(input_gradient(model, criterion, x, y), dual_norm(ball.p))
+        return torch.where(per_sample(best.flatness > at_x, x), best.point, x)
 
 
 class _Logits(nn.Module):
@@ -390,13 +379,3 @@ class _Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return logits_of(self._get_logits(x))
-
-
-def _norm(norm: Any) -> float:
-    """p of "Linf", "L2", "L1", or of what `parse_norm` takes."""
-    try:
-        return parse_norm(norm[1:] if isinstance(norm, str) and norm[:1] == "L" else norm)
-    except ValueError:
-        raise UsageError(
-            f'norm is {norm!r}; allowed: "Linf", "L2", "L1", np.inf, 2 and 1'
-        ) from None

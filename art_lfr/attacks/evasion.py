@@ -47,7 +47,13 @@ class UnitBoxEvasion(EvasionAttack):
     _data_keywords: tuple[str, ...] = ()
 
     def __init__(
-        self, classifier: Any, attack: Any, *, targeted: bool, batch_size: int, seed: int | None
+        self,
+        classifier: Any,
+        attack: Any,
+        *,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int | None = None,
     ) -> None:
         ClassifierAdapter(classifier)
         super().__init__(estimator=classifier)
@@ -59,11 +65,11 @@ class UnitBoxEvasion(EvasionAttack):
 
     def set_params(self, **kwargs: Any) -> None:
         """Change parameters; where one is refused, all stay as they were."""
-        kept = dict(self.__dict__)
+        before = dict(self.__dict__)
         try:
             super().set_params(**kwargs)
         except Exception:
-            self.__dict__.update(kept)
+            self.__dict__.update(before)
             raise
 
     def _check_params(self) -> None:
@@ -119,15 +125,15 @@ class UnitBoxEvasion(EvasionAttack):
                 unit = unit_box.to_unit(batch)
                 true = _predicted(module, unit) if labels is None else labels[part].to(device)
                 more = {name: value[part].to(device) for name, value in data.items()}
-                found = self._run_batch(module, unit.clone(), true, **more).detach().to(unit)
-                finite = per_sample(found.flatten(1).isfinite().all(dim=1), found)
-                found = torch.where(finite, found, unit)
-                raw.append(unit_box.to_example(found, batch, module.network, box).cpu())
-        result = torch.cat(raw)
-        given = np.asarray(x)
+                examples = self._run_batch(module, unit.clone(), true, **more).detach().to(unit)
+                examples = torch.where(finite_samples(examples), examples, unit)
+                raw.append(unit_box.to_example(examples, batch, module.network, box).cpu())
+        result, values = torch.cat(raw), np.asarray(x)
         # The values of x themselves, which may be of a wider type than the attack computes in.
-        kept: Array = np.where((result == start).numpy(), given, result.numpy().astype(given.dtype))
-        return kept
+        adversarial: Array = np.where(
+            (result == start).numpy(), values, result.numpy().astype(values.dtype)
+        )
+        return adversarial
 
     @abstractmethod
     def _run_batch(
@@ -154,6 +160,11 @@ def unit_model(classifier: Any) -> nn.Module:
 
 def _on_unit_box(adapter: ClassifierAdapter, unit_box: UnitBox) -> UnitBoxModule:
     return unit_box.module(LogitsModule(adapter.module, adapter.dtype))
+
+
+def finite_samples(x: Tensor) -> Tensor:
+    """Which samples are finite, shaped to broadcast against x."""
+    return per_sample(x.flatten(1).isfinite().all(dim=1), x)
 
 
 @torch.no_grad()
@@ -184,16 +195,16 @@ def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
     An attack that is told to run in train mode would update running statistics.
     """
     buffers = [
-        (part, name, buffer)
+        (part._buffers, name, buffer)
         for part in module.modules()
         for name, buffer in part._buffers.items()
         if buffer is not None
     ]
     try:
-        for part, name, buffer in buffers:
-            part._buffers[name] = buffer.clone()
+        for home, name, buffer in buffers:
+            home[name] = buffer.clone()
         with preserved(module, device), torch.enable_grad():
             yield
     finally:
-        for part, name, buffer in buffers:
-            part._buffers[name] = buffer
+        for home, name, buffer in buffers:
+            home[name] = buffer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -40,7 +41,7 @@ class NamedAttack:
         threat: Which of its examples count.
         minimal: It seeks the closest example: one outside `threat` is a sample that stands. An
             example of any other attack outside `threat` is an error in its settings.
-        images: It runs on the first so many images only; None: on all.
+        images: It runs on this many images, the first ones; None: on all.
         black_box: It uses no gradients.
         parameters: What tells it from another of the same name, for resuming.
     """
@@ -62,7 +63,7 @@ class AttackSpec:
         attack: A name, or an attack object of ART, torchattacks or foolbox.
         eps: Radius in which its examples count, raw units (norm 0: number of changed values).
         norm: np.inf, 2, 1 or 0; None: that of the evaluation.
-        images: Run it on the first so many images.
+        images: Run it on this many images, the first ones; None: on all.
     """
 
     attack: object
@@ -87,17 +88,24 @@ def art_attack(attack: Any, target: Target) -> Attack:
 
 def _generate(attack: Any, target: Target, labels: bool, x: Tensor, y: Tensor) -> Tensor:
     one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
-    inside = [(part, dict(vars(part))) for part in attacks_inside(attack)]
-    try:
+    # ART's AutoAttack and torchattacks change the attacks that they are made of: the same object
+    # would not be known again.
+    with preserved_attributes(attacks_inside(attack)):
         # ART may write to what it is given.
-        found = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
+        examples = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
+    return torch.as_tensor(examples)
+
+
+@contextmanager
+def preserved_attributes(objects: Iterable[object]) -> Iterator[None]:
+    """Objects have the attributes and values afterwards that they had before."""
+    attributes = [(item, dict(vars(item))) for item in objects]
+    try:
+        yield
     finally:
-        # ART's AutoAttack and torchattacks change those that they are made of: the same object
-        # would not be known again.
-        for part, before in inside:
-            vars(part).clear()
-            vars(part).update(before)
-    return torch.as_tensor(found)
+        for item, before in attributes:
+            vars(item).clear()
+            vars(item).update(before)
 
 
 @dataclass(frozen=True)
@@ -131,16 +139,15 @@ def run_attack(attack: NamedAttack, target: Target, clean: Tensor) -> AttackResu
     start = time.perf_counter()
     if bool(clean.any()):
         labels = target.y[: len(clean)][clean]
-        found = attack.run(x[clean], labels)
-        found, details = found if isinstance(found, Attacked) else (found, {})
-        found = found.to(x.dtype)
-        check_feasible(attack, found, x[clean], target.ball.box)
-        wrong = ~target.correct(found, labels)
-        counts = wrong & attack.threat.contains(found, x[clean])
-        survived[clean] = ~counts
-        adversarial[clean] = found
-        infinite = torch.full_like(distance[clean], float("inf"))
-        distance[clean] = torch.where(wrong, attack.threat.distance(found, x[clean]), infinite)
+        result = attack.run(x[clean], labels)
+        examples, details = result if isinstance(result, Attacked) else (result, {})
+        examples = examples.to(x.dtype)
+        check_feasible(attack, examples, x[clean], target.ball.box)
+        wrong = ~target.correct(examples, labels)
+        survived[clean] = ~(wrong & attack.threat.contains(examples, x[clean]))
+        adversarial[clean] = examples
+        distances = attack.threat.distance(examples, x[clean])
+        distance[clean] = distances.masked_fill(~wrong, float("inf"))
     return AttackResult(survived, adversarial, distance, time.perf_counter() - start, details)
 
 
@@ -153,7 +160,7 @@ def check_feasible(attack: NamedAttack, adversarial: Tensor, x: Tensor, box: Box
         )
     if not bool(adversarial.isfinite().all()):
         raise RuntimeError(f"{who} NaN or infinite values")
-    threat: ThreatModel = attack.threat
+    threat = attack.threat
     if not attack.minimal and not bool(threat.contains(adversarial, x).all()):
         farthest = float(threat.distance(adversarial, x).max())
         raise RuntimeError(

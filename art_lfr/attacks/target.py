@@ -63,6 +63,16 @@ class ThreatModel:
         return self.distance(adversarial, x) <= self.eps + slack
 
 
+def parse_library_norm(norm: Any) -> float:
+    """p as users of any attack library write a norm: np.inf, "inf", "Linf", "L2", "l1", 2."""
+    try:
+        return parse_norm(norm[1:] if isinstance(norm, str) and norm[:1] in "Ll" else norm)
+    except ValueError:
+        raise UsageError(
+            f'norm is {norm!r}; allowed: "Linf", "L2", "L1", np.inf, 2 and 1'
+        ) from None
+
+
 class LogitsModule(nn.Module):
     """Raw inputs of any floating type to float32 logits of shape (N, classes)."""
 
@@ -137,39 +147,40 @@ def make_target(
     inputs = adapter.inputs(x).cpu().float()
     device = adapter.device
     module = LogitsModule(adapter.module, adapter.dtype)
-    logits = _first_logits(module, inputs, device)
-    if logits.dim() != 2 or logits.shape[1] < 2:
-        raise UsageError(
-            f"model gives outputs of shape {tuple(logits.shape)} for 2 samples; allowed: logits of "
-            "shape (N, classes), at least two classes"
-        )
+    classes = count_classes(module, inputs, device, name)
     return Target(
         module=module,
         adapter=adapter,
         x=inputs,
-        y=adapter.labels(y, len(inputs), logits.shape[1]),
+        y=adapter.labels(y, len(inputs), classes),
         ball=Ball(float(eps or 0), p, adapter.box(inputs)),
-        classes=logits.shape[1],
+        classes=classes,
         device=device,
         batch_size=batch_size,
         seed=seed,
     )
 
 
-def _first_logits(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
-    """Logits of two samples; ValueError where the model does not take such inputs."""
+def count_classes(module: nn.Module, x: Tensor, device: torch.device, name: str = "model") -> int:
+    """The number of logits; ValueError where the model takes no such inputs or gives no logits."""
     try:
         with preserved(module, device), torch.no_grad():
-            logits: Tensor = module(x[:2].to(device))
+            logits = module(x[:2].to(device, copy=True))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
         hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
         detail = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"x has shape {tuple(x.shape)}, on which the model fails{hint}; allowed: inputs that "
-            f"the model takes, (N, C, H, W) for most image models. The model said: {detail}"
+            f"x has shape {tuple(x.shape)}, on which the {name} fails{hint}; allowed: inputs that "
+            f"the {name} takes, (N, C, H, W) for most image models. The {name} said: {detail}"
         ) from error
-    return logits
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(
+            f"{name} gives {output} for {len(x[:2])} samples; allowed: a tensor of logits, shape "
+            "(N, classes), at least two classes"
+        )
+    return logits.shape[1]
 
 
 @contextmanager

@@ -31,16 +31,20 @@ def make_suite(model: object, **settings: Any) -> tuple[Any, ModuleType, str]:
 
     `settings` are norm, eps, seed, version and device, which mean the same in both.
     """
+    name = "pyautoattack"
     if _original_is_installed():
         try:
-            package, checks = _import("autoattack")
+            importlib.import_module("autoattack")
         except ImportError:
             pass  # too old for this torch
         else:
-            suite = package.AutoAttack(model, verbose=False, **settings)
-            return suite, checks, _named("autoattack")
-    package, checks = _import("pyautoattack")
-    return package.AutoAttack(model, **settings), checks, _named("pyautoattack")
+            name, settings["verbose"] = "autoattack", False
+    package, checks = importlib.import_module(name), importlib.import_module(f"{name}.checks")
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed, a copy)"
+    return package.AutoAttack(model, **settings), checks, f"{name} {version}"
 
 
 class TargetSuite(NamedTuple):
@@ -97,17 +101,6 @@ def _original_is_installed() -> bool:
     except ValueError:  # a module without a spec, put there by hand
         return False
     return spec is not None and spec.has_location and bool(spec.submodule_search_locations)
-
-
-def _import(name: str) -> tuple[Any, ModuleType]:
-    return importlib.import_module(name), importlib.import_module(f"{name}.checks")
-
-
-def _named(name: str) -> str:
-    try:
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"{name} (not installed, a copy)"
 
 
 class FlagCollector:

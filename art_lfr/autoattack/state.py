@@ -93,7 +93,7 @@ class StateFile:
                 )
         try:
             adversarial = self._read_examples(run["examples"], x)
-            plain = _to_tensors(run["random"])
+            plain = json.loads(json.dumps(run["random"]), object_hook=_decoded)
             if device.type != "cuda":  # a run that began on a GPU
                 plain["torch_device"] = None
             random = RandomState.from_plain(plain, device)
@@ -112,7 +112,9 @@ class StateFile:
 
     def save(self, state: AttackState, fresh: Tensor, device: torch.device) -> None:
         """Write the state; `fresh` are the indices of the samples that fell since the last time."""
-        raw = _bytes_of(state.adversarial[fresh])
+        random = RandomState.capture(device)
+        examples = state.adversarial[fresh].detach().cpu().contiguous().flatten()
+        raw = bytes(examples.view(torch.uint8).numpy().tobytes())
         # Opened for update where its first bytes count, else anew.
         with self.examples.open("r+b" if self._length else "wb") as file:
             file.seek(self._length)
@@ -130,7 +132,7 @@ class StateFile:
             "started": pack(state.started),
             "labels": state.labels.tolist(),
             **{k: getattr(state, k) for k in ("accuracies", "seconds", "flags", "done", "batch")},
-            "random": _to_lists(RandomState.capture(device).to_plain()),
+            "random": json.loads(json.dumps(random.to_plain(), default=_encoded)),
             "examples": {
                 "order": self._order,
                 "bytes": self._length,
@@ -206,27 +208,13 @@ def _damaged(path: Path, reason: str) -> ValueError:
     )
 
 
-def _bytes_of(values: Tensor) -> bytes:
-    plain = values.detach().cpu().contiguous().flatten()
-    return bytes(plain.view(torch.uint8).numpy().tobytes())
+def _encoded(value: Tensor) -> dict[str, Any]:
+    """A tensor as JSON types."""
+    return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
 
 
-def _to_lists(plain: Any) -> Any:
-    """Tensors inside the plain form of a RandomState as JSON types."""
-    if isinstance(plain, Tensor):
-        return {"tensor": plain.tolist(), "dtype": str(plain.dtype).removeprefix("torch.")}
-    if isinstance(plain, dict):
-        return {key: _to_lists(value) for key, value in plain.items()}
-    if isinstance(plain, list | tuple):
-        return [_to_lists(value) for value in plain]
-    return plain
-
-
-def _to_tensors(listed: Any) -> Any:
-    if isinstance(listed, dict) and "tensor" in listed:
-        return torch.tensor(listed["tensor"], dtype=getattr(torch, listed["dtype"]))
-    if isinstance(listed, dict):
-        return {key: _to_tensors(value) for key, value in listed.items()}
-    if isinstance(listed, list):
-        return [_to_tensors(value) for value in listed]
-    return listed
+def _decoded(value: dict[str, Any]) -> Any:
+    """The tensor that `_encoded` has written; any other object as it is."""
+    if "tensor" not in value:
+        return value
+    return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))

@@ -37,25 +37,13 @@ def run_suite(
     warn: Callable[[str], object] = ignore,
     progress: bool = False,
 ) -> AttackState:
-    """Run the attacks of `suite`, an `AutoAttack` of pyautoattack or of the original package.
+    """Run the attacks of `suite`, an `AutoAttack` of either package, whose `checks` are given.
 
-    Order, batches, seeds and results are those of its own `run_standard_evaluation`; a run that
-    goes on from `state_path` ends as one that was not stopped. A sample whose logits hold NaN
-    counts as wrong. The global random state is not put back.
-
-    Args:
-        suite: The attacks; `attacks_to_run`, `get_seed` and the attacks' settings are read.
-        x: Inputs in [0, 1], shape (N, ...).
-        y: Index labels, shape (N,).
-        batch_size: Samples at a time.
-        checks: The module `checks` of the suite's package.
-        state_path: File to go on from and to write after each batch, or None.
-        log: Gets the lines that the original prints.
-        warn: Gets each warning.
-        progress: Show a bar for each attack, on stderr.
-
-    Raises:
-        ValueError: For unknown attacks, or a file in `state_path` of another run.
+    x (N, ...) lies in [0, 1]. Order, batches, seeds and results are those of the suite's own
+    `run_standard_evaluation`; a run that goes on from `state_path` ends as one that was not
+    stopped. A sample whose logits hold NaN counts as wrong. The global random state is not put
+    back. `log` gets the lines that the original prints, `warn` each warning; `progress` shows a bar
+    for each attack. Raises ValueError for unknown attacks, or a `state_path` of another run.
 
     Source: Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", ICML 2020.

@@ -6,8 +6,12 @@ import importlib
 import os
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from art_lfr.errors import MissingLibraryError, UsageError
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -24,6 +28,12 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingLibraryError(
             f'{root} is not installed; install it with: pip install "art-lfr[{extra}]"'
         ) from error
+
+
+def data_frame(*arguments: Any, **keywords: Any) -> pandas.DataFrame:
+    """`pandas.DataFrame(...)`, with the pip line where pandas is missing."""
+    frame: pandas.DataFrame = require("pandas", "cli").DataFrame(*arguments, **keywords)
+    return frame
 
 
 def named_object(name: str) -> object:

@@ -14,6 +14,7 @@ from art_lfr.attacks.named import run_attack
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array, check_number
 from art_lfr.core.geometry import Ball
+from art_lfr.core.imports import data_frame
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
@@ -33,10 +34,8 @@ class AccuracyCurve:
 
     def to_frame(self) -> pandas.DataFrame:
         """The curve as a table: eps (raw units), accuracy, low and high (shares), images."""
-        import pandas
-
         columns = ["accuracy", "low", "high", "images", "seconds"]
-        frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
+        frame: pandas.DataFrame = data_frame([vars(row) for row in self.rows])[columns]
         frame.insert(0, "eps", list(self.eps))
         return frame
 

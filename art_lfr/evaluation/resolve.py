@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 from torch import nn
 
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of, parse_library_norm
 from art_lfr.core.arguments import check_integer
-from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
 from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
@@ -48,11 +48,7 @@ ALLOWED = (
 
 
 def resolve_attacks(
-    attacks: object,
-    target: Target,
-    *,
-    state_dir: Path | None = None,
-    progress: bool = False,
+    attacks: object, target: Target, *, state_dir: Path | None = None, progress: bool = False
 ) -> list[NamedAttack]:
     """The attacks to run, each under a name of its own.
 
@@ -86,23 +82,16 @@ def resolve_attacks(
         else:
             new = [from_object(spec.attack, spec, target)]
         for attack in new:
-            free = _free_name(name or attack.name, [other.name for other in resolved])
+            wanted, taken = name or attack.name, {other.name for other in resolved}
+            numbered = (f"{wanted} {number}" for number in count(2))
+            free = next(free for free in chain([wanted], numbered) if free not in taken)
+            if free in RESERVED:
+                raise UsageError(
+                    f"attacks has the name {free!r}; allowed: any but {', '.join(RESERVED)}"
+                )
             images = attack.images if spec.images is None else spec.images
             resolved.append(replace(attack, name=free, images=images))
-    for attack in resolved:
-        if attack.name in RESERVED:
-            raise UsageError(
-                f"attacks has the name {attack.name!r}; allowed: any but {', '.join(RESERVED)}"
-            )
     return resolved
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    free, count = name, 1
-    while free in taken:
-        count += 1
-        free = f"{name} {count}"
-    return free
 
 
 def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
@@ -157,8 +146,8 @@ def _needs_no_gradient(attack: Any) -> bool:
     """Whether an attack, or one of those that it is made of, is a black-box one."""
     # torchattacks' AutoAttack holds the others in one of them.
     parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
-    own = type(attack).__name__ in BLACK_BOX
-    return own or any(_needs_no_gradient(part) for part in parts if part is not None)
+    by_itself = type(attack).__name__ in BLACK_BOX
+    return by_itself or any(_needs_no_gradient(part) for part in parts if part is not None)
 
 
 def _source(attack: Any, target: Target) -> dict[str, str]:
@@ -167,7 +156,7 @@ def _source(attack: Any, target: Target) -> dict[str, str]:
     model = getattr(estimator, "model", None)
     if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
         return {}
-    return {"model": fingerprint(model, {}, {})}
+    return {"model": fingerprint(model)}
 
 
 def _library(attack: object) -> str:
@@ -204,7 +193,5 @@ def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
 
 
 def _norm(norm: Any) -> float:
-    """A norm as users of any library write it: np.inf, "inf", "Linf", "L2", 2, 0."""
-    if isinstance(norm, str) and norm[:1] in "Ll":
-        norm = norm[1:]
-    return 0.0 if norm in (0, "0") else parse_norm(norm)
+    """As `parse_library_norm`, and 0: the number of changed values."""
+    return 0.0 if norm in (0, "0", "L0", "l0") else parse_library_norm(norm)

@@ -1,4 +1,4 @@
-"""What an evaluation found: one row per attack, values per sample, and their printed forms."""
+"""The result of an evaluation: one row per attack, values per sample, and their printed forms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from art_lfr.core.arguments import Array
+from art_lfr.core.imports import data_frame
 from art_lfr.core.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -89,15 +90,13 @@ class Evaluation:
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a table: accuracy, low and high are shares, distance in raw units."""
-        import pandas
-
         columns = ["name", "accuracy", "low", "high", "images", "seconds", "threat", "distance"]
-        frame: pandas.DataFrame = pandas.DataFrame([vars(row) for row in self.rows])[columns]
+        frame: pandas.DataFrame = data_frame([vars(row) for row in self.rows])[columns]
         return frame
 
     def to_markdown(self) -> str:
         """The table in Markdown, accuracies in per cent, with what is beside it below."""
-        return self._with_lines(self.table("github"), "\n\n")
+        return "\n\n".join([self.table("github"), *self.lines()])
 
     def to_latex(self) -> str:
         """The table as a LaTeX tabular (package booktabs), what is beside it as comments."""
@@ -106,12 +105,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types; an infinite distance is None."""
-        rows = []
-        for row in self.rows:
-            plain = {**vars(row), "details": dict(row.details)}
-            if row.distance is not None and not math.isfinite(row.distance):
-                plain["distance"] = None
-            rows.append(plain)
+        rows = [{**vars(row), "details": dict(row.details)} for row in self.rows]
+        for row in rows:
+            row["distance"] = None if row["distance"] == math.inf else row["distance"]
         return {
             "eps": self.eps,
             "norm": self.norm,
@@ -130,10 +126,7 @@ class Evaluation:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
-        return self._with_lines(self.table("simple"), "\n")
-
-    def _with_lines(self, table: str, gap: str) -> str:
-        return gap.join([table, *self.lines()])
+        return "\n".join([self.table("simple"), *self.lines()])
 
     def table(self, style: str) -> str:
         """The rows in a format of `tabulate`, at most 80 columns wide with usual names."""
@@ -166,17 +159,17 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """What stands below the table: flatness, metrics, details and notes."""
-        found = self.flatness_summary
+        flatness = self.flatness_summary
         lines = [
-            f"eps {self.eps:g}, norm {self.norm}; local flatness: mean {found['mean']:.4g}, median "
-            f"{found['median']:.4g}, 95th percentile {found['percentile_95']:.4g}"
+            f"eps {self.eps:g}, norm {self.norm}; local flatness: mean {flatness['mean']:.4g}, "
+            f"median {flatness['median']:.4g}, 95th percentile {flatness['percentile_95']:.4g}"
         ]
         if self.metrics:
             lines.append("; ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()))
         for row in self.rows:
             if row.distance is not None:
-                found_one = math.isfinite(row.distance)
-                size = f"{row.distance:.3g}" if found_one else "none: most images withstood"
+                finite = math.isfinite(row.distance)
+                size = f"{row.distance:.3g}" if finite else "none: most images withstood"
                 lines.append(f"{row.name}: median distance of the closest example {size}")
             if "still_correct" in row.details:
                 parts = row.details["still_correct"].items()

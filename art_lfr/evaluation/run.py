@@ -81,9 +81,9 @@ def evaluate(
         flatness_steps: Ascent steps of the flatness, >= 0.
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
-        state_dir: A directory that keeps each finished attack: the same call goes on from there.
-        verbose: Print each row as it is found, and AutoAttack's progress, to stderr.
-        callback: Gets each `Row` as it is found.
+        state_dir: A directory that keeps each finished attack: the same call goes on from them.
+        verbose: Print each row as soon as it is known, and AutoAttack's progress, to stderr.
+        callback: Gets each `Row` as soon as it is known.
 
     Returns:
         An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_latex()`,
@@ -116,9 +116,11 @@ def evaluate(
     with preserved(target.module, target.device):
         to_run = resolve_attacks(attacks, target, state_dir=directory, progress=verbose)
         store = None if directory is None else EvaluationStore(directory, target)
-        clean_row, clean = _clean(target)
-        tell(clean_row)
-        rows, results = [clean_row], {}
+        start = time.perf_counter()
+        clean = target.correct(target.x, target.y)
+        check_shifted_labels(target, clean)
+        rows, results = [Row.of("clean", clean.numpy(), time.perf_counter() - start)], {}
+        tell(rows[0])
         for attack in to_run:
             row, results[attack.name] = _attack(attack, target, clean, store)
             rows.append(row)
@@ -129,7 +131,11 @@ def evaluate(
             measured[metric] = METRICS[metric](target)
     correct = {"clean": clean.numpy()}
     correct |= {name: result.correct.numpy() for name, result in results.items()}
-    together = [attack for attack in to_run if _joins_worst_case(attack, target)]
+    together = [
+        attack
+        for attack in to_run
+        if attack.threat == target.threat and len(correct[attack.name]) == len(target.x)
+    ]
     worst = np.logical_and.reduce([correct["clean"], *(correct[a.name] for a in together)])
     seconds = sum(row.seconds for row in rows)
     rows.append(Row.of("worst case", worst, seconds, threat=target.threat.label))
@@ -146,20 +152,6 @@ def evaluate(
         metrics=measured,
         notes=tuple(_notes(to_run, together, results)),
     )
-
-
-def _joins_worst_case(attack: NamedAttack, target: Target) -> bool:
-    """Whether an attack ran on all images, in the threat model of the evaluation."""
-    everywhere = attack.images is None or attack.images >= len(target.x)
-    return everywhere and attack.threat == target.threat
-
-
-def _clean(target: Target) -> tuple[Row, Tensor]:
-    """The row without an attack, and which samples are correct."""
-    start = time.perf_counter()
-    clean = target.correct(target.x, target.y)
-    check_shifted_labels(target, clean)
-    return Row.of("clean", clean.numpy(), time.perf_counter() - start), clean
 
 
 def check_shifted_labels(target: Target, clean: Tensor) -> None:
@@ -317,7 +309,7 @@ class EvaluationStore:
         return {"format": FORMAT, "identity": self.identity, "attack": plain}
 
     def load(self, attack: NamedAttack) -> AttackResult | None:
-        """What the attack found before, or None where it has not finished."""
+        """The result of an attack that has finished before, or None."""
         path = self._path(attack)
         if not path.exists():
             return None

@@ -155,10 +155,7 @@ def masking_report(
             )
         checks = judged(gather_evidence(target, other, clean))
     return MaskingReport(
-        eps=target.ball.eps,
-        norm=f"{target.ball.p:g}",
-        images=len(target.x),
-        checks=checks,
+        eps=target.ball.eps, norm=f"{target.ball.p:g}", images=len(target.x), checks=checks
     )
 
 

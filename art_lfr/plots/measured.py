@@ -15,6 +15,7 @@ from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import find_least_flat_point
 from art_lfr.core.geometry import steepest_direction
+from art_lfr.core.imports import data_frame
 from art_lfr.core.randomness import normal_like
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
@@ -60,11 +61,9 @@ class LossSurface:
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each point of each plane."""
-        import pandas
-
         count, points = len(self.labels), len(self.reach)
         index, a, b = np.indices((count, points, points)).reshape(3, -1)
-        frame: pandas.DataFrame = pandas.DataFrame(
+        return data_frame(
             {
                 "index": index,
                 "label": self.labels[index],
@@ -73,7 +72,6 @@ class LossSurface:
                 "loss": self.losses.ravel(),
             }
         )
-        return frame
 
 
 def loss_surface(

@@ -17,6 +17,7 @@ from art_lfr.core.arguments import check_integer
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Ball, dual_vector, per_sample
 from art_lfr.core.gradients import input_gradient
+from art_lfr.core.imports import data_frame
 from art_lfr.core.pgd import projected_gradient_descent
 
 if TYPE_CHECKING:
@@ -66,12 +67,8 @@ class Problem:
 
 def frame_of(samples: Any, *columns: str) -> pandas.DataFrame:
     """One row for each sample: its index, its label, and these attributes of all."""
-    import pandas
-
-    values = {name: getattr(samples, name) for name in ("labels", *columns)}
-    frame: pandas.DataFrame = pandas.DataFrame(values).rename(columns={"labels": "label"})
-    frame.insert(0, "index", range(len(frame)))
-    return frame
+    index, values = range(len(samples.labels)), {name: getattr(samples, name) for name in columns}
+    return data_frame({"index": index, "label": samples.labels, **values})
 
 
 def make_problem(

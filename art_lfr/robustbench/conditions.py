@@ -73,7 +73,7 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     Args:
         model: A module, or an ART `PyTorchClassifier`.
         x: Inputs, shape (N, ...), in raw units.
-        samples: Try the first so many.
+        samples: Try this many inputs, the first ones.
 
     Raises:
         ValueError, TypeError: For bad arguments, naming the parameter.
@@ -88,7 +88,7 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     device = device_of(network, inputs)
     inputs = inputs.clone().to(device=device, dtype=dtype_of(network))
     findings: list[Finding] = []
-    with _kept(module), preserved_random_state(device), mode(module, training=False):
+    with _preserved_tensors(module), preserved_random_state(device), mode(module, training=False):
         probe = Probe(module, network, inputs[:PROBED])
         optimizes = differentiates(module, inputs[:PROBED].clone())
         if optimizes:
@@ -120,17 +120,17 @@ def _largest_difference(model: nn.Module, x: Tensor) -> float:
         return float("inf")
     scaled = passes / (torch.linalg.vector_norm(passes, dim=2, keepdim=True) + 1e-10)
     # NaN in one pass and not in another is a difference too.
-    found = torch.linalg.vector_norm((scaled - scaled[0]).nan_to_num(), dim=2).max()
+    largest = torch.linalg.vector_norm((scaled - scaled[0]).nan_to_num(), dim=2).max()
     same = bool((passes.isnan() == passes[0].isnan()).all())
-    return float(found) if same else float("inf")
+    return float(largest) if same else float("inf")
 
 
 def _random(probe: Probe, difference: float) -> Iterator[Finding]:
-    told = "predictions" if difference == float("inf") else f"scaled logits by {difference:.1g}"
+    what = "predictions" if difference == float("inf") else f"scaled logits by {difference:.1g}"
     for layer in probe.random_layers(training=False) or ["model"]:
         yield Finding(
             layer,
-            f"passes on the same inputs differ: {told}",
+            f"passes on the same inputs differ: {what}",
             "make the forward pass deterministic; AutoAttack's version='rand' is for such models",
             "error",
         )
@@ -164,7 +164,7 @@ def _without_gradient(probe: Probe, zero: Tensor, severity: str) -> Iterator[Fin
 
 
 @contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
+def _preserved_tensors(model: nn.Module) -> Iterator[None]:
     """Put back parameters and buffers, to which a forward pass may write, and gradients."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]

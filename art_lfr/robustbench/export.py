@@ -12,18 +12,22 @@ import timm
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
-from robustbench.model_zoo import model_dicts
-from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+from robustbench.model_zoo.enums import ThreatModel
 from robustbench.utils import ACC_FIELDS, ModelInfo
 from torch import nn
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.attacks.target import UnitBox
-from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.robustbench.entry import EntryModel, check_factory, entry_source, request_text
-from art_lfr.robustbench.model_info import per_cent
-from art_lfr.robustbench.zoo import CLASSES
+from art_lfr.robustbench.entry import (
+    EntryModel,
+    check_factory,
+    entry_source,
+    per_cent,
+    request_text,
+)
+from art_lfr.robustbench.zoo import zoo_of
 from art_lfr.storage.files import write_together
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -112,8 +116,11 @@ def export(
             f"venue is {venue!r}; allowed: a text that ends with the year, 'N/A' or ''"
         )
     model = entry_model(classifier)
-    chosen = type(model.network) if factory is None else factory
-    check_factory(chosen, model.network)
+    factory = type(model.network) if factory is None else factory
+    check_factory(factory, model.network)
+    # One field, or for corruptions several, of which the last is the accuracy.
+    fields = ACC_FIELDS[ThreatModel(threat_model)]
+    robust_field = fields if isinstance(fields, str) else fields[-1]
     information = dataclasses.asdict(
         ModelInfo(
             link=link,
@@ -128,11 +135,9 @@ def export(
             eps=None if threat_model.startswith("corruptions") else eps_text(eps),
             clean_acc=per_cent(clean_accuracy),
             footnote=footnote,
-            **{_accuracy_field(threat_model): per_cent(robust_accuracy)},
+            **{robust_field: per_cent(robust_accuracy)},
         )
     )
-    shape = tuple(model.scale.shape)
-    source = entry_source(name, dataset, threat_model, title, chosen, shape)
     root = Path(directory)
     # RobustBench looks for the weights of "corruptions_3d" beside those of "corruptions".
     place = Path(dataset) / threat_model.removesuffix("_3d")
@@ -151,7 +156,7 @@ def export(
             entry.checkpoint: lambda file: torch.save(state, file),
             entry.model_info: json.dumps(information, indent=2),
             entry.request: request_text(name, threat_model, information),
-            entry.entry: source,
+            entry.entry: entry_source(name, dataset, threat_model, title, factory, model),
         }
     )
     return entry
@@ -166,7 +171,7 @@ def register(
     `export` (its entry.py does). Registering the same constructor again changes nothing. Raises
     ValueError for a name that the zoo or timm has.
     """
-    zoo = model_dicts[BenchmarkDataset(dataset)].setdefault(ThreatModel(threat_model), {})
+    zoo = zoo_of(dataset, threat_model)
     known = zoo.get(name)
     if known is not None and known["model"] is constructor:
         return
@@ -181,19 +186,17 @@ def register(
 
 def check_entry_name(name: str, dataset: str, threat_model: str) -> None:
     """Raise ValueError for a name that RobustBench would not load from the entry's checkpoint."""
-    check_choice("dataset", dataset, tuple(CLASSES))
-    check_choice("threat_model", threat_model, [threat.value for threat in ThreatModel])
+    zoo = zoo_of(dataset, threat_model)
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
         raise UsageError(
             f"name is {name!r}; allowed: letters, digits, '_' and '-', first a letter or digit"
         )
-    own = [special for special in SPECIAL if special in name]
-    if own:
-        raise UsageError(
-            f"name is {name!r}; allowed: a name without {own[0]!r}, which RobustBench loads its "
-            "own way"
-        )
-    zoo = model_dicts[BenchmarkDataset(dataset)].get(ThreatModel(threat_model), {})
+    for special in SPECIAL:
+        if special in name:
+            raise UsageError(
+                f"name is {name!r}; allowed: a name without {special!r}, which RobustBench loads "
+                "in a way of its own"
+            )
     lower = f"{name.lower().replace('-', '_')}_{dataset}_{threat_model.lower()}"
     if timm.is_model(lower) or (name in zoo and zoo[name]["gdrive_id"] != UPLOADED_LATER):
         raise UsageError(
@@ -217,12 +220,8 @@ def entry_model(classifier: object) -> EntryModel:
             "can be folded into the model"
         )
     like = torch.zeros(1, *adapter.classifier.input_shape)
-    unit_box = UnitBox.of(
-        adapter.box(like),
-        "export",
-        "a module on images in [0, 1]",
-    )
-    mean, std = (torch.zeros(()), torch.ones(()))
+    unit_box = UnitBox.of(adapter.box(like), "export", "a module on images in [0, 1]")
+    mean, std = torch.zeros(()), torch.ones(())
     if adapter.classifier.preprocessing_operations:
         standard = adapter.classifier.preprocessing_operations[-1]
         # As ART does it: one number, or one for each channel, in whichever shape.
@@ -239,8 +238,3 @@ def eps_text(eps: float) -> str:
     if abs(levels - round(levels)) < 1e-6 * max(1.0, levels) and round(levels) > 0:
         return f"{round(levels)}/255"
     return f"{eps:g}"
-
-
-def _accuracy_field(threat_model: str) -> str:
-    field = ACC_FIELDS[ThreatModel(threat_model)]
-    return str(field if isinstance(field, str) else field[-1])

@@ -15,14 +15,20 @@ from autoattack.state import EvaluationState
 from robustbench.utils import clean_accuracy
 from torch import Tensor, nn
 
-from art_lfr.attacks.target import preserved
+from art_lfr.attacks.target import count_classes, parse_library_norm, preserved
 from art_lfr.autoattack.backend import FEWEST_CLASSES
-from art_lfr.core.arguments import as_tensor, check_inputs, check_integer, check_number, check_type
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.arguments import (
+    as_tensor,
+    check_inputs,
+    check_integer,
+    check_labels,
+    check_number,
+    check_type,
+)
 from art_lfr.core.modes import device_of
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
-from art_lfr.robustbench.model_info import (
+from art_lfr.robustbench.entry import (
     append_unaggregated,
     check_entry,
     per_cent,
@@ -93,8 +99,8 @@ def benchmark(
             f"model has {classes} classes; allowed: at least {fewest}, which the loss of "
             "standard AutoAttack needs (art_lfr.autoattack.run_autoattack leaves it out)"
         )
-    with moved(model, device) as there:
-        accuracy = clean_accuracy(model, images, labels, batch_size=batch_size, device=there)
+    with moved(model, device) as where:
+        accuracy = clean_accuracy(model, images, labels, batch_size=batch_size, device=where)
         print(f"Clean accuracy: {accuracy:.2%}")
         adversary = AutoAttack(
             model,
@@ -102,15 +108,17 @@ def benchmark(
             eps=eps,
             seed=seed,
             version="standard",
-            device=there,
+            device=where,
             log_path=log_path,
         )
         for attack in (adversary.apgd_targeted, adversary.fab):
             attack.n_target_classes = min(attack.n_target_classes, classes - 1)
         state = None if state_path is None else Path(state_path)
-        found = adversary.run_standard_evaluation(images, labels, bs=batch_size, state_path=state)
+        examples = adversary.run_standard_evaluation(
+            images, labels, bs=batch_size, state_path=state
+        )
         if state is None:
-            robust = clean_accuracy(model, found, labels, batch_size=batch_size, device=there)
+            robust = clean_accuracy(model, examples, labels, batch_size=batch_size, device=where)
         else:
             # The original returns the examples of the last run only.
             robust = float(EvaluationState.from_disk(state).robust_flags.double().mean())
@@ -185,14 +193,18 @@ def benchmark_corruptions(
         )
     images, labels, _ = check_data(model, x, y)
     accuracies: dict[tuple[str, int], float] = {}
-    with moved(model, device) as there:
-        clean = clean_accuracy(model, images, labels, batch_size=batch_size, device=there)
+    with moved(model, device) as where:
+        clean = clean_accuracy(model, images, labels, batch_size=batch_size, device=where)
         print(f"Clean accuracy: {clean:.2%}")
         print(f"Evaluating over {len(dict(keys))} corruptions")
         for key in keys:
-            images, labels = _checked_images(model, corrupted[key], key)
+            try:
+                x, y = corrupted[key]
+                images, labels, _ = check_data(model, x, y)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"corrupted[{key!r}]: {error}") from error
             accuracies[key] = clean_accuracy(
-                model, images, labels, batch_size=batch_size, device=there
+                model, images, labels, batch_size=batch_size, device=where
             )
             print(
                 f"corruption={key[0]}, severity={key[1]}: {accuracies[key]:.2%} accuracy",
@@ -200,14 +212,14 @@ def benchmark_corruptions(
             )
     accuracy = float(np.mean(list(accuracies.values())))
     print(f"Adversarial accuracy: {accuracy:.2%}")
-    error = None if reference is None else mean_corruption_error(accuracies, reference)
+    relative = None if reference is None else mean_corruption_error(accuracies, reference)
     if to_disk:
         fields = {"clean_acc": per_cent(clean), "corruptions_acc": per_cent(accuracy)}
-        if error is not None:
-            fields["corruptions_mce"] = per_cent(error)
+        if relative is not None:
+            fields["corruptions_mce"] = per_cent(relative)
         append_unaggregated(directory, dataset, str(model_name), accuracies)
         update_entry(directory, dataset, "corruptions", str(model_name), fields)
-    return CorruptionResult(clean, accuracy, error)
+    return CorruptionResult(clean, accuracy, relative)
 
 
 def mean_corruption_error(
@@ -223,7 +235,7 @@ def mean_corruption_error(
     for key, accuracy in accuracies.items():
         errors.setdefault(key[0], []).append(1 - accuracy)
         expected.setdefault(key[0], []).append(1 - reference[key])
-    ratios = [np.mean(found) / np.mean(expected[name]) for name, found in errors.items()]
+    ratios = [np.mean(values) / np.mean(expected[name]) for name, values in errors.items()]
     return float(np.mean(ratios))
 
 
@@ -234,20 +246,10 @@ def _checked_key(key: Any) -> tuple[str, int]:
     return key[0], int(key[1])
 
 
-def _checked_images(model: nn.Module, pair: Any, key: tuple[str, int]) -> Any:
-    try:
-        x, y = pair
-        images, labels, _ = check_data(model, x, y)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"corrupted[{key!r}]: {error}") from error
-    return images, labels
-
-
 def parse_threat_model(norm: float | str) -> str:
     """RobustBench's name of a norm, "Linf" or "L2"; ValueError for any other."""
-    text = norm.removeprefix("L") if isinstance(norm, str) else norm
     try:
-        return {math.inf: "Linf", 2.0: "L2"}[parse_norm(text)]
+        return {math.inf: "Linf", 2.0: "L2"}[parse_library_norm(norm)]
     except (ValueError, KeyError) as error:
         raise UsageError(
             f"norm is {norm!r}; allowed: 'Linf' and 'L2' (or np.inf and 2), RobustBench's norms; "
@@ -262,91 +264,64 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
     """
     check_type("model", model, nn.Module, "a torch.nn.Module")
     assert isinstance(model, nn.Module)
-    images = check_unit_images("x", x).cpu().float()
-    device = device_of(model, images)
-    with preserved(model, device), torch.no_grad():
-        logits = model(images[:2].clone().to(device))
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
-        told = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    images = _unit_images(x).cpu().float()
+    classes = count_classes(model, images, device_of(model, images))
+    labels = as_tensor("y", y).detach().cpu()
+    integers = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.shape != (len(images),) or not integers or labels.is_complex():
         raise UsageError(
-            f"model gives {told} for {len(images[:2])} samples; allowed: a tensor of logits, shape "
-            "(N, classes), at least two classes"
+            f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
+            f"{len(images)} integer labels of shape ({len(images)},), one for each image"
         )
-    classes = logits.shape[1]
-    return images, check_class_indices("y", y, len(images), classes).cpu(), classes
+    if int(labels.min()) == 1 <= int(labels.max()) == classes:
+        raise UsageError(
+            f"y has labels from 1 to {classes}; allowed: 0 to {classes - 1}, as the model has "
+            f"{classes} classes; they seem to begin with 1: use y - 1"
+        )
+    check_labels("y", labels, len(images), classes)
+    return images, labels.long(), classes
 
 
 @contextmanager
 def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """The model in eval mode on a device, back afterwards, with all else as found."""
     home = device_of(model, torch.empty(0))
-    there = home if device is None else torch.device(device)
-    if there.type == "cuda" and not torch.cuda.is_available():
+    where = home if device is None else torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device is {str(device)!r}, but torch sees no GPU; allowed here: 'cpu'")
-    with preserved(model, there):
+    with preserved(model, where):
         try:
-            if there != home:
-                model.to(there)
-            yield there
+            if where != home:
+                model.to(where)
+            yield where
         finally:
-            if there != home:
+            if where != home:
                 model.to(home)
 
 
-def check_unit_images(name: str, x: object) -> Tensor:
-    """Images in [0, 1] as a tensor, shape (N, C, H, W), floating point.
-
-    Raises ValueError, with what to do, for integers, values outside [0, 1], and (N, H, W, C);
-    TypeError for anything that is no array.
-    """
-    images = as_tensor(name, x).detach()
+def _unit_images(x: object) -> Tensor:
+    """Images in [0, 1] as a tensor, shape (N, C, H, W), floating point; errors say what to do."""
+    images = as_tensor("x", x).detach()
     if not images.is_floating_point():
         raise UsageError(
-            f"{name} has dtype {images.dtype}; allowed: floating point images in [0, 1] "
-            f"({name}.float() / 255 for bytes)"
+            f"x has dtype {images.dtype}; allowed: floating point images in [0, 1] "
+            "(x.float() / 255 for bytes)"
         )
-    check_inputs(name, images)
+    check_inputs("x", images)
     if images.dim() != 4:
         raise UsageError(
-            f"{name} has shape {tuple(images.shape)}; allowed: images of shape (N, C, H, W)"
+            f"x has shape {tuple(images.shape)}; allowed: images of shape (N, C, H, W)"
         )
     if images.shape[3] <= MOST_CHANNELS < min(images.shape[1:3]):
         raise UsageError(
-            f"{name} has shape {tuple(images.shape)}, which looks like (N, H, W, C); allowed: "
-            f"(N, C, H, W), as {name}.transpose(0, 3, 1, 2) of an array is"
+            f"x has shape {tuple(images.shape)}, which looks like (N, H, W, C); allowed: "
+            "(N, C, H, W), as x.transpose(0, 3, 1, 2) of an array is"
         )
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 1:
-        advice = (
-            f"divide {name} by 255"
-            if low >= 0
-            else "keep the images raw and put mean and standard deviation into the model"
-        )
+        advice = "keep the images raw and put mean and standard deviation into the model"
+        advice = advice if low < 0 else "divide x by 255"
         raise UsageError(
-            f"{name} has values from {low:g} to {high:g}; allowed: images in [0, 1] ({advice})"
+            f"x has values from {low:g} to {high:g}; allowed: images in [0, 1] ({advice})"
         )
     return images
-
-
-def check_class_indices(name: str, y: object, count: int, classes: int) -> Tensor:
-    """Index labels as a tensor of int64, shape (N,), in 0..classes-1.
-
-    Raises ValueError for another shape or dtype, and for labels that begin with 1.
-    """
-    labels = as_tensor(name, y).detach()
-    integers = not labels.is_floating_point() and labels.dtype != torch.bool
-    if labels.shape != (count,) or not integers or labels.is_complex():
-        raise UsageError(
-            f"{name} has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
-            f"{count} integer labels of shape ({count},), one for each image"
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        advice = (
-            f"; they seem to begin with 1: use {name} - 1" if low == 1 <= high == classes else ""
-        )
-        raise UsageError(
-            f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
-            f"has {classes} classes{advice}"
-        )
-    return labels.long()

@@ -18,7 +18,6 @@ from art_lfr.core.modes import device_of, frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError, WrongTypeError
 
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 
 
@@ -51,7 +50,7 @@ def to_art(
         threat_model: "Linf", "L2", "corruptions" or "corruptions_3d", for a name.
         model_dir: Where RobustBench keeps checkpoints, `<model_dir>/<dataset>/<threat>/<name>.pt`.
         input_shape: Shape of one image; None: that of the data set, 224x224 for ImageNet.
-        new_classes: Replace the last linear layer by a fresh one with so many outputs.
+        new_classes: Replace the last linear layer by a fresh one with this many outputs.
         learning_rate: Of SGD.
         weight_decay: Of SGD.
         device: "cpu", or "cuda" with an index or not.
@@ -61,14 +60,12 @@ def to_art(
         ValueError, TypeError: For bad arguments, naming the parameter: an unknown name among
             others, or a model whose last layer cannot be replaced.
     """
-    check_choice("dataset", dataset, tuple(CLASSES))
-    check_choice("threat_model", threat_model, [threat.value for threat in ThreatModel])
+    zoo = zoo_of(dataset, threat_model)
     check_integer("new_classes", new_classes, low=2, optional=True)
     check_number("learning_rate", learning_rate, low_allowed=False)
     check_number("weight_decay", weight_decay)
     check_integer("seed", seed, low=0)
     if isinstance(model_or_name, str):
-        zoo = model_dicts[BenchmarkDataset(dataset)].get(ThreatModel(threat_model), {})
         check_choice("model_or_name", model_or_name, tuple(zoo))
         model = load_model(model_or_name, str(model_dir), dataset, threat_model)
     elif isinstance(model_or_name, nn.Module):
@@ -96,10 +93,23 @@ def to_art(
                 trainable, lr=learning_rate, momentum=0.9, weight_decay=weight_decay
             ),
             input_shape=shape,
-            nb_classes=_count_classes(model, shape),
+            nb_classes=_logits(model, shape).shape[1],
             clip_values=(0.0, 1.0),
             device_type="gpu" if place.type == "cuda" else "cpu",
         )
+
+
+def zoo_of(dataset: str, threat_model: str) -> dict[str, Any]:
+    """The models of a data set and a threat model, by name; ValueError for any other.
+
+    A new model may be put in.
+    """
+    check_choice("dataset", dataset, SHAPES)
+    check_choice("threat_model", threat_model, [threat.value for threat in ThreatModel])
+    zoo: dict[str, Any] = model_dicts[BenchmarkDataset(dataset)].setdefault(
+        ThreatModel(threat_model), {}
+    )
+    return zoo
 
 
 def replace_head(model: nn.Module, shape: Sequence[int], classes: int, seed: int = 0) -> None:
@@ -143,7 +153,3 @@ def _logits(model: nn.Module, shape: Sequence[int]) -> torch.Tensor:
             "model_or_name gives no logits of shape (N, classes); allowed: a classifier of images"
         )
     return logits
-
-
-def _count_classes(model: nn.Module, shape: Sequence[int]) -> int:
-    return int(_logits(model, shape).shape[1])

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from art_lfr.core.arguments import Array
+from art_lfr.core.imports import data_frame
 from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
 from art_lfr.core.settings import DEFAULTS
 
@@ -208,8 +209,6 @@ class Tuning:
 
         `against_default`, with its interval, is in points.
         """
-        import pandas
-
         rows = []
         for trial in self.trials:
             low, high = trial.interval
@@ -230,8 +229,7 @@ class Tuning:
                     "proposed": trial is self.proposal,
                 }
             )
-        frame: pandas.DataFrame = pandas.DataFrame(rows)
-        return frame
+        return data_frame(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values per image, as JSON types."""

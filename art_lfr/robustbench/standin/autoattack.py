@@ -139,7 +139,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         attacks, verbose = self.attacks_to_run, self.verbose
         if verbose:
             Screen().info(f"using {self.version} version including {', '.join(attacks)}")
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         try:
             self.verbose = False
             for attack in attacks:
@@ -148,7 +148,7 @@ class AutoAttack(pyautoattack.AutoAttack):
                 x_adv, y_adv = self.run_standard_evaluation(
                     x_orig, y_orig, bs=bs, return_labels=True
                 )
-                found[attack] = (x_adv, y_adv) if return_labels else x_adv
+                results[attack] = (x_adv, y_adv) if return_labels else x_adv
                 if verbose:
                     accuracy = self.clean_accuracy(x_adv, y_orig, bs=bs)
                     space = "\t \t" if attack == "fab" else "\t"
@@ -158,7 +158,7 @@ class AutoAttack(pyautoattack.AutoAttack):
                     )
         finally:
             self.attacks_to_run, self.verbose = attacks, verbose
-        return found
+        return results
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
         """The share of x_orig that the model classifies as y_orig."""
@@ -218,10 +218,7 @@ class Logger:
 
 
 def check_dynamic(
-    model: Callable[[Tensor], object],
-    x: Tensor,
-    is_tf_model: bool = False,
-    logger: Any = None,
+    model: Callable[[Tensor], object], x: Tensor, is_tf_model: bool = False, logger: Any = None
 ) -> None:
     """Warn where the forward pass of a model computes gradients, through `logger` if there is one.
 

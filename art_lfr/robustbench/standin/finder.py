@@ -77,12 +77,6 @@ class StandInFinder(MetaPathFinder):
         return ModuleSpec(name, StandInLoader(), is_package=name == "autoattack")
 
 
-def install() -> None:
-    """Append the finder, once."""
-    if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
-        sys.meta_path.append(StandInFinder())
-
-
 def check_not_hidden() -> None:
     """Raise ImportError where a folder without code hides the package.
 
@@ -113,7 +107,7 @@ def check_not_overwritten() -> None:
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
             raise MissingLibraryError(
                 "the files of robustbench were overwritten, as an old copy in the wheel of "
-                "torchattacks does; mend it with: pip install --force-reinstall --no-deps "
+                "torchattacks does; fix it with: pip install --force-reinstall --no-deps "
                 f"robustbench=={distribution.version if distribution else ''}"
             )
 
@@ -158,12 +152,13 @@ def import_robustbench() -> None:
             "robustbench is not installed, only the old copy of it that torchattacks ships; "
             'install it with: pip install "art-lfr[robustbench]"'
         )
-    install()
+    if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
+        sys.meta_path.append(StandInFinder())
     try:
         require("robustbench", "robustbench")
     finally:
-        found = sys.modules.get("pkg_resources")
-        if isinstance(getattr(found, "__loader__", None), ResourcesLoader):
+        resources = sys.modules.get("pkg_resources")
+        if isinstance(getattr(resources, "__loader__", None), ResourcesLoader):
             # RobustBench keeps its reference. Others would miss the rest of the module.
             del sys.modules["pkg_resources"]
 
