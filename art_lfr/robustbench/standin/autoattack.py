@@ -138,7 +138,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         """Run each attack on all samples: attack -> x_adv, or (x_adv, y_adv)."""
         attacks, verbose = self.attacks_to_run, self.verbose
         if verbose:
-            Screen().info(f"using {self.version} version including {', '.join(attacks)}")
+            Logger(None).info(f"using {self.version} version including {', '.join(attacks)}")
         results: dict[str, Any] = {}
         try:
             self.verbose = False
@@ -171,7 +171,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         """Lines of pyautoattack that the original does not log, whichever logger a user has set."""
         logger = self.logger
         try:
-            self.logger = Screen()
+            self.logger = Logger(None)
             yield
         finally:
             self.logger = logger
@@ -181,15 +181,6 @@ class AutoAttack(pyautoattack.AutoAttack):
             raise UsageError(
                 f"device is {str(self.device)!r}, but torch sees no GPU; allowed here: device='cpu'"
             )
-
-
-class Screen:
-    """What the original prints and does not log."""
-
-    def info(self, message: str) -> None:
-        """Print a line."""
-        # Flushed, so that a redirected run of hours can be watched.
-        print(message, flush=True)
 
 
 class Logger:
@@ -205,9 +196,14 @@ class Logger:
             )
         self.log_path = log_path
 
+    def info(self, message: str) -> None:
+        """Print a line, as the original does where it does not log."""
+        # Flushed, so that a redirected run of hours can be watched.
+        print(message, flush=True)
+
     def log(self, str_to_log: str) -> None:
         """Print a line and append it to the file."""
-        Screen().info(str_to_log)
+        self.info(str_to_log)
         if self.log_path is not None:
             with open(self.log_path, "a", encoding="utf-8") as file:
                 file.write(str_to_log + "\n")

@@ -57,23 +57,22 @@ class EvaluationState:
         """Read a state; FileNotFoundError or ValueError, naming the path, where there is none."""
         path = Path(path)
         content = _read_summary(path)
-        if content is not None:
-            flags = content["robust_flags"]
-            return cls(
-                content["attacks_to_run"],
-                path,
-                content["run_attacks"],
-                None if flags is None else torch.tensor(flags, dtype=torch.bool),
-                math.nan if content["clean_accuracy"] is None else content["clean_accuracy"],
-            )
-        run = read_run(path)
-        attacks = run["identity"]["attacks"]
+        if content is None:
+            run = read_run(path)
+            attacks = run["identity"]["attacks"]
+            content = {
+                "attacks_to_run": attacks,
+                "run_attacks": attacks[: run["done"]],
+                "robust_flags": unpack(run["robust"], run["identity"]["samples"]),
+                "clean_accuracy": run["accuracies"]["clean"],
+            }
+        flags, accuracy = content["robust_flags"], content["clean_accuracy"]
         return cls(
-            attacks,
+            content["attacks_to_run"],
             path,
-            attacks[: run["done"]],
-            unpack(run["robust"], run["identity"]["samples"]),
-            run["accuracies"]["clean"],
+            content["run_attacks"],
+            None if flags is None else torch.as_tensor(flags),
+            math.nan if accuracy is None else accuracy,
         )
 
     def to_disk(self, force: bool = False) -> None:
