@@ -90,7 +90,7 @@ class UnitBoxEvasion(EvasionAttack):
         Returns:
             Adversarial examples, shape and type of x, inside `clip_values`. A coordinate that the
             attack left alone has exactly its value in x; a sample for which it gave NaN is
-            returned as it came.
+            returned unchanged.
 
         Raises:
             ValueError, TypeError: For bad data, naming the parameter.
@@ -112,7 +112,7 @@ class UnitBoxEvasion(EvasionAttack):
         for name, value in data.items():
             if len(value) != len(start):
                 raise UsageError(
-                    f"{name} has {len(value)} samples for {len(start)} in x; allowed: as many"
+                    f"{name} has {len(value)} samples; allowed: {len(start)}, as many as x"
                 )
         module = unit_box.module(LogitsModule(adapter.module, adapter.dtype))
         device = adapter.device

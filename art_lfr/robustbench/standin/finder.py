@@ -14,7 +14,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from art_lfr.core.imports import require
 from art_lfr.errors import MissingLibraryError
@@ -25,7 +24,7 @@ STANDIN = "art_lfr.robustbench.standin"
 SOURCES: dict[str, tuple[str, ...]] = {
     "autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
     "autoattack.autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
-    "autoattack.state": (f"{STANDIN}.state:EvaluationState",),
+    "autoattack.state": (f"{STANDIN}.autoattack:EvaluationState",),
     "autoattack.checks": ("pyautoattack.checks", f"{STANDIN}.autoattack:check_dynamic"),
     "autoattack.other_utils": ("pyautoattack.other_utils", f"{STANDIN}.autoattack:Logger"),
     **{
@@ -72,7 +71,9 @@ class StandInFinder(MetaPathFinder):
         if name not in SOURCES:
             return None
         package = sys.modules.get("autoattack")
-        if name != "autoattack" and not _is_stand_in(package):
+        if name != "autoattack" and not isinstance(
+            getattr(package, "__loader__", None), StandInLoader
+        ):
             return None  # an original that is too old to have this module
         return ModuleSpec(name, StandInLoader(), is_package=name == "autoattack")
 
@@ -167,10 +168,6 @@ def resource_filename(module: str, resource: str) -> str:
     """The path of a file that a package ships, relative to the directory of its module."""
     file = sys.modules[module].__file__ or ""
     return os.path.join(os.path.dirname(file), *resource.split("/"))
-
-
-def _is_stand_in(module: Any) -> bool:
-    return isinstance(getattr(module, "__loader__", None), StandInLoader)
 
 
 def _loaders_are_being_imported() -> bool:
