@@ -50,10 +50,10 @@ def test_short_demo_writes_its_report(tmp_path):
 def test_without_matplotlib_there_are_no_figures(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     shown = io.StringIO()
-    found = run_demo(tmp_path, epochs=1, console=Console(file=shown, width=80))
+    evaluations = run_demo(tmp_path, epochs=1, console=Console(file=shown, width=80))
     assert 'pip install "art-lfr[plots]"' in shown.getvalue()
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "results.json"}
-    assert set(found.evaluations) == {"standard", "LFR"}
+    assert set(evaluations) == {"standard", "LFR"}
 
 
 @pytest.mark.slow

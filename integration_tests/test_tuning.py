@@ -279,7 +279,7 @@ def test_own_validation_images_and_one_hot(search, data, monkeypatch):
     )
     fake = right(0.9, 20), right(0.5, 20), ""
     search(held_out=(data.x[100:120], data.one_hot[100:120]), minutes=0.1)
-    assert np.array_equal(seen[0].x_held, data.x[100:120])
+    assert np.array_equal(seen[0].x_reserved, data.x[100:120])
     assert len(seen[0].x) == 60
 
 

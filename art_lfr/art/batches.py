@@ -1,4 +1,8 @@
-"""Batches of a torch `DataLoader` and of an ART `DataGenerator`, for the training loop."""
+"""Batches of a torch `DataLoader` and of an ART `DataGenerator`, for the training loop.
+
+Both come one by one, in an order that the loader or the generator alone decides; a resumed run is
+identical only if it gives the same batches again.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,36 @@ from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.training.batches import Batch, joined_singles
 
 
-class LoaderBatches:
-    """(x, y) batches of a `DataLoader`, checked one by one.
-
-    The loader alone decides the order. Memory holds two batches, and those its workers have ready.
-    """
+class _CheckedBatches:
+    """What both have in common: each batch is checked, and none is known before."""
 
     samples: int | None = None
+    batch_size: int
+    _adapter: ClassifierAdapter
+    _count: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._count
+
+    def _checked(self, x: object, y: object) -> Batch:
+        inputs, targets = self._adapter.tensors(x, y, " of a batch")
+        return Batch(inputs.to(self._adapter.device), targets.to(self._adapter.device))
+
+    def sample(self, count: int, seed: int) -> None:
+        """None: to read a sample would move the source on."""
+        return
+
+    def fingerprint(self) -> str:
+        """Empty: the data cannot be known beforehand."""
+        return ""
+
+
+class LoaderBatches(_CheckedBatches):
+    """(x, y) batches of a `DataLoader`.
+
+    Memory holds two batches, and those that its workers have ready.
+    """
 
     def __init__(self, loader: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(loader, DataLoader):
@@ -43,10 +70,6 @@ class LoaderBatches:
         size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         self.batch_size = int(size or 1)
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self._count
-
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """The loader's batches once; ValueError where it has none left."""
         empty = True
@@ -62,25 +85,11 @@ class LoaderBatches:
                 f"train_loader gives a {type(batch).__name__}; allowed: pairs (x, y), which the "
                 "loader's collate_fn can make of anything else"
             )
-        x, y = self._adapter.tensors(batch[0], batch[1], " of a batch")
-        return Batch(x.to(self._adapter.device), y.to(self._adapter.device))
-
-    def sample(self, count: int, seed: int) -> None:
-        """None: reading from the loader would start another epoch of it."""
-        return
-
-    def fingerprint(self) -> str:
-        """Empty: the data cannot be known beforehand."""
-        return ""
+        return self._checked(*batch)
 
 
-class GeneratorBatches:
-    """The batches of an ART `DataGenerator`, checked one by one.
-
-    The generator alone decides the order; a resumed run is identical only if it is.
-    """
-
-    samples: int | None = None
+class GeneratorBatches(_CheckedBatches):
+    """The batches of an ART `DataGenerator`: as many as cover its size once."""
 
     def __init__(self, generator: object, adapter: ClassifierAdapter) -> None:
         if not isinstance(generator, DataGenerator):
@@ -98,23 +107,6 @@ class GeneratorBatches:
         self.batch_size = int(generator.batch_size)
         self._count = math.ceil(int(generator.size) / self.batch_size)
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self._count
-
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
-        """As many batches as cover the generator's size once."""
-        return joined_singles(self._batch() for _ in range(self._count))
-
-    def _batch(self) -> Batch:
-        given_x, given_y = self._generator.get_batch()
-        x, y = self._adapter.tensors(given_x, given_y, " of a batch")
-        return Batch(x.to(self._adapter.device), y.to(self._adapter.device))
-
-    def sample(self, count: int, seed: int) -> None:
-        """None: a generator cannot be read without moving it on."""
-        return
-
-    def fingerprint(self) -> str:
-        """Empty: the data cannot be known beforehand."""
-        return ""
+        """The generator's next batches."""
+        return joined_singles(self._checked(*self._generator.get_batch()) for _ in range(len(self)))

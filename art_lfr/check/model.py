@@ -31,7 +31,7 @@ class Finding:
     layer: str
     problem: str
     fix: str
-    severity: str
+    severity: str = "error"
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.layer}: {self.problem}. Fix: {self.fix}"
@@ -44,11 +44,10 @@ def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
             "data",
             f"x has integers ({x.dtype})",
             "x.astype('float32') / 255 with bounds (0, 1), or floats with clip_values (0, 255)",
-            "error",
         )
         x = x.double()
     if not bool(x.isfinite().all()):
-        yield Finding("data", "x holds NaN or infinite values", "remove them", "error")
+        yield Finding("data", "x holds NaN or infinite values", "remove them")
         return
     low, high = float(x.min()), float(x.max())
     bottom, top = (-math.inf, math.inf)
@@ -164,7 +163,6 @@ def _look_at_classifier(
                 "classifier.optimizer",
                 "there is no optimizer, so the trainer cannot change any weight",
                 "PyTorchClassifier(..., optimizer=torch.optim.SGD(model.parameters(), lr=0.1))",
-                "error",
             )
         )
     if classifier.clip_values is None:
@@ -184,7 +182,6 @@ def _look_at_classifier(
                 f"preprocessing defence {type(defence).__name__}",
                 "no gradient passes through it",
                 "take its PyTorch version (a PreprocessorPyTorch), or leave it out",
-                "error",
             )
         )
     try:
@@ -192,7 +189,7 @@ def _look_at_classifier(
     except ValueError as error:
         if not blocking:
             problem, _, fix = str(error).partition("; ")
-            findings.append(Finding("classifier", problem, fix, "error"))
+            findings.append(Finding("classifier", problem, fix))
         return classifier.model, None, classifier.clip_values
     return adapter.network, adapter.module, adapter.bounds
 
@@ -217,7 +214,6 @@ def _batch_norm(network: nn.Module, batch_size: int) -> Iterator[Finding]:
                 "it uses the statistics of its batch in eval mode too, so that the gradient at a "
                 "sample depends on the others",
                 "track_running_stats=True, or GroupNorm",
-                "error",
             )
         if batch_size < TINY_BATCH:
             yield Finding(
@@ -246,7 +242,6 @@ def _try(model: nn.Module, network: nn.Module, x: Tensor, estimator: str) -> Ite
             layer,
             "it draws random numbers in eval mode, so that the ascent follows noise",
             "make it deterministic in eval mode",
-            "error",
         )
     yield from _gradients(probe, estimator)
 
@@ -255,28 +250,26 @@ def _gradients(probe: Probe, estimator: str) -> Iterator[Finding]:
     """First and second derivatives."""
     if (failure := probe.run_error()) is not None:
         problem = f"it does not run on x ({failure})"
-        yield Finding("model", problem, "match x and the model", "error")
+        yield Finding("model", problem, "match x and the model")
         return
     broken = False
-    for layer, reason in probe.without_gradient():
+    for layer, reason in probe.without_derivative(1):
         broken = True
         yield Finding(
             layer,
             f"no gradient passes through it ({reason})",
             "take out detach(), no_grad(), rounding or NumPy code; for an RNN on a GPU, run it "
             "inside torch.backends.cudnn.flags(enabled=False)",
-            "error",
         )
     if broken or estimator != "exact":
         return
-    for layer, reason in probe.without_second_derivative():
+    for layer, reason in probe.without_derivative(2):
         broken = True
         yield Finding(
             layer,
             f"it has no second derivative ({reason})",
             'estimator="finite-difference"; or, for attention, run it inside '
             "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
-            "error",
         )
     if not broken and probe.is_piecewise_linear():
         yield Finding(

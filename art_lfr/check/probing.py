@@ -46,9 +46,9 @@ class Probe:
     def run_error(self) -> str | None:
         """The first line of the error with which the model refuses x, or None."""
         try:
-            with self._unharmed(training=False), torch.no_grad():
+            with self._preserved(training=False), torch.no_grad():
                 logits_of(self.model(self.x))
-        except Exception as error:  # whatever a user's forward raises is what he must see
+        except Exception as error:  # the user has to see whatever the model's forward raises
             return _first_line(error)
         return None
 
@@ -64,24 +64,16 @@ class Probe:
             if RandomState.capture(self.x.device).differs_from(before.pop()):
                 drawing[id(module)] = module
 
-        with self._unharmed(training=training), torch.no_grad(), self._hooks(enter, leave):
+        with self._preserved(training=training), torch.no_grad(), self._hooks(enter, leave):
             try:
                 self.model(self.x)
-            except Exception:  # `run_error` tells of it
+            except Exception:  # `run_error` reports it
                 return []
         return self._innermost(drawing)
 
-    def without_gradient(self) -> Iterator[tuple[str, str]]:
-        """The innermost modules through which no gradient passes, each with the reason."""
-        yield from self._failing(self._first_derivative)
-
-    def without_second_derivative(self) -> Iterator[tuple[str, str]]:
-        """The innermost modules without a second derivative, each with torch's reason."""
-        yield from self._failing(self._second_derivative)
-
     def is_piecewise_linear(self) -> bool:
         """Whether the logits have second derivative 0 at x, but not one gradient everywhere."""
-        with self._unharmed(training=False):
+        with self._preserved(training=False):
             gradients = []
             for point in (self.x, self.x.flip(0) * 0.5):
                 point = point.clone().requires_grad_(True)
@@ -94,59 +86,26 @@ class Probe:
                         return False
         return not torch.allclose(gradients[0], gradients[1])
 
-    def _failing(self, derive: Callable[[Call], str | None]) -> Iterator[tuple[str, str]]:
-        """Try the whole model in both modes; where it fails, find the innermost that do too."""
+    def without_derivative(self, order: int) -> Iterator[tuple[str, str]]:
+        """The innermost modules without a first or second derivative, each with the reason.
+
+        The whole model is tried in both modes, and its modules where it fails.
+        """
         reported: set[str] = set()
         for training in (False, True):
-            with self._unharmed(training=training):
-                if (reason := derive(Call(self.model, (self.x,), {}))) is None:
+            with self._preserved(training=training):
+                if (reason := _failure(Call(self.model, (self.x,), {}), order)) is None:
                     continue
                 failing: dict[int, nn.Module] = {}
                 reasons: dict[str, str] = {}
                 for call in self._calls():
-                    found = derive(call)
-                    if found is not None:
+                    if (failure := _failure(call, order)) is not None:
                         failing[id(call.module)] = call.module
-                        reasons[self._name(call.module)] = found
+                        reasons[self._name(call.module)] = failure
             for layer in self._innermost(failing) or [self._name(self.model)]:
                 if layer not in reported:
                     reported.add(layer)
                     yield layer, reasons.get(layer, reason)
-
-    def _first_derivative(self, call: Call) -> str | None:
-        """None, or why the outputs of the call have no gradient in its inputs."""
-        try:
-            inputs, outputs = _run(call)
-            if not inputs or not outputs:
-                return None
-            gradients = torch.autograd.grad(_weighted_sum(outputs), inputs, allow_unused=True)
-        except RuntimeError as error:
-            if "does not require grad" in str(error):
-                return "its output is cut off from its input"
-            return _first_line(error)
-        found = [g for g in gradients if g is not None]
-        if not any(bool((g != 0).any()) for g in found):
-            return "the gradient is 0 for every sample"
-        return None
-
-    def _second_derivative(self, call: Call) -> str | None:
-        """None, or torch's reason why the gradient cannot be differentiated again."""
-        try:
-            inputs, outputs = _run(call)
-            if not inputs or not outputs:
-                return None
-            # Squares, because a loss is curved: a once-differentiable function complains only
-            # where the gradient that comes in can be differentiated, and only in a full backward.
-            curved_outputs = [output.square() for output in outputs]
-            gradients = torch.autograd.grad(
-                _weighted_sum(curved_outputs), inputs, create_graph=True, allow_unused=True
-            )
-            curved = [g for g in gradients if g is not None and g.requires_grad]
-            if curved:
-                torch.autograd.backward(_weighted_sum(curved))
-        except RuntimeError as error:
-            return _first_line(error)
-        return None
 
     def _calls(self) -> list[Call]:
         """Every call of a module in one forward pass of the model."""
@@ -173,7 +132,7 @@ class Probe:
         return name if name.startswith("model ") else f"{name} ({type(module).__name__})"
 
     @contextmanager
-    def _unharmed(self, *, training: bool) -> Iterator[None]:
+    def _preserved(self, *, training: bool) -> Iterator[None]:
         with (
             preserved_random_state(self.x.device),
             mode(self.model, training=training),
@@ -194,26 +153,47 @@ class Probe:
             yield
 
 
+def _failure(call: Call, order: int) -> str | None:
+    """None, or why the outputs of the call have no derivative of order 1 or 2 in its inputs."""
+    try:
+        inputs, outputs = _run(call)
+        if not inputs or not outputs:
+            return None
+        if order == 2:
+            # Squares, because a loss is curved: a once-differentiable function complains only
+            # where the gradient that comes in can be differentiated, and only in a full backward.
+            outputs = [output.square() for output in outputs]
+        gradients = torch.autograd.grad(
+            _weighted_sum(outputs), inputs, create_graph=order == 2, allow_unused=True
+        )
+        curved = [g for g in gradients if g is not None and g.requires_grad]
+        if curved:
+            torch.autograd.backward(_weighted_sum(curved))
+    except RuntimeError as error:
+        if order == 1 and "does not require grad" in str(error):
+            return "its output is cut off from its input"
+        return _first_line(error)
+    if order == 1 and not any(g is not None and bool((g != 0).any()) for g in gradients):
+        return "the gradient is 0 for every sample"
+    return None
+
+
 def _run(call: Call) -> tuple[list[Tensor], list[Tensor]]:
     """Call the module on fresh leaves; its floating inputs and floating outputs."""
-    leaves, shape = tree_flatten((call.inputs, call.keywords))
-    leaves = [
-        leaf.detach().clone().requires_grad_(True)
-        if isinstance(leaf, Tensor) and leaf.is_floating_point()
-        else leaf
-        for leaf in leaves
-    ]
+    values, shape = tree_flatten((call.inputs, call.keywords))
+    for index, value in enumerate(values):
+        if isinstance(value, Tensor) and value.is_floating_point():
+            values[index] = value.detach().clone().requires_grad_(True)
+    leaves = [value for value in values if isinstance(value, Tensor) and value.requires_grad]
     # An in-place layer may not write to a leaf that needs a gradient.
     safe = [
-        leaf * 1 if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves
+        value * 1 if isinstance(value, Tensor) and value.requires_grad else value
+        for value in values
     ]
     inputs, keywords = tree_unflatten(safe, shape)
     outputs = call.module(*inputs, **keywords)
-    found, _ = tree_flatten(getattr(outputs, "logits", outputs))
-    return (
-        [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad],
-        [out for out in found if isinstance(out, Tensor) and out.is_floating_point()],
-    )
+    results, _ = tree_flatten(getattr(outputs, "logits", outputs))
+    return leaves, [out for out in results if isinstance(out, Tensor) and out.is_floating_point()]
 
 
 def _weighted_sum(tensors: list[Tensor]) -> Tensor:

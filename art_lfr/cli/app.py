@@ -34,7 +34,7 @@ for command in (demo, train, tune, evaluate, masking, flatness, compare, plot, c
     app.command()(command)
 
 
-# An OSError is about a file that the user has named, or about his disk.
+# An OSError is about a file that the user has named, or about the disk.
 MISTAKES = (UsageError, WrongTypeError, MissingLibraryError, OSError)
 # What a stopped command has kept, by its name.
 KEPT = {
@@ -46,7 +46,7 @@ KEPT = {
 
 
 class Terminated(BaseException):
-    """SIGTERM has come. No Exception: nothing on the way may take it for a failure of its own."""
+    """SIGTERM has come. Not an Exception, so that no handler takes it for an ordinary failure."""
 
 
 @contextmanager
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 (failed); 2 (a mistake of the user's, one line on stderr); 130 and 143 (SIGINT, SIGTERM).
     Any other error is a bug of this package, and passes through with its traceback.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    kept = KEPT.get(given[0], "") if given else ""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    kept = KEPT.get(words[0], "") if words else ""
     try:
-        # A command that starts itself in several processes passes on what it was given.
+        # A command that starts itself in several processes passes its arguments on.
         with _terminable():
-            status = app(args=given, prog_name="art-lfr", standalone_mode=False, obj=given)
+            status = app(args=words, prog_name="art-lfr", standalone_mode=False, obj=words)
     except MISTAKES as error:
         return _fail(str(error), 2)
     except TrainingError as error:

@@ -18,7 +18,7 @@ def evaluate(
     data: options.Data = "digits",
     split: options.Split = "test",
     images: Annotated[
-        int | None, typer.Option(help="The first so many images; default: all.")
+        int | None, typer.Option(help="Number of images, the first ones; default: all.")
     ] = None,
     eps: options.Eps = 0.1,
     norm: options.Norm = "inf",
@@ -94,7 +94,7 @@ def masking(
     weights: options.Weights = None,
     data: options.Data = "digits",
     split: options.Split = "test",
-    images: Annotated[int, typer.Option(help="The first so many images.")] = 200,
+    images: Annotated[int, typer.Option(help="Number of images, the first ones.")] = 200,
     eps: options.Eps = 0.1,
     norm: options.Norm = "inf",
     surrogate: Annotated[

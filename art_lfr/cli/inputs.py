@@ -1,6 +1,6 @@
 """What the commands take and give: a model, its weights, data, tables, printed results.
 
-Every error of a user's is one of `art_lfr.errors` or an OSError, and names the option.
+Every mistake of a user's raises one of `art_lfr.errors` or an OSError, and names the option.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def trained_model(
 ) -> nn.Module:
     """`load_model`, with weights where the model is built in: it is untrained without.
 
-    On the GPU where there is one.
+    It is on the GPU where there is one.
     """
     from art_lfr.core.modes import default_device
     from art_lfr.models import BUILT_IN
@@ -147,7 +147,7 @@ def trained_model(
 def judged(
     model: str, weights: Path | None, data: str, split: str, images: int | None
 ) -> tuple[nn.Module, ImageData, Array, Array]:
-    """A trained network, the data, and the first so many images and labels of one of its parts.
+    """A trained network, the data, and the first `images` images and labels of one of its parts.
 
     ValueError where they do not go together.
     """
@@ -176,7 +176,7 @@ def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> 
 
 
 def check_output(path: Path | None, endings: Sequence[str], option: str = "--output") -> None:
-    """Raise before any work where a file is wanted, and cannot be written or ends otherwise."""
+    """Raise before any work where the file cannot be written or has another ending; None passes."""
     if path is not None:
         files.check_output(path, option, endings)
 
@@ -192,7 +192,7 @@ def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
 
 
 def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> None:
-    """Write the form that the file's ending names, atomically, where a file is wanted."""
+    """Write the form that the file's ending names, atomically; None writes nothing."""
     if path is not None:
         files.write_atomically(path, forms[path.suffix]())
         print(f"Written: {path}", file=sys.stderr)

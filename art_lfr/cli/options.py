@@ -76,7 +76,7 @@ def with_options_of(kind: type) -> Callable[[Callable[..., None]], Callable[...,
 
 
 def without_missing(settings: dict[str, Any]) -> dict[str, Any]:
-    """The options that the user set: for the others the defaults of the trainer count."""
+    """The options that the user set; the trainer has the defaults of the others."""
     return {name: v for name, v in settings.items() if v is not None and v is not False}
 
 

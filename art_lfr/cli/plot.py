@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-# The images of each kind where --images is not given.
+# The default of --images for each kind.
 IMAGES = {"flatness": 200, "surface": 2, "gradients": 200, "curve": 200}
 SURFACE_POINTS, CURVE_POINTS = 25, 8
 
@@ -38,7 +38,8 @@ def plot(
     data: options.Data = "digits",
     split: options.Split = "test",
     images: Annotated[
-        int | None, typer.Option(help="The first so many images; default: 2 for surface, else 200.")
+        int | None,
+        typer.Option(help="Number of images, the first ones; default: 2 for surface, else 200."),
     ] = None,
     eps: options.Eps = 0.1,
     norm: options.Norm = "inf",

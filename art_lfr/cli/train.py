@@ -181,7 +181,9 @@ def tune(
     ] = None,
     train: Annotated[
         int | None,
-        typer.Option(help="Train on the first so many images; default: all that are not held out."),
+        typer.Option(
+            help="Number of training images, the first ones; default: all that are not held out."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of each trial.")] = 20,
     batch_size: options.BatchSize = 128,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from art_lfr.evaluation import Evaluation, evaluate
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
 from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.records import pack
 from art_lfr.training.averaging import copied_state, put_state
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -28,25 +30,19 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 def describe_machine() -> str:
     """Processor, its cores, the threads that torch uses, and the GPU where there is one."""
-    parts = [_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} thread(s)"]
+    processor = platform.processor() or platform.machine()
+    if CPU_INFO.exists():  # on Linux `platform` knows only the architecture
+        names = re.findall(r"^model name\s*:\s*(\S.*)$", CPU_INFO.read_text(), re.MULTILINE)
+        processor = f"{names[0].strip()} ({platform.machine()})" if names else processor
+    parts = [processor, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} thread(s)"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
 
 
-def _processor() -> str:
-    """The processor's own name; `platform` knows only its architecture on Linux."""
-    if CPU_INFO.exists():
-        for line in CPU_INFO.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return f"{value.strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
-
-
 @dataclass(frozen=True)
 class Split:
-    """Training images, the judged images, which of their part they are, and a digest of all.
+    """Training images, the judged images, the index of the first of these, and a digest of all.
 
     `digest` is that of `ImageData`, over the training images and the judged part.
     """
@@ -66,7 +62,7 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
     """
     c = comparison
     source = str(directory / c.data) if c.data.endswith(".npz") else c.data
-    # Images to choose settings on: the test images are not even read.
+    # Where settings are chosen, the test images are not even read.
     test = 0 if c.part == "validation" else c.images[1]
     if c.data == "digits":
         data = _pooled(digits(split)).take(train=c.train, validation=c.validation, test=test)
@@ -83,7 +79,7 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
 
 
 def _pooled(data: ImageData) -> ImageData:
-    """The small set's own validation images join the training images: a plan holds out its own."""
+    """Digits with its validation images among the training images: a plan reserves its own."""
     return replace(
         data,
         x_train=np.concatenate([data.x_train, data.x_validation]),
@@ -95,24 +91,19 @@ def _pooled(data: ImageData) -> ImageData:
 
 def judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:
     """The attacks of a comparison on its images."""
-    return evaluate(
-        classifier,
-        split.x,
-        split.y,
-        eps=c.eps,
-        norm=parse_norm(c.norm),
-        attacks=list(c.attacks),
-    )
+    norm = parse_norm(c.norm)
+    return evaluate(classifier, split.x, split.y, eps=c.eps, norm=norm, attacks=list(c.attacks))
 
 
-def figures(found: Evaluation) -> dict[str, Any]:
+def figures(evaluation: Evaluation) -> dict[str, Any]:
     """Accuracies, and which images each attack leaves right, as the bits of a hex number."""
+    correct = {name: pack(torch.from_numpy(rows)) for name, rows in evaluation.correct.items()}
     return {
-        "accuracy": {row.name: row.accuracy for row in found.rows},
-        "attack_seconds": {row.name: round(row.seconds, 1) for row in found.rows},
-        "correct": {name: pack(correct) for name, correct in found.correct.items()},
-        "flatness": found.flatness_summary,
-        "notes": list(found.notes),
+        "accuracy": {row.name: row.accuracy for row in evaluation.rows},
+        "attack_seconds": {row.name: round(row.seconds, 1) for row in evaluation.rows},
+        "correct": correct,
+        "flatness": evaluation.flatness_summary,
+        "notes": list(evaluation.notes),
     }
 
 
@@ -129,29 +120,19 @@ def verdicts(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict
 def judge_snapshots(
     classifier: PyTorchClassifier, split: Split, c: Comparison, home: Path, result: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The accuracies of the weights kept along the way; of the last ones `result` has them.
+    """The accuracies of the weights kept during training; `result` has those of the last ones.
 
-    The classifier has its weights back afterwards: the masking report comes next.
+    The classifier's own weights are restored: the masking report comes next.
     """
-    network, found = classifier.model.network, []
+    network, snapshots = classifier.model.network, []
     final = copied_state(network)
-    # Weights that a stopped training gives back are not those after its last epoch.
+    # A stopped training returns other weights than those after its last epoch.
     finished = result["times"][-1]["epoch"] if "stopped" not in result else None
     for path in sorted(home.glob("epoch-*.pt"), key=lambda path: int(path.stem[6:])):
         epoch, accuracy = int(path.stem[6:]), result["accuracy"]
         if epoch != finished:
             network.load_state_dict(load_safely(path))
             accuracy = {row.name: row.accuracy for row in judge(classifier, split, c).rows}
-        found.append({"epoch": epoch, "accuracy": accuracy})
+        snapshots.append({"epoch": epoch, "accuracy": accuracy})
     put_state(network, final)
-    return found
-
-
-def pack(correct: Any) -> str:
-    """Booleans of shape (N,) as a hex string, eight to a byte, the first one the highest bit."""
-    return np.packbits(np.asarray(correct, dtype=bool)).tobytes().hex()
-
-
-def unpack(text: str, count: int) -> Any:
-    """The booleans that `pack` took, shape (count,)."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:count].astype(bool)
+    return snapshots

@@ -1,7 +1,8 @@
 """How each kind of method trains: LFR by this package, the others by ART's own trainers.
 
 Network, optimizer and learning rate are the same for all of them; but ART's FBF trainer has a
-learning rate of its own built in."""
+learning rate of its own built in.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +58,10 @@ def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTor
 
 
 def wrapped(
-    model: nn.Module,
-    x: Array,
-    classes: int,
-    *,
-    lr: float,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    model: nn.Module, x: Array, classes: int, *, lr: float, momentum: float, weight_decay: float
 ) -> PyTorchClassifier:
     """ART's classifier around a network, with SGD."""
-    # Convolutions with BatchNorm take a third less time so on a CPU; the values are the same.
+    # On a CPU, convolutions with BatchNorm take a third less time so, with the same values.
     network: Any = WholeNetwork(model)  # torch's own types have no memory_format before 2.14
     network.to(memory_format=torch.channels_last)
     return PyTorchClassifier(
@@ -106,7 +101,7 @@ def clip_gradients(run: Run, optimizer: torch.optim.Optimizer) -> None:
 
 # Steps of the attack or ascent, where a method does not say.
 STEPS = 10
-# What a plan calls as the trainer does.
+# Settings that have the same name in a plan and in the trainer.
 PASSED_ON = (
     "estimator",
     "batch_norm",
@@ -123,8 +118,8 @@ Epochs = Callable[[int, int], None]
 class Warmup:
     """The radius of one of ART's attacks rises linearly over the first batches, as LFR's eps does.
 
-    ART's trainers have no such thing; without it, adversarial training at a large eps can end in
-    a constant network.
+    ART's trainers have no warm-up; without it, adversarial training at a large eps can end in a
+    constant network.
     """
 
     def __init__(self, attack: ProjectedGradientDescent, batches: float, done: int) -> None:
@@ -166,20 +161,20 @@ def check_method(run: Run) -> None:
 
 def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLFRPyTorch:
     """This package's trainer."""
-    s, eps = run.settings, float(run.comparison.eps)
-    own = s.get("eps", 1.0) * eps
+    s, unit = run.settings, float(run.comparison.eps)
+    eps = s.get("eps", 1.0) * unit
     radius, lam, steps = s.get("radius"), s.get("lam"), s.get("steps", STEPS)
-    # A multiple of eps is right for a gradient norm; other penalties have units of their own.
+    # lam is a multiple of eps for a gradient norm; other penalties have other units.
     penalty = penalty_of(run)
     scaled = isinstance(penalty, LocalFlatness)
     return AdversarialTrainerLFRPyTorch(
         classifier,
         norm=parse_norm(run.comparison.norm),
-        eps=own,
+        eps=eps,
         max_iter=steps,
-        eps_step=None if "step" not in s else s["step"] * own / max(1, steps),
-        lam=lam if lam is None or not scaled else lam * eps,
-        radius=None if radius is None else radius * eps,
+        eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
+        lam=lam if lam is None or not scaled else lam * unit,
+        radius=None if radius is None else radius * unit,
         penalty=penalty,
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
@@ -193,7 +188,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
 def _trainer_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that a plan sets under the trainer's own names, or under its `warmup`.
 
-    Both gradients of a step are taken by default: in a comparison nothing is saved on.
+    `renew_every` is 1 by default: a comparison saves no time by approximation.
     """
     keywords = {name: v for name, v in settings.items() if name in PASSED_ON}
     if "warmup" in settings:
@@ -208,22 +203,18 @@ def penalty_of(run: Run) -> Penalty:
     """
     s = run.settings
     name = s.get("penalty", "lfr")
-    if ":" in str(name):
-        name = _named_penalty(run, name)
-    return penalty_for(name, s)
-
-
-def _named_penalty(run: Run, name: str) -> Penalty:
+    if ":" not in str(name):
+        return penalty_for(name, s)
     try:
-        found = named_object(name)
+        penalty = named_object(name)
     except ValueError as error:
         raise UsageError(f"penalty of {run.method!r} is {error}") from error
-    if not isinstance(found, Penalty):
+    if not isinstance(penalty, Penalty):
         raise WrongTypeError(
-            f"penalty of {run.method!r} is {name!r}, a {type(found).__name__}; allowed: an "
+            f"penalty of {run.method!r} is {name!r}, a {type(penalty).__name__}; allowed: an "
             "art_lfr.penalties.Penalty"
         )
-    return found
+    return penalty_for(penalty, s)
 
 
 def art_epochs(
@@ -234,7 +225,7 @@ def art_epochs(
     And the attack that the trainer uses, unless it is `fit` or FBF.
     """
     s, kind, attack = run.settings, run.settings["kind"], _attack(run, classifier)
-    y = to_categorical(y, classifier.nb_classes)  # what ART's FBF trainer must have
+    y = to_categorical(y, classifier.nb_classes)  # ART's FBF trainer needs them
     trainer: Any = classifier
     if kind == "pgd":
         trainer = AdversarialTrainer(classifier, attack, ratio=s.get("ratio", 1.0))
@@ -242,15 +233,10 @@ def art_epochs(
         trainer = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=s.get("beta", 6.0))
     elif kind == "awp":
         # As its authors: a step of 0.01 without momentum, of which only the direction counts.
-        proxy = wrapped(make(), x, classifier.nb_classes, lr=0.01)
+        classes = classifier.nb_classes
+        proxy = wrapped(make(), x, classes, lr=0.01, momentum=0.0, weight_decay=0.0)
         trainer = AdversarialTrainerAWPPyTorch(
-            classifier,
-            proxy,
-            attack,
-            mode="PGD",
-            gamma=s.get("gamma", 0.01),
-            beta=1.0,
-            warmup=0,
+            classifier, proxy, attack, mode="PGD", gamma=s.get("gamma", 0.01), beta=1.0, warmup=0
         )
     elif kind == "fbf":
         trainer = AdversarialTrainerFBFPyTorch(
@@ -260,7 +246,7 @@ def art_epochs(
 
     def epochs(first: int, count: int) -> None:
         if s["flip"]:
-            # A source for each epoch, so that a resumed run needs no state of it.
+            # Each epoch has a generator of its own, so that a resumed run needs no state of it.
             batches = FlippedBatches(x, y, s["batch_size"], 1_000_003 * run.seed + first)
             trainer.fit_generator(batches, nb_epochs=count, **keywords)
         else:
@@ -291,7 +277,7 @@ class FlippedBatches(DataGenerator):  # type: ignore[misc]
     """Shuffled batches of randomly mirrored images, from a generator of its own."""
 
     def __init__(self, x: Array, y: Array, batch_size: int, seed: int) -> None:
-        # In whole batches: ART's plain `fit_generator` would leave out the last, smaller one.
+        # Whole batches: ART's plain `fit_generator` would leave out a last, smaller one.
         super().__init__(size=-(-len(x) // batch_size) * batch_size, batch_size=batch_size)
         self._x, self._y = torch.from_numpy(x), y
         self._generator = torch.Generator().manual_seed(seed)
@@ -301,8 +287,5 @@ class FlippedBatches(DataGenerator):  # type: ignore[misc]
         """The next batch; after the last one of an epoch the images are shuffled anew."""
         if len(self._order) == 0:
             self._order = torch.randperm(len(self._x), generator=self._generator).numpy()
-        chosen, self._order = (
-            self._order[: self.batch_size],
-            self._order[self.batch_size :],
-        )
+        chosen, self._order = (self._order[: self.batch_size], self._order[self.batch_size :])
         return random_flip(self._x[chosen], self._generator).numpy(), self._y[chosen]

@@ -6,8 +6,6 @@ multiple of the method's eps / steps, so that a file reads the same for every ep
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,8 +16,10 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.core.settings import DEFAULTS
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.presets import NAMES
+from art_lfr.storage.records import digest
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
+NEEDED = {"name", "data", "model", "eps", "methods"}
 # The settings that every kind of method understands.
 _COMMON = {
     *("name", "kind", "model", "seeds", "epochs", "batch_size", "flip"),
@@ -36,35 +36,35 @@ KINDS: dict[str, set[str]] = {
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
     | {"attack_steps", "autocast", "renew_every", "warm_start"},
 }
-# Those that must be above 0, and those that may be 0.
+# Settings that must be above 0, and settings that may be 0.
 _POSITIVE = ("lr", "step", "radius", "max_grad_norm")
 _NOT_NEGATIVE = ("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weight_perturbation")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table: methods trained and judged alike, on every split and seed.
+    """One table: methods trained and judged in the same way, on every split and seed.
 
     Attributes:
         name: Names its files.
         data: As `--data` of the other commands.
         model: As `--model`.
         eps: Radius of the ball, > 0, in raw units.
-        methods: Each a `name`, a `kind` and its settings; common ones may be set anew.
+        methods: Each has a `name`, a `kind` and its settings, which override the common ones.
         title: Heads the table.
         norm: inf, 2 or 1.
         epochs, batch_size, lr, weight_decay: SGD with momentum and a one-cycle learning rate.
         flip: Mirror training images at random.
-        train: The first so many training images; None: all.
-        validation: So many training images, the last ones, are held out.
+        train: Number of training images, the first ones; None: all.
+        validation: Number of training images, the last ones, that are reserved.
         part: "test", or "validation" to choose settings.
         images: The judged images, first and last + 1, of that part.
         splits: Seeds of the shuffled split, for digits; others have one.
         seeds: Seeds of weights, batches and start noise.
         attacks: Attacks of the worst case.
         masking_images: Images of the masking report; 0: none is made.
-        snapshots: Weights are kept and judged after every so many epochs; None: after the last.
-        renew_every: Of LFR methods that do not say; None: the trainer's default.
+        snapshots: The weights are kept and judged after every n-th epoch; None: after the last.
+        renew_every: For LFR methods that do not set it; None: the trainer's default.
     """
 
     name: str
@@ -133,15 +133,15 @@ class Comparison:
                     f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
                     "one of the two"
                 )
-            own = method.get("seeds", self.seeds)
-            if not isinstance(own, list | tuple) or not own or not set(own) <= set(self.seeds):
+            seeds = method.get("seeds", self.seeds)
+            if not isinstance(seeds, list | tuple) or not seeds or set(seeds) - set(self.seeds):
                 raise UsageError(
-                    f"{self.name}: method {method['name']!r} has the seeds {own!r}; allowed: a "
+                    f"{self.name}: method {method['name']!r} has the seeds {seeds!r}; allowed: a "
                     f"list of some of {list(self.seeds)}"
                 )
 
     def runs(self) -> Iterator[Run]:
-        """Every run, seed by seed, so that a part of them already is a fair comparison."""
+        """Every run, seed by seed: the runs of the first seeds alone are a fair comparison."""
         common = {
             name: getattr(self, name)
             for name in ("model", "epochs", "batch_size", "lr", "weight_decay", "flip")
@@ -150,14 +150,14 @@ class Comparison:
             for split in self.splits:
                 for method in self.methods:
                     settings = {**common, **self._ascent(method), **method}
-                    # Of a slow method, fewer seeds may do.
+                    # A slow method may have fewer seeds.
                     if seed in settings.pop("seeds", self.seeds):
                         yield Run(self, settings.pop("name"), seed, split, settings)
 
     def _ascent(self, method: Mapping[str, Any]) -> dict[str, int]:
-        """How often LFR's ascent renews its gradient, where the method leaves it open.
+        """How often LFR's ascent renews its gradient, where the method does not set it.
 
-        1 goes without saying: it is what the first published runs, and their keys, had.
+        1 is left out of the settings, because the keys of the first published runs lack it.
         """
         if method["kind"] != "lfr" or method.get("estimator") == "exact":
             return {}
@@ -179,39 +179,34 @@ class Run:
     def training_key(self) -> str:
         """A hash of all that shapes the weights."""
         c = self.comparison
-        return _hash(
+        return digest(
             [
                 *(c.data, c.eps, str(c.norm), c.train, c.validation, c.snapshots),
                 *(self.seed, self.split, self.settings),
             ]
-        )
+        )[:12]
 
     @property
     def key(self) -> str:
         """A hash of all that shapes the result."""
         c = self.comparison
-        return _hash([self.training_key, c.part, list(c.images), list(c.attacks)])
+        return digest([self.training_key, c.part, list(c.images), list(c.attacks)])[:12]
 
     @property
     def masking_key(self) -> str:
         """A hash of all that shapes the masking report."""
         c = self.comparison
-        return _hash([self.training_key, c.part, c.images[0], c.masking_images])
+        return digest([self.training_key, c.part, c.images[0], c.masking_images])[:12]
 
 
 def _check_values(method: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for numbers out of range; the trainers check the rest."""
+    """Raise ValueError or TypeError for numbers out of range; the trainers check the others."""
     for name in ("epochs", "batch_size"):
         check_integer(name, method.get(name, 1), low=1)
     check_integer("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
         value = method.get(name)
         check_number(name, value, low_allowed=name in _NOT_NEGATIVE, optional=True)
-
-
-def _hash(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_plan(path: Path) -> list[Comparison]:
@@ -229,11 +224,9 @@ def read_plan(path: Path) -> list[Comparison]:
         raise UsageError(f"plan {str(path)!r} is no YAML: {error}") from error
     entries = content if isinstance(content, list) else [content]
     known = {f.name for f in fields(Comparison)}
-    found = []
+    comparisons = []
     for entry in entries:
-        if not isinstance(entry, dict) or not {"name", "data", "model", "eps", "methods"} <= set(
-            entry
-        ):
+        if not isinstance(entry, dict) or NEEDED - set(entry):
             raise UsageError(
                 f"plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
                 "least name, data, model, eps and methods"
@@ -244,8 +237,8 @@ def read_plan(path: Path) -> list[Comparison]:
             )
         tuples = ("methods", "images", "splits", "seeds", "attacks")
         settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in entry.items()}
-        found.append(Comparison(**settings))
-    names = [comparison.name for comparison in found]
+        comparisons.append(Comparison(**settings))
+    names = [comparison.name for comparison in comparisons]
     if len(set(names)) < len(names):
         raise UsageError(f"plan {str(path)!r} names {names}; allowed: each name once")
-    return found
+    return comparisons

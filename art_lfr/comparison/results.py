@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from art_lfr.comparison.judging import unpack
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.runner import read_result, result_path
+from art_lfr.core.arguments import Array
 from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
 from art_lfr.plots.drawing import PALETTE, has_matplotlib, new_figure, save_figure, tidy
 from art_lfr.storage.files import write_atomically
+from art_lfr.storage.records import unpack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# A baseline is within the time of a method where it takes at most so much of it.
+# A baseline takes no longer than a method where it takes at most this multiple of its time.
 TIME_TOLERANCE = 1.05
 WORST = "worst case"
 
@@ -54,13 +55,12 @@ class Results:
         return [name for name in names if self.of(name)]
 
     def seconds(self, method: str) -> float:
-        """Mean training time of a method, seconds of one core; of trainings that reached their end.
+        """Mean training time of a method, in seconds of one core.
 
-        Where none did, of all.
+        Stopped trainings do not count, unless all were stopped.
         """
-        found = list(self.of(method).values())
-        found = [run for run in found if "stopped" not in run] or found
-        return float(np.mean([run["times"][-1]["cpu_seconds"] for run in found]))
+        runs = _finished(self.of(method).values())
+        return float(np.mean([run["times"][-1]["cpu_seconds"] for run in runs]))
 
     def epochs(self, method: str) -> int:
         """Epochs that a method's runs are planned to have."""
@@ -68,36 +68,40 @@ class Results:
 
     def difference(self, method: str, other: str) -> Difference:
         """Worst-case accuracy of a method less that of another, over runs that both have."""
-        mine, theirs = self.of(method), self.of(other)
-        pairs = [key for key in mine if key in theirs]
-        return paired_difference(
-            [_worst(mine[key]) for key in pairs],
-            [_worst(theirs[key]) for key in pairs],
-            [split for _, split in pairs],
-        )
+        runs, others = self.of(method), self.of(other)
+        pairs = [key for key in runs if key in others]
+        first, second = ([_worst(part[key]) for key in pairs] for part in (runs, others))
+        return paired_difference(first, second, [split for _, split in pairs])
 
     def baseline(self, method: str, *, equal_time: bool) -> str | None:
         """The best PGD adversarial training with as many epochs, or within the method's time.
 
         The best on the runs (seed and split) that it shares with the method.
         """
-        own = self.of(method)
-        found: dict[str, float] = {}
+        best: str | None = None
+        runs, highest = self.of(method), -1.0
         for name in self.methods:
-            runs = self.of(name)
-            kind = next(iter(runs.values()))["settings"]["kind"]
-            if kind != "pgd" or name == method or not set(runs) & set(own):
+            others = self.of(name)
+            rates = [run["accuracy"][WORST] for key, run in others.items() if key in runs]
+            kind = next(iter(others.values()))["settings"]["kind"]
+            if kind != "pgd" or name == method or not rates:
                 continue
             within = self.seconds(name) <= TIME_TOLERANCE * self.seconds(method)
-            if within if equal_time else self.epochs(name) == self.epochs(method):
-                rates = [run["accuracy"][WORST] for key, run in runs.items() if key in own]
-                found[name] = sum(rates) / len(rates)
-        return max(found, key=lambda name: found[name]) if found else None
+            fair = within if equal_time else self.epochs(name) == self.epochs(method)
+            if fair and (rate := sum(rates) / len(rates)) > highest:
+                best, highest = name, rate
+        return best
 
 
-def _worst(run: Mapping[str, Any]) -> Any:
+def _finished(runs: Collection[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without those whose training stopped, unless all did."""
+    return [run for run in runs if "stopped" not in run] or list(runs)
+
+
+def _worst(run: Mapping[str, Any]) -> Array:
+    """Which images are right in the worst case, shape (N,)."""
     first, last = run["judged"]["images"]
-    return unpack(run["correct"][WORST], last - first)
+    return unpack(run["correct"][WORST], last - first).numpy()
 
 
 def table(results: Results) -> pd.DataFrame:
@@ -146,7 +150,7 @@ def _shown(difference: Difference) -> str:
 
 
 def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many of the reports that there are have no failed check."""
+    """How many of the finished reports have no failed check."""
     reports = [run["masking"] for run in runs if "masking" in run]
     if not reports:
         return "not run"
@@ -180,16 +184,12 @@ def to_latex(results: Results) -> str:
     from tabulate import tabulate
 
     frame = table(results)
-    body = tabulate(
-        frame.values.tolist(),
-        list(frame.columns),
-        tablefmt="latex_booktabs",
-        disable_numparse=True,
-    )
+    cells, header = frame.values.tolist(), list(frame.columns)
+    body = tabulate(cells, header, "latex_booktabs", disable_numparse=True)
     return f"% {heading(results)}\n{body}\n"
 
 
-# Where there are more methods than colours, the shape tells them apart.
+# The shapes distinguish methods where there are more methods than colours.
 MARKERS = ("o", "s", "^", "D", "v")
 
 
@@ -235,7 +235,7 @@ def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]
 
     Without runs that were stopped, unless all were.
     """
-    runs = [run for run in runs if "stopped" not in run] or runs
+    runs = _finished(runs)
     seen: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         when = {t["epoch"]: t["cpu_seconds"] for t in run["times"]}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -68,7 +67,7 @@ def run_all(
     A relative .npz file is sought in `data_dir`. `factory` makes a network from its name, a seed
     and the number of classes. Weights and unfinished trainings stay in `directory`, so that a
     killed comparison goes on where it was, and a finished training is judged anew without being
-    repeated. Several processes may share the directory: each run is held by one of them.
+    repeated. Several processes may share the directory: each run is done by one of them.
     """
     runs = [run for run in comparison.runs() if only in run.method]
     todo = [run for run in runs if not _is_done(run, directory)]
@@ -79,10 +78,14 @@ def run_all(
     data: dict[int, Split] = {}
     for number, run in enumerate(todo, 1):
         about = f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}"
-        with _claimed(run, directory) as claimed:
-            if not claimed:
-                tell(f"{about}: at work in another process")
-                continue
+        home = _home(run, directory)
+        home.mkdir(parents=True, exist_ok=True)
+        try:  # until the block ends or this process dies, no other may do the run
+            claim = FileLock(home / "lock").acquire(blocking=False)
+        except Timeout:
+            tell(f"{about}: at work in another process")
+            continue
+        with claim:
             if _is_done(run, directory):  # by another process, since the list was made
                 continue
             if run.split not in data:
@@ -91,41 +94,21 @@ def run_all(
             result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
-        tell("; ".join([f"{about}: {rates}", seconds, *_stopped(result)]))
+        stopped = f"; training stopped: {result['stopped']}" if "stopped" in result else ""
+        tell(f"{about}: {rates}; {seconds}{stopped}")
 
 
 def _check_digest(comparison: Comparison, split: int, digest: str, directory: Path) -> None:
     """Raise ValueError where finished runs of the split were done on other data of that name."""
     for run in comparison.runs():
         if run.split == split and result_path(run, directory).exists():
-            found = read_result(run, directory)["data"]["digest"]
-            if found != digest:
+            finished = read_result(run, directory)["data"]["digest"]
+            if finished != digest:
                 raise UsageError(
                     f"data {run.comparison.data!r} has the digest {digest}, and the finished run "
-                    f"{run.method!r}, seed {run.seed}, has {found}; allowed: the same data for all "
-                    "runs of a comparison, or another output folder"
+                    f"{run.method!r}, seed {run.seed}, has {finished}; allowed: the same data for "
+                    "all runs of a comparison, or another output folder"
                 )
-
-
-def _stopped(result: dict[str, Any]) -> list[str]:
-    return [f"training stopped: {result['stopped']}"] if "stopped" in result else []
-
-
-@contextmanager
-def _claimed(run: Run, directory: Path) -> Iterator[bool]:
-    """Whether this process may do the run; if so, no other may until the block ends or it dies."""
-    home = _home(run, directory)
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / "lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _home(run: Run, directory: Path) -> Path:
@@ -165,7 +148,7 @@ def run_one(run: Run, split: Split, directory: Path, factory: Factory) -> dict[s
 def read_result(run: Run, directory: Path) -> dict[str, Any]:
     """A finished run's result, with its masking report where there is one.
 
-    Under the method's name in the plan: it may have been another when the run was made.
+    Under the method's name in the plan: the name may have changed since the run was made.
     """
     result = read_record(result_path(run, directory))
     result["method"] = run.method
@@ -175,11 +158,7 @@ def read_result(run: Run, directory: Path) -> dict[str, Any]:
 
 
 def _result(
-    run: Run,
-    classifier: PyTorchClassifier,
-    split: Split,
-    home: Path,
-    times: list[dict[str, float]],
+    run: Run, classifier: PyTorchClassifier, split: Split, home: Path, times: list[dict[str, float]]
 ) -> dict[str, Any]:
     """Accuracies, flatness, times, and what is needed to repeat them, as JSON types."""
     c = run.comparison
@@ -212,17 +191,17 @@ def _result(
 
 
 def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
-    """Lay the runs of `known`/NAME.json into `directory` as finished ones; how many.
+    """Copy the runs of `known`/NAME.json into `directory` as finished; returns how many.
 
-    Only runs that the plan has, with all settings, data and attacks alike, and no result in
-    `directory` yet; not those that lack a masking report which the plan asks for: it has to be
-    that of the same weights. Raises ValueError where the file is not what a comparison writes.
+    Copied are runs of the plan, with the same settings, data and attacks, that have no result in
+    `directory` yet. A run without the masking report that the plan asks for is not copied, because
+    the report has to be on the same weights. Raises ValueError for a file of another kind.
     """
     path = known / f"{comparison.name}.json"
     if not path.is_file():
         return 0
     try:
-        found = {result["key"]: result for result in json.loads(path.read_text())}
+        results = {result["key"]: result for result in json.loads(path.read_text())}
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"known file {str(path)!r} is {error!r}; allowed: the NAME.json of a comparison"
@@ -230,9 +209,9 @@ def take_known(comparison: Comparison, known: Path, directory: Path) -> int:
     taken = 0
     for run in comparison.runs():
         target = result_path(run, directory)
-        if run.key not in found or target.exists():
+        if run.key not in results or target.exists():
             continue
-        result = dict(found[run.key])
+        result = dict(results[run.key])
         masking = result.pop("masking", None)
         if comparison.masking_images and masking is None:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -38,8 +37,8 @@ STATE, TIMES, STOPPED = "epochs.pt", "times.json", "stopped.txt"
 class Times:
     """Seconds after each epoch: of one core's work, and by the clock; kept in a file.
 
-    The first are what a comparison at equal time uses: on a shared machine the clock also counts
-    the waiting.
+    A comparison at equal time uses the seconds of one core: on a shared machine the clock also
+    counts the waiting.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,7 +54,7 @@ class Times:
     def cut(self, epoch: int) -> None:
         """Forget what came after this epoch: it is trained again.
 
-        Raises ValueError where the file does not reach so far: it is not that of the checkpoint.
+        Raises ValueError where the file ends earlier, because it is not that of the checkpoint.
         """
         self.epochs = [times for times in self.epochs if times["epoch"] <= epoch]
         reached = int(self.epochs[-1]["epoch"]) if self.epochs else 0
@@ -86,9 +85,9 @@ def train(
     """Train the run's network, or what is left of it; the classifier and the times of its epochs.
 
     `directory` keeps the state after each epoch, and snapshots of the weights where the comparison
-    asks for them (`epoch-<n>.pt`). The global random state is left as found. A training that LFR's
-    trainer stops ends with the weights that it gives back, and the reason in `stopped.txt`: one
-    run that diverges is a result of the comparison, not its end.
+    asks for them (`epoch-<n>.pt`). The global random state is left as found. Where LFR's
+    trainer stops, the run ends with the weights that the trainer returns, and the reason is in
+    `stopped.txt`: a run that diverges is a result of the comparison.
     """
     directory.mkdir(parents=True, exist_ok=True)
     classifier = make_classifier(make(), run, x, classes)
@@ -183,6 +182,5 @@ def _snapshot(run: Run, classifier: PyTorchClassifier, epoch: int, directory: Pa
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """A state dict, atomically."""
-    content = io.BytesIO()
-    torch.save({name: tensor.cpu() for name, tensor in tensors_of(model).items()}, content)
-    write_atomically(path, content.getvalue())
+    weights = {name: tensor.cpu() for name, tensor in tensors_of(model).items()}
+    write_atomically(path, partial(torch.save, weights))

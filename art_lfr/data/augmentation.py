@@ -21,14 +21,14 @@ Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 def augmented(augment: Augmentation, x: Tensor, generator: torch.Generator, box: Box) -> Tensor:
     """The augmented batch; ValueError where it is no valid batch of the same shape."""
-    found = augment(x, generator)
-    if found.shape != x.shape:
+    changed = augment(x, generator)
+    if changed.shape != x.shape:
         raise UsageError(
-            f"augment returned shape {tuple(found.shape)} for {tuple(x.shape)}; allowed: the same "
-            "shape"
+            f"augment returned shape {tuple(changed.shape)} for {tuple(x.shape)}; allowed: the "
+            "same shape"
         )
-    check_inputs("what augment returned", found, box)
-    return found
+    check_inputs("what augment returned", changed, box)
+    return changed
 
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:

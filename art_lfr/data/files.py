@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.imports import require
@@ -24,9 +22,7 @@ GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
-def decode(
-    files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | None = None
-) -> npt.NDArray[Any]:
+def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | None = None) -> Array:
     """Images as float32 in [0, 1], shape (N, C, H, W), from pairs of a name and a path or bytes.
 
     C is 1 where every image is grey, else 3; transparency is dropped. `size` is the height and
@@ -36,7 +32,7 @@ def decode(
     Raises ValueError, with the file's name, for what Pillow cannot read, for more than 8 bits a
     channel and for unequal sizes; ImportError where Pillow is missing.
     """
-    images: list[npt.NDArray[Any]] = []
+    images: list[Array] = []
     first = ""
     for name, file in files:
         pixels = _pixels(name, file, size)
@@ -55,7 +51,7 @@ def decode(
     return stacked
 
 
-def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> npt.NDArray[Any]:
+def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> Array:
     """One image as uint8, shape (H, W, C)."""
     pillow = require("PIL.Image", EXTRA)
     try:
@@ -65,7 +61,7 @@ def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> npt.
                 image = image.convert("L" if mode in GREY_MODES else "RGB")
                 if size is not None:
                     image = image.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
-                pixels: npt.NDArray[Any] = np.asarray(image)
+                pixels: Array = np.asarray(image)
                 return pixels.reshape(*pixels.shape[:2], -1)
     except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
         raise UsageError(f"{name} cannot be read as an image: {error}") from error
@@ -74,12 +70,13 @@ def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> npt.
     )
 
 
-def _sides(pixels: npt.NDArray[Any]) -> str:
+def _sides(pixels: Array) -> str:
     return f"{pixels.shape[0]} x {pixels.shape[1]}"
 
 
-PLAIN = ("x", "y")
-JPEG = ("jpeg", "offsets", "labels")
+# The arrays of a part, by its name.
+PLAIN = ("x_{}", "y_{}")
+JPEG = ("{}_jpeg", "{}_offsets", "{}_labels")
 
 
 def load_npz(
@@ -107,8 +104,7 @@ def load_npz(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"data file {str(path)!r} does not exist")
-    known = {f"{kind}_{part}" for part in PARTS for kind in PLAIN}
-    known |= {f"{part}_{kind}" for part in PARTS for kind in JPEG}
+    known = {pattern.format(part) for part in PARTS for pattern in (*PLAIN, *JPEG)}
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
@@ -118,38 +114,41 @@ def load_npz(
             f"data file {str(path)!r} cannot be read as .npz without pickled objects: {error}"
         ) from error
     jpeg = "train_jpeg" in names and "x_train" not in names
-    required = {f"train_{kind}" for kind in JPEG} if jpeg else {f"{kind}_train" for kind in PLAIN}
-    if required - names:
+    patterns = JPEG if jpeg else PLAIN
+    if missing := {pattern.format("train") for pattern in patterns} - names:
         raise UsageError(
             f"data file {str(path)!r} has the arrays {', '.join(sorted(names)) or 'none'}; "
-            f"missing: {', '.join(sorted(required - names))}"
+            f"missing: {', '.join(sorted(missing))}"
         )
+    complete = _complete_parts(path, arrays, patterns)
     if jpeg:
-        return _from_jpeg(path, arrays, {"train": train, "validation": validation, "test": test})
+        limits = {"train": train, "validation": validation, "test": test}
+        return _from_jpeg(path.stem, arrays, complete, limits)
     parts = {}
-    for part in _complete_parts(path, arrays, [f"{kind}_{{}}" for kind in PLAIN]):
+    for part in complete:
         x = as_images(f"x_{part}", arrays[f"x_{part}"])
         parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
 
 
-def _complete_parts(path: Path, arrays: dict[str, Array], patterns: list[str]) -> list[str]:
-    """The parts that the file has; ValueError where it has a part's arrays only in part."""
-    found = []
+def _complete_parts(path: Path, arrays: dict[str, Array], patterns: Sequence[str]) -> list[str]:
+    """The parts that the file has; ValueError where some of a part's arrays are missing."""
+    complete = []
     for part in PARTS:
         wanted = [pattern.format(part) for pattern in patterns]
-        there = [name for name in wanted if name in arrays]
-        if there and there != wanted:
+        present = [name for name in wanted if name in arrays]
+        if present and present != wanted:
             raise UsageError(
-                f"data file {str(path)!r} has only {'one' if len(there) == 1 else 'two'} of "
+                f"data file {str(path)!r} has only {'one' if len(present) == 1 else 'two'} of "
                 f"{', '.join(wanted[:-1])} and {wanted[-1]}"
             )
-        found += [part] if there else []
-    return found
+        complete += [part] if present else []
+    return complete
 
 
-def _from_jpeg(path: Path, arrays: dict[str, Array], limits: dict[str, int | None]) -> ImageData:
-    complete = _complete_parts(path, arrays, [f"{{}}_{kind}" for kind in JPEG])
+def _from_jpeg(
+    name: str, arrays: dict[str, Array], complete: list[str], limits: dict[str, int | None]
+) -> ImageData:
     labels = {part: _jpeg_labels(part, arrays) for part in complete}
     sizes = {part: len(labels.get(part, ())) for part in PARTS}
     parts = {}
@@ -163,7 +162,7 @@ def _from_jpeg(path: Path, arrays: dict[str, Array], limits: dict[str, int | Non
             for i in indices
         )
         parts[part] = x, labels[source][images]
-    return assemble(path.stem, parts)
+    return assemble(name, parts)
 
 
 def _jpeg_labels(part: str, arrays: dict[str, Array]) -> Array:
@@ -226,7 +225,7 @@ def load_folder(
             "two or more"
         )
     files = {part: _shuffled(path / part, classes, seed) for part in PARTS}
-    sizes = {part: len(found) for part, found in files.items()}
+    sizes = {part: len(pairs) for part, pairs in files.items()}
     parts = {}
     chosen = choose(sizes, train=train, validation=validation, test=test)
     for part, (source, images) in chosen.items():
@@ -251,11 +250,8 @@ def _height_and_width(size: object) -> tuple[int, int] | None:
 
 
 def _class_folders(part: Path) -> list[Path]:
-    folders = (item for item in part.iterdir() if item.is_dir())
-    return sorted(
-        (folder for folder in folders if not folder.name.startswith(".")),
-        key=lambda folder: folder.name,
-    )
+    folders = (item for item in part.iterdir() if item.is_dir() and item.name[0] != ".")
+    return sorted(folders, key=lambda folder: folder.name)
 
 
 def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Path, int]]:
@@ -267,7 +263,7 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
         raise UsageError(
             f"data folder {str(part)!r} has no folders of classes; allowed: {', '.join(classes)}"
         )
-    found = []
+    pairs = []
     for folder in folders:
         if folder.name not in classes:
             raise UsageError(
@@ -277,13 +273,12 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
         images = sorted(
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+            if file.suffix.lower() in ENDINGS and file.name[0] != "."
         )
         if not images:
             raise UsageError(
                 f"data folder {str(folder)!r} has no images; allowed: files ending in "
                 f"{', '.join(ENDINGS)}"
             )
-        found += [(file, classes.index(folder.name)) for file in images]
-    order = np.random.default_rng(seed).permutation(len(found))
-    return [found[i] for i in order]
+        pairs += [(file, classes.index(folder.name)) for file in images]
+    return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.errors import UsageError
@@ -28,8 +27,8 @@ def choose(
 
     `sizes` has the number of images of each part of the set. Of the test images the first `test`
     are taken. Validation images are the first `validation` of the set's own; where it has none,
-    the last so many training images, which are then no training images any more. Of those that
-    remain the first `train` are taken. None stands for all there are.
+    the last `validation` training images, which are then not trained on. Of the training images
+    that remain, the first `train` are taken. None takes all.
 
     Raises TypeError or ValueError for a number that is no integer, too low, or more than there is.
     """
@@ -63,7 +62,7 @@ def _check_enough(name: str, count: int, most: int, why: str) -> None:
 MOST_CHANNELS = 4
 
 
-def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_images(name: str, x: Array) -> Array:
     """Float32 images of shape (N, C, H, W) from (N, H, W), (N, C, H, W) or (N, H, W, C).
 
     uint8 is scaled by 1/255, floats are taken as they are. Raises ValueError for anything else.
@@ -81,13 +80,13 @@ def as_images(name: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         x = x[:, None]
     elif x.shape[3] <= MOST_CHANNELS < min(x.shape[1:3]):
         x = np.moveaxis(x, 3, 1)
-    images: npt.NDArray[Any] = np.ascontiguousarray(x, dtype=np.float32)
+    images: Array = np.ascontiguousarray(x, dtype=np.float32)
     if x.dtype == np.uint8:  # then `images` is a copy
         images /= np.float32(255)
     return images
 
 
-def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+def as_labels(name: str, y: Array, count: int) -> Array:
     """Integer labels of shape (N,), from indices or one-hot rows; ValueError for anything else."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -98,7 +97,7 @@ def as_labels(name: str, y: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
             f"{name} has shape {y.shape} and dtype {y.dtype} for {count} images; allowed: integer "
             "labels of shape (N,), or one-hot rows"
         )
-    labels: npt.NDArray[Any] = y.astype(np.int64)
+    labels: Array = y.astype(np.int64)
     if labels.min() < 0:
         raise UsageError(f"{name} has the label {labels.min()}; allowed: 0 and above")
     return labels
@@ -141,7 +140,7 @@ class ImageData:
     def take(
         self, *, train: int | None = None, validation: int | None = None, test: int | None = None
     ) -> ImageData:
-        """The first so many images of each part, as views of the arrays; None takes all.
+        """The first images of each part, as many as said, as views of the arrays; None takes all.
 
         Where the set has no validation images, the last `validation` training images become them
         and are not trained on. Raises ValueError for more than there are.
@@ -156,7 +155,7 @@ class ImageData:
 
 
 def with_validation(data: ImageData, count: int) -> ImageData:
-    """The data with its last `count` training images held out for validation.
+    """The data with its last `count` training images reserved for validation.
 
     Raises ValueError where there are validation images already, or where none would remain to
     train on.

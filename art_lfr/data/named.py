@@ -62,10 +62,7 @@ SOURCES = {
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
     "svhn": Source(
-        "SVHN",
-        ("train_32x32.mat", "test_32x32.mat"),
-        "",
-        "http://ufldl.stanford.edu/housenumbers/",
+        "SVHN", ("train_32x32.mat", "test_32x32.mat"), "", "http://ufldl.stanford.edu/housenumbers/"
     ),
     "cifar10": Source(
         "CIFAR10", ("cifar-10-python.tar.gz",), "", "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -208,13 +205,10 @@ def digits(seed: int = 0) -> ImageData:
     order = np.random.default_rng(seed).permutation(len(loaded.images))
     x = (loaded.images[order, None] / 16.0).astype(np.float32)
     y = loaded.target[order].astype(np.int64)
-    held_out = DIGITS_TEST + DIGITS_VALIDATION
-    return ImageData(
-        name="digits",
-        x_train=x[held_out:],
-        y_train=y[held_out:],
-        x_validation=x[DIGITS_TEST:held_out],
-        y_validation=y[DIGITS_TEST:held_out],
-        x_test=x[:DIGITS_TEST],
-        y_test=y[:DIGITS_TEST],
-    )
+    reserved = DIGITS_TEST + DIGITS_VALIDATION
+    parts = {
+        "test": slice(DIGITS_TEST),
+        "validation": slice(DIGITS_TEST, reserved),
+        "train": slice(reserved, None),
+    }
+    return assemble("digits", {part: (x[rows], y[rows]) for part, rows in parts.items()})

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
@@ -45,6 +46,8 @@ EPOCHS = 30
 WARMUP_EPOCHS = 4.0
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
+History: TypeAlias = list[dict[str, float]]
+Tick: TypeAlias = Callable[..., None]
 
 
 @contextmanager
@@ -53,12 +56,12 @@ def one_thread() -> Iterator[None]:
 
     Two threads on a busy machine wait for each other, and take several times as long as one.
     """
-    found = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(found)
+        torch.set_num_threads(threads)
 
 
 def make_classifier(seed: int) -> PyTorchClassifier:
@@ -75,34 +78,26 @@ def make_classifier(seed: int) -> PyTorchClassifier:
     )
 
 
+def _one_cycle(classifier: PyTorchClassifier, steps: int) -> OneCycleLR:
+    return OneCycleLR(classifier.optimizer, LEARNING_RATE, total_steps=steps + 1)
+
+
 def train_standard(
-    classifier: PyTorchClassifier,
-    data: ImageData,
-    epochs: int,
-    seed: int,
-    tick: Callable[..., None],
-) -> list[dict[str, float]]:
+    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
+) -> History:
     """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
     adapter = ClassifierAdapter(classifier)
     x, y = adapter.tensors(data.x_validation, data.y_validation)
     monitor = Monitor("validation", x, y, len(x), len(x), seed)
     settings = lfr_settings()
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        classifier.optimizer, LEARNING_RATE, total_steps=epochs + 1
-    )
-    history: list[dict[str, float]] = []
+    scheduler = _one_cycle(classifier, epochs)
+    history: History = []
     with preserved_random_state(torch.device("cpu")):
         # ART shuffles with the global generators.
         seed_global_generators(seed)
         for epoch in range(epochs):
-            classifier.fit(
-                data.x_train,
-                data.y_train,
-                batch_size=BATCH_SIZE,
-                nb_epochs=1,
-                scheduler=scheduler,
-                verbose=False,
-            )
+            settings_of_fit = {"nb_epochs": 1, "scheduler": scheduler, "verbose": False}
+            classifier.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, **settings_of_fit)
             box = adapter.box(x)
             metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
             history.append({"epoch": epoch + 1, **metrics})
@@ -111,12 +106,8 @@ def train_standard(
 
 
 def train_lfr(
-    classifier: PyTorchClassifier,
-    data: ImageData,
-    epochs: int,
-    seed: int,
-    tick: Callable[..., None],
-) -> list[dict[str, float]]:
+    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
+) -> History:
     """This package's trainer, with a learning rate that changes after each batch."""
     trainer = AdversarialTrainerLFRPyTorch(
         classifier, **SETTINGS, warmup_epochs=warmup_epochs(epochs), seed=seed, verbose=False
@@ -128,9 +119,7 @@ def train_lfr(
         validation_data=(data.x_validation, data.y_validation),
         batch_size=BATCH_SIZE,
         nb_epochs=epochs,
-        scheduler=torch.optim.lr_scheduler.OneCycleLR(
-            classifier.optimizer, LEARNING_RATE, total_steps=steps + 1
-        ),
+        scheduler=_one_cycle(classifier, steps),
         scheduler_interval="batch",
         callback=tick,
     )
@@ -143,7 +132,7 @@ def lfr_settings() -> LFRSettings:
 
 
 def warmup_epochs(epochs: int) -> float:
-    """Few epochs leave less time for the rise of eps and lam."""
+    """The epochs over which eps and lam rise: fewer where the training is short."""
     return min(WARMUP_EPOCHS, epochs / 3)
 
 
@@ -224,29 +213,19 @@ SURFACES = 3
 GRADIENT_MAPS = 4
 
 
-@dataclass(frozen=True)
-class Demo:
-    """What a demonstration found, by the models' names "standard" and "LFR"."""
-
-    evaluations: dict[str, Evaluation]
-    histories: dict[str, list[dict[str, float]]]
-    report: Path
-    seconds: float
-
-
 def run_demo(
     output: str | Path = "art-lfr-demo",
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
     console: Console | None = None,
-) -> Demo:
+) -> dict[str, Evaluation]:
     """Train and attack a standard and an LFR classifier on digits; write a report to `output`.
 
     eps is 0.1 for pixels in [0, 1], norm inf. Both classifiers have the same network, first
     weights, optimizer and epochs; the 450 test images are looked at once, at the end. Prints
     progress and the table on `console`. The global random state is left as found. Without
-    matplotlib the report has no figures.
+    matplotlib the report has no figures. Returns the evaluations of "standard" and "LFR".
 
     Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
@@ -263,7 +242,7 @@ def run_demo(
         f"validation, {len(data.x_test)} for test; eps {SETTINGS['eps']}, norm inf"
     )
     classifiers = {name: make_classifier(seed) for name in ("standard", "LFR")}
-    histories: dict[str, list[dict[str, float]]] = {}
+    histories: dict[str, History] = {}
     evaluations: dict[str, Evaluation] = {}
     with one_thread(), _progress(console) as progress:
         tick = _ticker(progress, "training: standard", epochs)
@@ -306,17 +285,15 @@ def run_demo(
     )
     seconds = time.perf_counter() - began
     console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
-    return Demo(evaluations, histories, report, seconds)
+    return evaluations
 
 
 def _figures(
-    classifiers: Mapping[str, PyTorchClassifier],
-    histories: dict[str, list[dict[str, float]]],
-    data: ImageData,
+    classifiers: Mapping[str, PyTorchClassifier], histories: dict[str, History], data: ImageData
 ) -> dict[str, tuple[str, Figure]]:
     """The report's figures and their captions, by the names of their files."""
     modules = {name: ClassifierAdapter(c).module for name, c in classifiers.items()}
-    shown = _first_of_each_class(data.y_test)
+    shown = np.unique(data.y_test, return_index=True)[1]  # the first of each class
     x, y = data.x_test[shown], data.y_test[shown]
     surfaces = {
         name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"])
@@ -343,11 +320,6 @@ def _figures(
     }
 
 
-def _first_of_each_class(y: Any) -> Sequence[int]:
-    found: Sequence[int] = np.unique(y, return_index=True)[1].tolist()
-    return found
-
-
 def _summary(evaluations: dict[str, Evaluation]) -> str:
     standard, lfr = evaluations["standard"], evaluations["LFR"]
     return (
@@ -370,7 +342,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _ticker(progress: Progress, name: str, total: int) -> Callable[..., None]:
+def _ticker(progress: Progress, name: str, total: int) -> Tick:
     """A callback that moves a new bar on by one, whatever it is given."""
     task = progress.add_task(name, total=total)
     return lambda *_: progress.advance(task)

@@ -39,7 +39,7 @@ def load_network(path: str | Path) -> nn.Module:
     if entry is None or entry["file"] != path.name:
         raise UsageError(
             f"path is {str(path)!r}, which {INDEX} beside it does not have; allowed: one of "
-            f"{', '.join(found['file'] for found in entries(path.parent).values())}"
+            f"{', '.join(entry['file'] for entry in entries(path.parent).values())}"
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
         raise UsageError(f"path is {str(path)!r}, which is damaged: its check sum differs")
@@ -54,5 +54,5 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
     index = folder / INDEX
     if not index.is_file():
         raise FileNotFoundError(f"there is no {INDEX} in {str(folder)!r}")
-    found: dict[str, dict[str, Any]] = read_record(index)["networks"]
-    return found
+    networks: dict[str, dict[str, Any]] = read_record(index)["networks"]
+    return networks

@@ -41,7 +41,7 @@ def has_matplotlib() -> bool:
 
 
 def require_matplotlib() -> None:
-    """Raise ImportError, with the line that mends it, where matplotlib is missing."""
+    """Raise ImportError, with the pip line, where matplotlib is missing."""
     require("matplotlib.figure", "plots")
 
 
@@ -76,10 +76,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         write_atomically(
             path,
             lambda file: figure.savefig(
-                file,
-                format=path.suffix[1:],
-                dpi=DOTS_PER_INCH,
-                metadata=_DATELESS[path.suffix],
+                file, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=_DATELESS[path.suffix]
             ),
         )
 
@@ -87,7 +84,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 Measured = TypeVar("Measured", Vulnerability, LossSurface, GradientMaps)
 
 COLUMNS = 4
-# A logarithmic axis shows so many powers of ten below its largest value.
+# Powers of ten that a logarithmic axis shows below its largest value.
 DECADES = 8
 HIGHLIGHT = PALETTE[1]
 
@@ -207,13 +204,7 @@ def _draw_surface(axes: Any, result: LossSurface, sample: int, limits: tuple[flo
         (1.0, result.adversarial[sample], "^", "strongest example found by PGD"),
     ):
         axes.plot(
-            [a_value],
-            [0.0],
-            [loss],
-            marker,
-            color=HIGHLIGHT,
-            markeredgecolor="white",
-            label=label,
+            [a_value], [0.0], [loss], marker, color=HIGHLIGHT, markeredgecolor="white", label=label
         )
     axes.set_zlim(low, high)
     axes.set_xlabel("adversarial (1: example)", fontsize=8)

@@ -13,7 +13,7 @@ from art_lfr.art.adapter import BoundsChoice
 from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import LossLike
 from art_lfr.errors import UsageError
-from art_lfr.plots.problem import make_problem
+from art_lfr.plots.problem import frame_of, make_problem
 
 if TYPE_CHECKING:
     import pandas
@@ -33,8 +33,8 @@ def alignment(images: Array, gradients: Array) -> Array:
             "shape (N, ...)"
         )
     x, g = (array.reshape(len(array), -1).astype(np.float64) for array in (images, gradients))
-    found: Array = np.abs(np.sum(x * _unit(g), axis=1))
-    return found
+    alignments: Array = np.abs(np.sum(x * _unit(g), axis=1))
+    return alignments
 
 
 def hoyer_sparsity(gradients: Array) -> Array:
@@ -112,18 +112,7 @@ class GradientMaps:
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each sample, without the maps."""
-        import pandas
-
-        columns = {
-            "index": np.arange(len(self.labels)),
-            "label": self.labels,
-            "alignment": self.alignment,
-            "cosine": self.cosine,
-            "sparsity": self.sparsity,
-            "size": self.size,
-        }
-        frame: pandas.DataFrame = pandas.DataFrame(columns)
-        return frame
+        return frame_of(self, "alignment", "cosine", "sparsity", "size")
 
 
 def gradient_maps(
@@ -156,7 +145,7 @@ def gradient_maps(
     # Nothing here leaves x, so that a module needs no bounds; a classifier has its own.
     bounds: BoundsChoice = None if isinstance(model, nn.Module) else "auto"
     problem = make_problem(model, x, y, bounds=bounds, loss=loss, batch_size=batch_size)
-    with problem.unharmed():
+    with problem.preserved():
         gradients = problem.gradient(problem.x, problem.y)
     return GradientMaps(
         labels=problem.labels.numpy(),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Ball, Box, dual_vector, per_sample
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.pgd import projected_gradient_descent
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,19 @@ class Problem:
         pairs = self.batches(x, y)
         return torch.cat([input_gradient(self.module, self.criterion, a, b) for a, b in pairs])
 
-    def unharmed(self) -> AbstractContextManager[None]:
+    def preserved(self) -> AbstractContextManager[None]:
         """Eval mode for a while; modes, flags, `.grad` and random state come back."""
         return preserved(self.module, self.x.device)
+
+
+def frame_of(samples: Any, *columns: str) -> pandas.DataFrame:
+    """One row for each sample: its index, its label, and these attributes of all."""
+    import pandas
+
+    values = {name: getattr(samples, name) for name in ("labels", *columns)}
+    frame: pandas.DataFrame = pandas.DataFrame(values).rename(columns={"labels": "label"})
+    frame.insert(0, "index", range(len(frame)))
+    return frame
 
 
 def make_problem(
@@ -83,6 +96,9 @@ def make_problem(
     )
 
 
+if TYPE_CHECKING:
+    import pandas
+
 # A PGD step in units of eps / steps: far enough to cross the ball and to come back.
 STEP_SCALE = 2.5
 
@@ -105,7 +121,7 @@ class Highest:
 
 
 def strongest_examples(
-    problem: Problem, ball: Ball, *, steps: int, restarts: int, generator: torch.Generator
+    problem: Problem, ball: Ball, *, steps: int, restarts: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Points of the ball with the highest loss found, (N, ...), and those losses, (N,).
 
@@ -114,7 +130,8 @@ def strongest_examples(
     The loss found is a lower bound of the largest in the ball. The clean x is not among the
     candidates.
     """
-    found = []
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
     for x, y in problem.batches():
         highest = Highest(problem, x, y)
         gradient = input_gradient(problem.module, problem.criterion, x, y)
@@ -133,5 +150,5 @@ def strongest_examples(
                 watch=highest.offer,
             )
             highest.offer(last)
-        found.append(highest)
-    return torch.cat([h.point for h in found]), torch.cat([h.loss for h in found])
+        batches.append(highest)
+    return torch.cat([h.point for h in batches]), torch.cat([h.loss for h in batches])

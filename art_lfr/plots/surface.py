@@ -20,7 +20,7 @@ from art_lfr.plots.problem import Problem, make_problem, strongest_examples
 if TYPE_CHECKING:
     import pandas
 
-# The plane reaches so many lengths of its directions: the edge of the ball, 1, is well inside.
+# Values of a and b go from -REACH to REACH: the edge of the ball, 1, is well inside.
 REACH = 1.5
 
 
@@ -121,13 +121,9 @@ def loss_surface(
     noise = normal_like(problem.x, torch.Generator().manual_seed(seed))
     random = eps * steepest_direction(noise, p)
     reach = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=random.device)
-    with problem.unharmed():
+    with problem.preserved():
         strongest, adversarial = strongest_examples(
-            problem,
-            Ball(eps, p, problem.box),
-            steps=steps,
-            restarts=restarts,
-            generator=torch.Generator().manual_seed(seed),
+            problem, Ball(eps, p, problem.box), steps=steps, restarts=restarts, seed=seed
         )
         surfaces = [
             _losses_on_plane(problem, index, strongest[index] - problem.x[index], r, reach)

@@ -154,7 +154,7 @@ def _zero_gradients(model: nn.Module, x: Tensor) -> Tensor:
 
 def _without_gradient(probe: Probe, zero: Tensor, severity: str) -> Iterator[Finding]:
     share = f"the input gradient is zero for {int(zero.sum())} of {len(zero)} samples"
-    for layer, reason in list(probe.without_gradient()) or [("model", "")]:
+    for layer, reason in list(probe.without_derivative(1)) or [("model", "")]:
         yield Finding(
             layer,
             f"{share}: {reason}" if reason else share,

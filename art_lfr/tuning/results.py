@@ -34,9 +34,11 @@ class Candidate:
         }
 
 
+# Names of attacks and presets in which an attack needs no gradient.
+GRADIENT_FREE = {"Square", "AutoAttack", "quick", "autoattack"}
 # Factors of the default's lam, radius and step. With lam = 2 * radius, as in the first three, the
 # finite-difference penalty is l(x' + h v) - l(x' - h v) with weight one. By docs/defaults.md lam
-# decides the most: small eps wants more of it, large eps less.
+# matters most: a small eps needs a larger one, a large eps a smaller one.
 AROUND = (
     (1.0, 1.0, 1.0),
     (2.0, 2.0, 1.0),
@@ -54,18 +56,18 @@ AROUND = (
 def candidates(p: float, estimator: str = "finite-difference") -> tuple[Candidate, ...]:
     """The settings to try for one norm: the default first, then the most informative ones.
 
-    The exact estimator has no radius: of those that differ in nothing else the first one stays.
+    The exact estimator has no radius: of settings that differ in the radius alone the first stays.
     """
     default = DEFAULTS[p]
-    found: dict[tuple[float, ...], Candidate] = {}
+    different: dict[tuple[float, ...], Candidate] = {}
     for lam, radius, step in AROUND:
         candidate = Candidate(
             lam=lam * default.lam, radius=radius * default.radius, step=step * default.step_size
         )
         exact = (candidate.lam, candidate.step)
         key = exact if estimator == "exact" else (*exact, candidate.radius)
-        found.setdefault(key, candidate)
-    return tuple(found.values())
+        different.setdefault(key, candidate)
+    return tuple(different.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +140,7 @@ class Tuning:
 
     @cached_property
     def proposal(self) -> Trial:
-        """The highest worst-case accuracy at or above the floor; the earlier one of equals.
+        """The first trial with the highest worst-case accuracy at or above the floor.
 
         The default where it reaches the floor and nothing is ahead of it by more than the noise
         (the 95 % interval of the paired difference lies above 0). Where nothing reaches the
@@ -153,19 +155,23 @@ class Tuning:
         return max(chosen, key=lambda t: t.robust_accuracy)
 
     @property
+    def _lengths(self) -> dict[str, float]:
+        return self.proposal.candidate.lengths(self.eps, self.max_iter)
+
+    @property
     def lam(self) -> float:
         """The proposed weight of the penalty, raw input units."""
-        return self.proposal.candidate.lengths(self.eps, self.max_iter)["lam"]
+        return self._lengths["lam"]
 
     @property
     def radius(self) -> float:
         """The proposed finite-difference radius, raw input units."""
-        return self.proposal.candidate.lengths(self.eps, self.max_iter)["radius"]
+        return self._lengths["radius"]
 
     @property
     def eps_step(self) -> float:
         """The proposed length of an ascent step, raw input units."""
-        return self.proposal.candidate.lengths(self.eps, self.max_iter)["eps_step"]
+        return self._lengths["eps_step"]
 
     @property
     def seconds(self) -> float:
@@ -231,7 +237,7 @@ class Tuning:
         """Everything but the values per image, as JSON types."""
         return {
             "proposal": {
-                **self.proposal.candidate.lengths(self.eps, self.max_iter),
+                **self._lengths,
                 "multiples": dict(vars(self.proposal.candidate)),
                 "reason": self.reason,
                 "reaches_floor": self.reaches_floor,
@@ -251,83 +257,66 @@ class Tuning:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
-        return text(self)
+        from tabulate import tabulate
 
-
-WIDTH = 80
-
-
-# Names of attacks and presets in which an attack needs no gradient.
-GRADIENT_FREE = {"Square", "AutoAttack", "quick", "autoattack"}
-
-
-def multiples(candidate: Candidate) -> str:
-    """A candidate as in the table."""
-    return f"{candidate.lam:.4g}, {candidate.radius:.4g}, {candidate.step:.4g}"
-
-
-def row(tuning: Tuning, trial: Trial) -> list[str]:
-    """The cells of one trial; lengths as multiples of eps, accuracies in per cent."""
-    low, high = trial.interval
-    difference = ""
-    if trial is not tuning.default:
-        d = tuning.against_default(trial)
-        difference = f"{d.mean:+.1f} ({d.low:+.1f}, {d.high:+.1f})"
-    return [
-        "*" if trial is tuning.proposal else "",
-        multiples(trial.candidate),
-        f"{100 * trial.clean_accuracy:.1f}",
-        f"{100 * trial.robust_accuracy:.1f} ({100 * low:.0f}, {100 * high:.0f})",
-        difference,
-        f"{trial.seconds:.0f}",
-    ]
-
-
-def text(tuning: Tuning) -> str:
-    """The table of all trials, the proposal, and what to know when reading them."""
-    from tabulate import tabulate
-
-    # As strings: numbers would lose their last zeros.
-    table: str = tabulate(
-        [row(tuning, trial) for trial in tuning.trials],
-        ["", "lam, radius, step", "clean", "worst case", "against default", "s"],
-        "simple",
-        disable_numparse=True,
-        colalign=("left", "left", *["right"] * 4),
-    )
-    return "\n".join([table, *(wrapped(line) for line in lines(tuning))])
-
-
-def lines(tuning: Tuning) -> list[str]:
-    """What stands below the table."""
-    default, attacks = tuning.default, tuning.settings.get("attacks", [])
-    found = [
-        f"Proposal (*): lam {tuning.lam:.6g}, radius {tuning.radius:.6g}, eps_step "
-        f"{tuning.eps_step:.6g}: {tuning.reason}.",
-        f"eps {tuning.eps:g}, norm {tuning.norm}. In the table lam and radius are multiples of "
-        f"eps, step of eps / {tuning.max_iter}; accuracies are per cent of {len(default.clean)} "
-        f"held-out images, the worst case is over {', '.join(attacks)}, in brackets 95 % "
-        "intervals. One seed each: another may order close settings otherwise.",
-    ]
-    if max(t.clean_accuracy for t in tuning.trials) <= tuning.settings.get("largest_class", 0):
-        found.append(
-            "No trial did better than naming one class for every image, so that this proposal "
-            "says nothing: train for more epochs, or with another learning rate."
+        # As strings: numbers would lose their last zeros.
+        table: str = tabulate(
+            [self._cells(trial) for trial in self.trials],
+            ["", "lam, radius, step", "clean", "worst case", "against default", "s"],
+            "simple",
+            disable_numparse=True,
+            colalign=("left", "left", *["right"] * 4),
         )
-    if attacks and not GRADIENT_FREE & set(attacks):
-        found.append("No attack without gradients judged: a network that hides its own looks good.")
-    for trial in tuning.trials:
-        if trial.problem:
-            found.append(f"{multiples(trial.candidate)}: {trial.problem}")
-    used = f"{tuning.seconds / 60:.1f} of {tuning.minutes:g} minutes used"
-    if tuning.overrun:
-        used += f", {tuning.overrun:.0f} s more than asked for"
-    if tuning.not_tried:
-        listed = "; ".join(map(multiples, tuning.not_tried))
-        used += f"; no time was left for (lam, radius, step) {listed}"
-    return [*found, f"{used}."]
+        notes = (
+            textwrap.fill(note, 80, break_long_words=False, break_on_hyphens=False)
+            for note in self._notes()
+        )
+        return "\n".join([table, *notes])
+
+    def _cells(self, trial: Trial) -> list[str]:
+        """The row of one trial; lengths as multiples of eps, accuracies in per cent."""
+        low, high = trial.interval
+        d = self.against_default(trial)
+        return [
+            "*" if trial is self.proposal else "",
+            _multiples(trial.candidate),
+            f"{100 * trial.clean_accuracy:.1f}",
+            f"{100 * trial.robust_accuracy:.1f} ({100 * low:.0f}, {100 * high:.0f})",
+            "" if trial is self.default else f"{d.mean:+.1f} ({d.low:+.1f}, {d.high:+.1f})",
+            f"{trial.seconds:.0f}",
+        ]
+
+    def _notes(self) -> list[str]:
+        """What stands below the table."""
+        default, attacks = self.default, self.settings.get("attacks", [])
+        parts = [
+            f"Proposal (*): lam {self.lam:.6g}, radius {self.radius:.6g}, eps_step "
+            f"{self.eps_step:.6g}: {self.reason}.",
+            f"eps {self.eps:g}, norm {self.norm}. In the table lam and radius are multiples of "
+            f"eps, step of eps / {self.max_iter}; accuracies are per cent of {len(default.clean)} "
+            f"held-out images, the worst case is over {', '.join(attacks)}, in brackets 95 % "
+            "intervals. One seed each: another may order close settings otherwise.",
+        ]
+        if max(t.clean_accuracy for t in self.trials) <= self.settings.get("largest_class", 0):
+            parts.append(
+                "No trial did better than naming one class for every image, so that this proposal "
+                "says nothing: train for more epochs, or with another learning rate."
+            )
+        if attacks and not GRADIENT_FREE & set(attacks):
+            parts.append(
+                "No attack without gradients was used: a network that masks its own looks good."
+            )
+        for trial in self.trials:
+            if trial.problem:
+                parts.append(f"{_multiples(trial.candidate)}: {trial.problem}")
+        used = f"{self.seconds / 60:.1f} of {self.minutes:g} minutes used"
+        if self.overrun:
+            used += f", {self.overrun:.0f} s more than asked for"
+        if self.not_tried:
+            listed = "; ".join(map(_multiples, self.not_tried))
+            used += f"; no time was left for (lam, radius, step) {listed}"
+        return [*parts, f"{used}."]
 
 
-def wrapped(line: str) -> str:
-    """A line broken at spaces, to fit the width."""
-    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _multiples(candidate: Candidate) -> str:
+    return f"{candidate.lam:.4g}, {candidate.radius:.4g}, {candidate.step:.4g}"

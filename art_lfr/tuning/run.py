@@ -20,8 +20,8 @@ from art_lfr.training.processes import Processes
 from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
 from art_lfr.tuning.trial import Conditions, TrialStore, TunedKeywords, split
 
-# APGD with cross-entropy, and Square, which needs no gradient and so is not deceived by a network
-# that hides its own.
+# APGD with cross-entropy, and Square, which needs no gradient: a network that hides its gradients
+# does not mislead it.
 ATTACKS = ("APGD-CE", "Square")
 
 
@@ -49,10 +49,10 @@ def tune(
     """Propose `lam`, `radius` and `eps_step` by training on a part of (x, y), judging on the rest.
 
     The settings are those of `candidates`: the package's defaults first, then a fixed list around
-    them, each trained alike from the same weights. Proposed is the highest worst-case accuracy on
-    the held-out images among settings whose clean accuracy there is at least `clean_floor`. The
-    default is proposed unless another is better by more than the noise: the 95 % interval of the
-    difference, image by image, lies above 0.
+    them, each trained in the same way from the same weights. Proposed is the highest worst-case
+    accuracy on the held-out images among settings whose clean accuracy there is at least
+    `clean_floor`. The default is proposed unless another is better by more than the noise: the 95 %
+    interval of the difference, image by image, lies above 0.
 
     How far to trust it: accuracies of a few hundred images from one seed are noisy, and the
     intervals hold the chance of the images, not that of the seed. Of nine settings no better than
@@ -62,7 +62,7 @@ def tune(
 
     Args:
         make_classifier: Gives a fresh ART classifier with an optimizer at each call, with the same
-            weights each time; the global generators are seeded alike before each call.
+            weights each time; the global generators get the same seed before each call.
         x: Training inputs in raw units, shape (N, *input_shape). Never give test images.
         y: Labels: indices, shape (N,), or one-hot rows.
         eps: Radius of the ball, > 0, in raw units.
@@ -71,7 +71,7 @@ def tune(
             far fits into what is left; the first always runs. Trials taken over from `state_dir`
             count with the time that they took.
         clean_floor: Least clean accuracy on the held-out images, in (0, 1]; None: any.
-        held_out: The last so many of (x, y) are judged on instead of trained on, or (x, y) of a
+        held_out: How many of (x, y), the last ones, are reserved for judging, or (x, y) of a
             validation set of your own. None: a fifth of x, at most 1,000. Shuffle sorted data.
         epochs: Epochs of each trial; for a proposal that holds, as many as you will train.
         batch_size: Samples in a batch.
@@ -121,7 +121,7 @@ def tune(
         trainer=trainer,
     )
     store = TrialStore(state_dir, conditions.identity)
-    found, left = _search(
+    trials, not_tried = _search(
         candidates(p, trainer.get("estimator", "finite-difference")),
         conditions,
         store,
@@ -134,8 +134,8 @@ def tune(
         max_iter=int(max_iter),
         clean_floor=clean_floor,
         minutes=float(minutes),
-        trials=tuple(found),
-        not_tried=tuple(left),
+        trials=tuple(trials),
+        not_tried=tuple(not_tried),
         settings=conditions.settings,
     )
 
@@ -171,7 +171,7 @@ def _search(
         if candidate in trials:
             continue
         seconds = [trial.seconds for trial in trials.values()]
-        # The default has to be there to compare with.
+        # The default always runs, as the others are compared with it.
         if candidate != listed[0] and sum(seconds) + max(seconds) > budget:
             break
         start = monotonic()
@@ -186,7 +186,4 @@ def _search(
     if all(trial.problem for trial in trials.values()):
         problem = next(iter(trials.values())).problem
         raise TrainingError(f"every one of {len(trials)} trainings failed; the first: {problem}")
-    return (
-        [trials[c] for c in listed if c in trials],
-        [c for c in listed if c not in trials],
-    )
+    return ([trials[c] for c in listed if c in trials], [c for c in listed if c not in trials])

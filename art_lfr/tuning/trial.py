@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import torch
 
 from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
@@ -26,30 +25,34 @@ from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.penalties import Penalty
 from art_lfr.storage.fingerprint import described, fingerprint
-from art_lfr.storage.records import read_record, write_record
+from art_lfr.storage.records import digest, pack, read_record, unpack, write_record
 from art_lfr.tuning.results import Candidate, Trial
 
 MOST = 1000
+JUDGED_AT_ONCE = 256
+FORMAT = 2
+# The arrays of a trial that are kept as masks.
+MASKS = ("clean", "robust")
 
 
 class Data(NamedTuple):
-    """What is trained on (`x`, `y`), and what is judged on (`x_held`, `y_held`)."""
+    """What is trained on (`x`, `y`), and what is judged on (`x_reserved`, `y_reserved`)."""
 
     x: Array
     y: Array
-    x_held: Array
-    y_held: Array
+    x_reserved: Array
+    y_reserved: Array
 
 
 def usual_count(images: int) -> int:
-    """How many of so many training images are held out where nothing is said: a fifth, or 1,000."""
+    """How many training images are reserved by default: a fifth, at most 1,000."""
     return max(1, min(MOST, images // 5))
 
 
 def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Data:
-    """Hold out the last images of (x, y), as many as said, or take a validation set as it is.
+    """Reserve the last `held_out` images of (x, y), or take a validation set as it is.
 
-    Raises ValueError where no image is left to train on, and for held-out labels that show that
+    Raises ValueError where no image is left to train on, and where the reserved labels show that
     the data is sorted by label.
     """
     _check("x", x, "y", y)
@@ -69,11 +72,13 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
             )
         first = len(x) - count
         data = Data(x[:first], y[:first], x[first:], y[first:])
-    trained, held = _classes(data.y), _classes(data.y_held)
-    if not held <= trained or (len(held) == 1 < len(trained) and len(data.y_held) >= 10):
+    trained, reserved = (set(np.unique(_indices(y))) for y in (data.y, data.y_reserved))
+    sorted_by_label = len(reserved) == 1 < len(trained) and len(data.y_reserved) >= 10
+    if sorted_by_label or not reserved <= trained:
         raise UsageError(
-            f"held_out has images of {len(held)} class(es), the training images of {len(trained)}: "
-            "is y sorted? Allowed: data in random order, with every held-out class trained on"
+            f"held_out has images of {len(reserved)} class(es), the training images of "
+            f"{len(trained)}: is y sorted? Allowed: data in random order, with every held-out "
+            "class trained on"
         )
     return data
 
@@ -92,16 +97,9 @@ def largest_class(y: Array) -> float:
     return float(np.unique(_indices(y), return_counts=True)[1].max() / len(y))
 
 
-def _classes(y: Array) -> set[int]:
-    return {int(label) for label in np.unique(_indices(y))}
-
-
 def _indices(y: Array) -> Array:
     labels = np.asarray(y)
     return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
-
-
-JUDGED_AT_ONCE = 256
 
 
 class TunedKeywords(TypedDict, total=False):
@@ -150,7 +148,7 @@ class Conditions:
             "seed": self.seed,
             "attacks": list(self.attacks),
             "train": len(self.data.x),
-            "largest_class": largest_class(self.data.y_held),
+            "largest_class": largest_class(self.data.y_reserved),
             **{name: described(value) for name, value in self.trainer.items()},
         }
 
@@ -161,11 +159,13 @@ class Conditions:
         self._trainer(adapter.classifier, {})
         scheduler = self._scheduler(adapter.optimizer)
         x, y = adapter.tensors(self.data.x, self.data.y)
-        x_held, y_held = adapter.tensors(self.data.x_held, self.data.y_held, " of held_out")
+        x_reserved, y_reserved = adapter.tensors(
+            self.data.x_reserved, self.data.y_reserved, " of held_out"
+        )
         target = make_target(
             adapter.classifier,
-            self.data.x_held,
-            self.data.y_held,
+            self.data.x_reserved,
+            self.data.y_reserved,
             eps=self.eps,
             norm=self.p,
             batch_size=JUDGED_AT_ONCE,
@@ -195,7 +195,7 @@ class Conditions:
             "scheduler": _state(scheduler),
             "bounds": described(classifier.clip_values),
         }
-        tensors = {"x": x, "y": y, "x_held": x_held, "y_held": y_held}
+        tensors = {"x": x, "y": y, "x_reserved": x_reserved, "y_reserved": y_reserved}
         return fingerprint(adapter.module, tensors, shaped_by)
 
     @cached_property
@@ -204,10 +204,10 @@ class Conditions:
         return self._fresh()
 
     def attempt(self, candidate: Candidate) -> tuple[Array, Array, str]:
-        """Train and judge: which held-out images are right clean, which in the worst case.
+        """Train and judge: which reserved images are right when clean, and in the worst case.
 
-        The third value says why a training failed; nothing is right then. Raises ValueError where
-        the classifier is another than before the first trial.
+        The third value says why a training failed; then no image is right. Raises ValueError where
+        the classifier differs from the first one.
         """
         classifier = self._equal_to_first().classifier
         trainer = self._trainer(classifier, candidate.lengths(self.eps, self.max_iter))
@@ -221,12 +221,12 @@ class Conditions:
                 scheduler_interval="batch",
             )
         except TrainingError as error:
-            nothing = np.zeros(len(self.data.x_held), dtype=bool)
+            nothing = np.zeros(len(self.data.x_reserved), dtype=bool)
             return nothing, nothing, str(error)
-        found = evaluate(
+        evaluation = evaluate(
             classifier,
-            self.data.x_held,
-            self.data.y_held,
+            self.data.x_reserved,
+            self.data.y_reserved,
             eps=self.eps,
             norm=self.p,
             attacks=list(self.attacks),
@@ -234,7 +234,7 @@ class Conditions:
             seed=self.seed,
             flatness_steps=0,
         )
-        return found.correct["clean"], found.correct["worst case"], ""
+        return evaluation.correct["clean"], evaluation.correct["worst case"], ""
 
     def _fresh(self) -> ClassifierAdapter:
         """A new classifier, drawn from seeded generators; the global states are left as found."""
@@ -276,7 +276,7 @@ class Conditions:
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are themselves, without parameters and private objects."""
+    """Plain values, without parameters and objects."""
     kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
     return {k: described(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
 
@@ -284,9 +284,6 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _state(scheduler: Any) -> Any:
     """The class of a scheduler and the plain values of its state."""
     return scheduler and [described(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
-
-
-FORMAT = 1
 
 
 class TrialStore:
@@ -306,48 +303,24 @@ class TrialStore:
 
     def _path(self, candidate: Candidate) -> Path:
         assert self.directory is not None
-        shaped_by = json.dumps([FORMAT, self.identity, vars(candidate)], sort_keys=True)
-        return self.directory / f"{hashlib.sha256(shaped_by.encode()).hexdigest()[:16]}.json"
+        return self.directory / f"{digest([FORMAT, self.identity, vars(candidate)])[:16]}.json"
 
     def load(self, candidate: Candidate) -> Trial | None:
         """The trial as it finished before, or None; ValueError for a damaged file."""
         if self.directory is None or not (path := self._path(candidate)).exists():
             return None
         saved = read_record(path)
-        try:
-            return Trial(
-                candidate,
-                clean=_array(saved["clean"]),
-                robust=_array(saved["robust"]),
-                seconds=float(saved["seconds"]),
-                problem=str(saved["problem"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"state_dir has {path.name}, which is damaged ({error!r}); allowed: files as they "
-                "were written (delete this one to repeat its trial)"
-            ) from error
+        clean, robust = (unpack(saved[name], saved["images"]).numpy() for name in MASKS)
+        return Trial(candidate, clean, robust, saved["seconds"], saved["problem"])
 
     def save(self, trial: Trial) -> None:
         """Write the trial atomically."""
-        if self.directory is None:
-            return
-        content: dict[str, Any] = {
-            "candidate": vars(trial.candidate),
-            "clean": _text(trial.clean),
-            "robust": _text(trial.robust),
-            "seconds": trial.seconds,
-            "problem": trial.problem,
-        }
-        write_record(self._path(trial.candidate), content)
-
-
-def _text(correct: Array) -> str:
-    """Booleans (N,) as N characters, 1 for an image that is right."""
-    return "".join("1" if right else "0" for right in correct)
-
-
-def _array(text: str) -> Array:
-    if not text or set(text) - {"0", "1"}:
-        raise UsageError("no images")
-    return np.array([character == "1" for character in text])
+        if self.directory is not None:
+            content = {
+                "candidate": vars(trial.candidate),
+                "images": len(trial.clean),
+                **{name: pack(torch.from_numpy(getattr(trial, name))) for name in MASKS},
+                "seconds": trial.seconds,
+                "problem": trial.problem,
+            }
+            write_record(self._path(trial.candidate), content)

@@ -135,6 +135,8 @@ def test_processes_that_accelerate_takes_for_unrelated_ones_are_refused() -> Non
 
 
 def test_the_command_in_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("typer", reason="the commands are not installed")
+
     def command(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
         start = launcher(size) if size > 1 else []
         quick = ["--epochs", "1", "--max-iter", "1", "--batch-size", "256"]

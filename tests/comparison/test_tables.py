@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
+import torch
 
-from art_lfr.comparison.judging import pack
 from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.results import Results, table, to_latex, to_markdown
+from art_lfr.storage.records import pack
 
 Maker: TypeAlias = Callable[..., Comparison]
 IMAGES = 40
@@ -34,7 +35,7 @@ def made_up(comparison: Comparison, rates: dict[str, float]) -> Results:
                 "data": {"name": "digits", "train": 100},
                 "judged": {"images": [0, IMAGES]},
                 "accuracy": accuracy,
-                "correct": {"worst case": pack(right)},
+                "correct": {"worst case": pack(torch.from_numpy(right))},
                 "flatness": {"mean": 2.0},
                 "times": [{"epoch": epochs, "cpu_seconds": 10.0 * epochs}],
                 "masking": {"a": {"verdict": "pass"}, "b": {"verdict": "warn"}},
@@ -62,7 +63,10 @@ def test_the_baseline_is_the_better_one_on_the_runs_that_are_shared(make_compari
     right = np.ones(IMAGES, bool)
     for run in results.runs:  # the narrower one is better on average, thanks to seed 1
         if run["method"] == "AT" and run["seed"] == 1:
-            run["accuracy"]["worst case"], run["correct"]["worst case"] = 1.0, pack(right)
+            run["accuracy"]["worst case"], run["correct"]["worst case"] = (
+                1.0,
+                pack(torch.from_numpy(right)),
+            )
     assert results.baseline("LFR", equal_time=False) == "AT"
     results.runs = [r for r in results.runs if r["method"] != "LFR" or r["seed"] == 0]
     assert results.baseline("LFR", equal_time=False) == "AT wide"

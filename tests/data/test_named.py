@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from art_lfr.cli.inputs import load_data
 from art_lfr.data import NAMES, check_data_name, digits, load, load_folder
 
 
@@ -21,16 +20,12 @@ def test_digits_are_split_once_and_for_all() -> None:
     assert np.bincount(first.y_test).min() > 30
 
 
-def test_load_by_name_and_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_by_name_and_path(folder: Path) -> None:
     assert load("digits").digest == digits().digest
     assert len(load("digits", train=10, validation=5, test=3).y_validation) == 5
     assert load(folder, test=1).digest == load_folder(folder, test=1).digest
     np.savez(folder / "d.npz", x_train=np.zeros((4, 3, 3)), y_train=[0, 1, 2, 3])
     assert load(folder / "d.npz", validation=1).y_validation.tolist() == [3]
-    # The command line's option.
-    monkeypatch.chdir(folder.parent)
-    assert load_data("pets").digest == load_folder(folder).digest
-    assert load_data("pets/d.npz").y_train.tolist() == [0, 1, 2, 3]
 
 
 def test_unknown_names(tmp_path: Path) -> None:
@@ -39,9 +34,5 @@ def test_unknown_names(tmp_path: Path) -> None:
             ValueError, match=r"name is .*; allowed: digits, mnist, .*npz file, or a"
         ):
             load(bad)
-    with pytest.raises(ValueError, match="--data is 'imagenet'; allowed: digits, mnist, fashion"):
-        load_data("imagenet")
-    with pytest.raises(FileNotFoundError, match=r"'absent\.npz' does not exist"):
-        load_data("absent.npz")
     for name in NAMES:
         check_data_name("name", name)
