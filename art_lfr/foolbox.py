@@ -107,10 +107,10 @@ class FoolboxEvasion(UnitBoxEvasion):
                     f"starting_points are given to {type(inner).__name__}; allowed: None, as it "
                     "takes none"
                 )
-            if isinstance(inner, foolbox.attacks.DatasetAttack):
-                if inner.inputs is None and not inner.raw_inputs:
-                    inner.raw_inputs, inner.raw_outputs = [], []
-                    inner.feed(model, images)
+            takes_images = isinstance(inner, foolbox.attacks.DatasetAttack)
+            if takes_images and inner.inputs is None and not inner.raw_inputs:
+                inner.raw_inputs, inner.raw_outputs = [], []
+                inner.feed(model, images)
             return self._attacked(model, module.width, images, labels)
 
     def _from_starts(

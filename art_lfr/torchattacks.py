@@ -278,14 +278,14 @@ def _takes_targets(attack: Any) -> bool:
 def _targeted(attack: Any, targeted: bool) -> Iterator[None]:
     """An ART attack switched to targets or away from them for a while."""
     before = attack.targeted
-    if before == targeted or "targeted" not in attack.attack_params or not _takes_targets(attack):
-        yield
-        return
-    attack.set_params(targeted=targeted)
+    switch = "targeted" in attack.attack_params and _takes_targets(attack) and before != targeted
     try:
+        if switch:
+            attack.set_params(targeted=targeted)
         yield
     finally:
-        attack.set_params(targeted=before)
+        if switch:
+            attack.set_params(targeted=before)
 
 
 class LocalFlatnessAttack(HarmlessAttack):

@@ -112,7 +112,7 @@ class UnitBoxEvasion(EvasionAttack):
         for name, value in data.items():
             if len(value) != len(start):
                 raise UsageError(
-                    f"{name} has {len(value)} samples; allowed: {len(start)}, as many as x"
+                    f"{name} has {len(value)} samples for {len(start)} in x; allowed: one for each"
                 )
         module = unit_box.module(LogitsModule(adapter.module, adapter.dtype))
         device = adapter.device

@@ -70,10 +70,8 @@ class StandInFinder(MetaPathFinder):
             return ModuleSpec(name, ResourcesLoader())
         if name not in SOURCES:
             return None
-        package = sys.modules.get("autoattack")
-        if name != "autoattack" and not isinstance(
-            getattr(package, "__loader__", None), StandInLoader
-        ):
+        loader = getattr(sys.modules.get("autoattack"), "__loader__", None)
+        if name != "autoattack" and not isinstance(loader, StandInLoader):
             return None  # an original that is too old to have this module
         return ModuleSpec(name, StandInLoader(), is_package=name == "autoattack")
 
@@ -100,7 +98,7 @@ def check_not_overwritten() -> None:
     The wheel of torchattacks 3.5 ships an old copy of RobustBench under the same name: which files
     are there depends on which of the two was installed last.
     """
-    distribution = _distribution()
+    distribution = _distribution("robustbench")
     for file in (distribution.files if distribution is not None else None) or ():
         if str(file) != "robustbench/utils.py" or file.hash is None:
             continue
@@ -115,16 +113,14 @@ def check_not_overwritten() -> None:
 
 def _shipped_by_torchattacks() -> set[str]:
     """The top-level packages in the wheel of torchattacks."""
-    try:
-        files = importlib.metadata.distribution("torchattacks").files
-    except importlib.metadata.PackageNotFoundError:
-        files = None
+    distribution = _distribution("torchattacks")
+    files = None if distribution is None else distribution.files
     return {file.parts[0] for file in files or ()}
 
 
-def _distribution() -> importlib.metadata.Distribution | None:
+def _distribution(name: str) -> importlib.metadata.Distribution | None:
     try:
-        return importlib.metadata.distribution("robustbench")
+        return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -148,7 +144,7 @@ def import_robustbench() -> None:
             "the same index of download.pytorch.org"
         ) from error
     check_not_overwritten()
-    if _distribution() is None and "robustbench" in _shipped_by_torchattacks():
+    if _distribution("robustbench") is None and "robustbench" in _shipped_by_torchattacks():
         raise MissingLibraryError(
             "robustbench is not installed, only the old copy of it that torchattacks ships; "
             'install it with: pip install "art-lfr[robustbench]"'
