@@ -31,16 +31,16 @@ class FoolboxEvasion(UnitBoxEvasion):
     units. The classifier's modes, flags, `.grad` and buffers come back, also where the attack
     raises.
 
-    With eps None, `generate` returns the closest adversarial example found, and a sample for which
-    there is none as it came. With eps, foolbox looks for one within eps, and what it found is
-    clipped to eps, successful or not; an L0 example that changes more than eps values counts as
+    With eps None, `generate` returns the closest adversarial example of each sample, or the sample
+    unchanged where foolbox finds none. With eps, foolbox looks for one within eps, and its result
+    is clipped to eps, successful or not; an L0 example that changes more than eps values counts as
     none.
 
     An attack that starts from an adversarial example (pointwise, boundary, HopSkipJump,
     Brendel-Bethge) starts from `starting_points`, a keyword of `generate` with raw inputs in the
     shape of x, or else from what its `init_attack`, or foolbox's default for it, finds. A sample
-    without a start comes back as it came; foolbox alone would give up on the whole batch.
-    A `DatasetAttack` that was fed nothing takes the other samples of the batch.
+    without a start is returned unchanged; foolbox alone would give up on the whole batch.
+    A `DatasetAttack` that was given no images takes the other samples of the batch.
 
     Args:
         classifier: A `PyTorchClassifier` with finite `clip_values`, equally wide for all features.
@@ -51,7 +51,7 @@ class FoolboxEvasion(UnitBoxEvasion):
         batch_size: Samples at a time.
         seed: Seeds torch's, NumPy's and Python's generators, from which foolbox draws, for each
             call of `generate`. None: by a number from torch's global generator, so that calls
-            differ. Both leave the generators as they were but for that number.
+            differ. Either way the generators are left as they were, except for that number.
 
     Raises:
         ImportError: On import of this module, where foolbox is missing.
@@ -107,7 +107,8 @@ class FoolboxEvasion(UnitBoxEvasion):
                     f"starting_points are given to {type(inner).__name__}; allowed: None, as it "
                     "takes none"
                 )
-            if isinstance(inner, foolbox.attacks.DatasetAttack) and not _was_fed(inner):
+            takes_images = isinstance(inner, foolbox.attacks.DatasetAttack)
+            if takes_images and inner.inputs is None and not inner.raw_inputs:
                 inner.raw_inputs, inner.raw_outputs = [], []
                 inner.feed(model, images)
             return self._attacked(model, module.width, images, labels)
@@ -191,10 +192,6 @@ def _starts_at_the_image(attack: Any) -> bool:
     """Whether an attack that may be given a start does well without."""
     optional = isinstance(attack, foolbox.attacks.fast_minimum_norm.FMNAttackLp)
     return optional and attack.init_attack is None
-
-
-def _was_fed(attack: Any) -> bool:
-    return attack.inputs is not None or bool(attack.raw_inputs)
 
 
 def _first_attack(attack: Any) -> Any:

@@ -56,25 +56,25 @@ _STATE = (
 class TorchattacksEvasion(UnitBoxEvasion):
     """Any attack of torchattacks as an evasion attack of ART.
 
-    The classifier is what is attacked, whichever model the torchattacks object was made with: for
-    the time of a run it gets images in [0, 1], which stand for the classifier's `clip_values`,
-    mapped to logits with the classifier's preprocessing inside. So eps and all other lengths of
-    the object are in units of the width of `clip_values` (8/255 for (0, 255) is 8 in raw units),
-    and its own normalisation is off. Afterwards the object has its model, device, normalisation
-    and mode again, and the classifier its modes, flags, `.grad` and buffers, also where the
-    attack raises.
+    The classifier is attacked, whichever model the torchattacks object was made with. During a run
+    the object has a model from images in [0, 1], which stand for the classifier's `clip_values`, to
+    logits, with the classifier's preprocessing inside. So eps and all other lengths of the object
+    are in units of the width of `clip_values` (8/255 for (0, 255) is 8 in raw units), and its own
+    normalisation is off. Afterwards the object has its model, device, normalisation and mode again,
+    and the classifier its modes, flags, `.grad` and buffers, also where the attack raises.
 
     Args:
         classifier: A `PyTorchClassifier` with finite `clip_values`, equally wide for all features.
         attack: An attack object of torchattacks. One in a targeted mode of its own (random, least
-            likely, by a function) stays in it and gets the true labels. An attack that has hidden
-            its model anywhere but in attributes, of itself or of attacks in its attributes, attacks
-            that model.
+            likely, by a function) stays in it and gets the true labels. An attack that keeps its
+            model elsewhere than in attributes, its own or those of attacks inside it, attacks that
+            model.
         targeted: y of `generate` are labels to reach, whichever mode the object is in.
         batch_size: Samples at a time.
         seed: Seeds torch's, NumPy's and Python's generators for each call of `generate`. None: by
-            a number from torch's global generator, so that calls differ. Both leave the generators
-            as they were but for that number; seeds of the object's own (APGD, FAB, Square) hold.
+            a number from torch's global generator, so that calls differ. Either way the
+            generators are left as they were, except for that number; the object's own seeds (APGD,
+            FAB, Square) still apply.
 
     Raises:
         ImportError: On import of this module, where torchattacks is missing.
@@ -213,7 +213,7 @@ class ARTAttack(HarmlessAttack):
 
     Shape: images (N, C, H, W) in [0, 1] and labels (N,), or None, to images of the same shape, on
     their device. A value that the ART attack left alone is exactly the one given; an image for
-    which it gave NaN is returned as it came.
+    which it gave NaN is returned unchanged.
 
     Raises:
         ValueError, TypeError: For bad arguments, or an attack that returns something else.
@@ -278,14 +278,14 @@ def _takes_targets(attack: Any) -> bool:
 def _targeted(attack: Any, targeted: bool) -> Iterator[None]:
     """An ART attack switched to targets or away from them for a while."""
     before = attack.targeted
-    if before == targeted or "targeted" not in attack.attack_params or not _takes_targets(attack):
-        yield
-        return
-    attack.set_params(targeted=targeted)
+    switch = "targeted" in attack.attack_params and _takes_targets(attack) and before != targeted
     try:
+        if switch:
+            attack.set_params(targeted=targeted)
         yield
     finally:
-        attack.set_params(targeted=before)
+        if switch:
+            attack.set_params(targeted=before)
 
 
 class LocalFlatnessAttack(HarmlessAttack):

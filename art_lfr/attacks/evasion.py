@@ -90,13 +90,12 @@ class UnitBoxEvasion(EvasionAttack):
         Returns:
             Adversarial examples, shape and type of x, inside `clip_values`. A coordinate that the
             attack left alone has exactly its value in x; a sample for which it gave NaN is
-            returned as it came.
+            returned unchanged.
 
         Raises:
             ValueError, TypeError: For bad data, naming the parameter.
         """
-        unknown = {name: v for name, v in kwargs.items() if name not in self._data_keywords}
-        reject_unknown("generate()", unknown, ("x", "y", *self._data_keywords))
+        reject_unknown("generate()", kwargs, ("x", "y", *self._data_keywords))
         self._check_params()
         adapter = ClassifierAdapter(self.estimator)
         start = adapter.inputs(x).float()
@@ -113,9 +112,9 @@ class UnitBoxEvasion(EvasionAttack):
         for name, value in data.items():
             if len(value) != len(start):
                 raise UsageError(
-                    f"{name} has {len(value)} samples for {len(start)} in x; allowed: as many"
+                    f"{name} has {len(value)} samples for {len(start)} in x; allowed: one for each"
                 )
-        module = _on_unit_box(adapter, unit_box)
+        module = unit_box.module(LogitsModule(adapter.module, adapter.dtype))
         device = adapter.device
         raw = []
         with own_randomness(self.seed, device), untouched(module, device):
@@ -123,7 +122,7 @@ class UnitBoxEvasion(EvasionAttack):
                 part = slice(i, i + self.batch_size)
                 batch = start[part].to(device)
                 unit = unit_box.to_unit(batch)
-                true = _predicted(module, unit) if labels is None else labels[part].to(device)
+                true = module(unit).argmax(dim=1) if labels is None else labels[part].to(device)
                 more = {name: value[part].to(device) for name, value in data.items()}
                 examples = self._run_batch(module, unit.clone(), true, **more).detach().to(unit)
                 examples = torch.where(finite_samples(examples), examples, unit)
@@ -151,26 +150,17 @@ def unit_model(classifier: Any) -> nn.Module:
     """
     adapter = ClassifierAdapter(classifier)
     like = torch.empty((1, *adapter.classifier.input_shape))
-    module = _on_unit_box(adapter, UnitBox.of(adapter.box(like), "unit_model()", INSTEAD))
+    unit_box = UnitBox.of(adapter.box(like), "unit_model()", INSTEAD)
+    module = unit_box.module(LogitsModule(adapter.module, adapter.dtype))
     # Modules are made in train mode, and attack libraries put back what they find at the root.
     for wrapper in (module, module.network, adapter.module):
         wrapper.training = adapter.network.training
     return module
 
 
-def _on_unit_box(adapter: ClassifierAdapter, unit_box: UnitBox) -> UnitBoxModule:
-    return unit_box.module(LogitsModule(adapter.module, adapter.dtype))
-
-
 def finite_samples(x: Tensor) -> Tensor:
     """Which samples are finite, shaped to broadcast against x."""
     return per_sample(x.flatten(1).isfinite().all(dim=1), x)
-
-
-@torch.no_grad()
-def _predicted(module: nn.Module, images: Tensor) -> Tensor:
-    labels: Tensor = module(images).argmax(dim=1)
-    return labels
 
 
 @contextmanager

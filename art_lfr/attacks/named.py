@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -81,19 +80,19 @@ def art_attack(attack: Any, target: Target) -> Attack:
             f"attacks has a {type(attack).__name__} with targeted True; allowed: untargeted "
             "attacks, as the labels given are the true ones"
         )
-    # ART's JSMA takes labels as targets: given the true ones it would do nothing. Without labels
-    # it draws wrong ones.
-    return partial(_generate, attack, target, not isinstance(attack, SaliencyMapMethod))
 
+    def generate(x: Tensor, y: Tensor) -> Tensor:
+        one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
+        # ART's JSMA takes labels as targets: with the true ones it would do nothing. Without labels
+        # it draws wrong ones.
+        labels = None if isinstance(attack, SaliencyMapMethod) else one_hot
+        # ART's AutoAttack and torchattacks change the attacks that they are made of: the same
+        # object would not be known again.
+        with preserved_attributes(attacks_inside(attack)):
+            # A copy: ART may write to it.
+            return torch.as_tensor(attack.generate(x=x.numpy().copy(), y=labels))
 
-def _generate(attack: Any, target: Target, labels: bool, x: Tensor, y: Tensor) -> Tensor:
-    one_hot = np.eye(target.classes, dtype=np.float32)[y.numpy()]
-    # ART's AutoAttack and torchattacks change the attacks that they are made of: the same object
-    # would not be known again.
-    with preserved_attributes(attacks_inside(attack)):
-        # ART may write to what it is given.
-        examples = attack.generate(x=x.numpy().copy(), y=one_hot if labels else None)
-    return torch.as_tensor(examples)
+    return generate
 
 
 @contextmanager

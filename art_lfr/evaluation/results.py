@@ -132,29 +132,19 @@ class Evaluation:
         """The rows in a format of `tabulate`, at most 80 columns wide with usual names."""
         from tabulate import tabulate
 
-        usual = self.worst_case.threat
-        mixed = any(row.threat != usual for row in self.rows if row.threat)
-        header = ["attack", "accuracy %", "95 % interval", "images", "seconds"]
-        cells = []
-        for row in self.rows:
-            line = [
-                row.name,
-                f"{100 * row.accuracy:.1f}",
-                f"{100 * row.low:.1f} to {100 * row.high:.1f}",
-                str(row.images),
-                f"{row.seconds:.1f}",
-            ]
-            cells.append([line[0], row.threat, *line[1:]] if mixed else line)
-        if mixed:
-            header.insert(1, "counts within")
+        columns = {
+            "attack": [row.name for row in self.rows],
+            "counts within": [row.threat for row in self.rows],
+            "accuracy %": [f"{100 * row.accuracy:.1f}" for row in self.rows],
+            "95 % interval": [f"{100 * row.low:.1f} to {100 * row.high:.1f}" for row in self.rows],
+            "images": [str(row.images) for row in self.rows],
+            "seconds": [f"{row.seconds:.1f}" for row in self.rows],
+        }
+        if {row.threat for row in self.rows} <= {"", self.worst_case.threat}:
+            del columns["counts within"]
         # As strings: numbers would lose their last zeros.
-        table: str = tabulate(
-            cells,
-            header,
-            style,
-            disable_numparse=True,
-            colalign=("left", *["right"] * (len(header) - 1)),
-        )
+        align = ("left", *["right"] * (len(columns) - 1))
+        table: str = tabulate(columns, "keys", style, disable_numparse=True, colalign=align)
         return table
 
     def lines(self) -> list[str]:

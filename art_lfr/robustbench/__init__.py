@@ -1,8 +1,8 @@
 """RobustBench on what PyPI has: `import art_lfr.robustbench` makes `import robustbench` work.
 
 The wheel of RobustBench imports `autoattack`, which PyPI lacks, and `pkg_resources`, which
-setuptools lacks since version 82. Both are stood in for, and only where nothing else has them: an
-`autoattack` from GitHub wins. Beside that: RobustBench's protocol on a user's own images
+setuptools lacks since version 82. This module provides both where nothing else does: an
+`autoattack` from GitHub wins. It also has RobustBench's protocol on a user's own images
 (`benchmark`, `benchmark_corruptions`), its three conditions (`check_conditions`), its zoo as ART
 classifiers (`to_art`), and entries for its leaderboard (`export`, `register`).
 

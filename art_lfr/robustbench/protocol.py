@@ -57,7 +57,7 @@ def benchmark(
     """Clean accuracy and accuracy under standard AutoAttack, as `robustbench.benchmark` finds them.
 
     Steps, printed lines and JSON are RobustBench's; with `AutoAttack.get_seed` patched to the same
-    value in both, so are the numbers. Different are: data and file names are checked before the
+    value in both, so are the numbers. The differences: data and file names are checked before the
     first attack; the model runs in eval mode, and modes, flags, gradients, device and the global
     random state are left as found; an attack has a seed; with fewer than ten classes the targeted
     attacks use as many targets as there are.

@@ -53,7 +53,7 @@ def to_art(
         new_classes: Replace the last linear layer by a fresh one with this many outputs.
         learning_rate: Of SGD.
         weight_decay: Of SGD.
-        device: "cpu", or "cuda" with an index or not.
+        device: "cpu" or "cuda", with or without an index.
         seed: Seed of a fresh layer.
 
     Raises:

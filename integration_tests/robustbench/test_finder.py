@@ -127,13 +127,13 @@ def test_files_that_torchattacks_has_overwritten_are_named(monkeypatch, tmp_path
         version = "1.1.1"
         files = (File("robustbench/utils.py"),)
 
-    monkeypatch.setattr(finder, "_distribution", Distribution)
+    monkeypatch.setattr(finder, "_distribution", lambda name: Distribution())
     with pytest.raises(ImportError, match=r"overwritten.*--force-reinstall --no-deps"):
         finder.import_robustbench()
 
 
 def test_the_old_copy_alone_is_named(monkeypatch):
-    monkeypatch.setattr(finder, "_distribution", lambda: None)
+    monkeypatch.setattr(finder, "_distribution", lambda name: None)
     monkeypatch.setattr(finder, "_shipped_by_torchattacks", lambda: {"robustbench"})
     with pytest.raises(ImportError, match=r'old copy.*pip install "art-lfr\[robustbench\]"'):
         finder.import_robustbench()

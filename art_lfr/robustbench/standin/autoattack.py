@@ -1,16 +1,18 @@
 """The interface of the original AutoAttack package (github.com/fra31/auto-attack) on pyautoattack.
 
 Arguments, attributes, methods, printed lines and results are those of the original, so that code
-written for it runs; the loop is that of `art_lfr.run_autoattack`. Better than the original are: a
-run that goes on from `state_path` ends as one that was not stopped, adversarial examples included;
-the model's gradients and the global random state are left as found; unknown names are errors.
+written for it runs; the loop is that of `art_lfr.autoattack.run_autoattack`. It differs in three
+points: a run that goes on from `state_path` ends as one that was not stopped, adversarial examples
+included; the model's gradients and the global random state are preserved; unknown names are errors.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,20 @@ from torch import Tensor, nn
 
 from art_lfr.attacks.target import preserved_gradients
 from art_lfr.autoattack.backend import DYNAMIC, differentiates
+from art_lfr.autoattack.state import read_run
 from art_lfr.autoattack.suite import ignore, run_suite
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError
+from art_lfr.storage.files import write_atomically
+from art_lfr.storage.records import unpack
 
-__all__ = ["AutoAttack", "Logger", "check_dynamic"]
+__all__ = ["AutoAttack", "EvaluationState", "Logger", "check_dynamic"]
 
 NORMS = ("Linf", "L2", "L1")
 VERSIONS = ("standard", "plus", "rand", "custom")
+SUMMARY = "art-lfr AutoAttack summary"
+SUMMARY_KEYS = {"attacks_to_run", "run_attacks", "robust_flags", "clean_accuracy"}
 
 
 class AutoAttack(pyautoattack.AutoAttack):
@@ -138,7 +145,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         """Run each attack on all samples: attack -> x_adv, or (x_adv, y_adv)."""
         attacks, verbose = self.attacks_to_run, self.verbose
         if verbose:
-            Screen().info(f"using {self.version} version including {', '.join(attacks)}")
+            Logger(None).info(f"using {self.version} version including {', '.join(attacks)}")
         results: dict[str, Any] = {}
         try:
             self.verbose = False
@@ -171,7 +178,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         """Lines of pyautoattack that the original does not log, whichever logger a user has set."""
         logger = self.logger
         try:
-            self.logger = Screen()
+            self.logger = Logger(None)
             yield
         finally:
             self.logger = logger
@@ -181,15 +188,6 @@ class AutoAttack(pyautoattack.AutoAttack):
             raise UsageError(
                 f"device is {str(self.device)!r}, but torch sees no GPU; allowed here: device='cpu'"
             )
-
-
-class Screen:
-    """What the original prints and does not log."""
-
-    def info(self, message: str) -> None:
-        """Print a line."""
-        # Flushed, so that a redirected run of hours can be watched.
-        print(message, flush=True)
 
 
 class Logger:
@@ -205,9 +203,14 @@ class Logger:
             )
         self.log_path = log_path
 
+    def info(self, message: str) -> None:
+        """Print a line, as the original does where it does not log."""
+        # Flushed, so that a redirected run of hours can be watched.
+        print(message, flush=True)
+
     def log(self, str_to_log: str) -> None:
         """Print a line and append it to the file."""
-        Screen().info(str_to_log)
+        self.info(str_to_log)
         if self.log_path is not None:
             with open(self.log_path, "a", encoding="utf-8") as file:
                 file.write(str_to_log + "\n")
@@ -235,3 +238,137 @@ def check_dynamic(
         warnings.warn(text, stacklevel=2)
     else:
         logger.log(f"Warning: {text}")
+
+
+class RobustFlags(torch.Tensor):
+    """A boolean tensor that has a mean: RobustBench asks for it, torch has none for booleans."""
+
+    def mean(self, *arguments: Any, **keywords: Any) -> Tensor:
+        """The share of True, in float64, so that it is the very quotient of the two counts."""
+        return self.as_subclass(Tensor).double().mean(*arguments, **keywords)
+
+
+class EvaluationState:
+    """Which attacks were run, and which samples withstood them.
+
+    `from_disk` reads the state file of a run, which has more: adversarial examples, position and
+    random states. `to_disk` writes what is here, as JSON, and never over the file of a run.
+    """
+
+    def __init__(
+        self,
+        _attacks_to_run: Iterable[str],
+        path: str | Path | None = None,
+        _run_attacks: Iterable[str] = (),
+        _robust_flags: Tensor | None = None,
+        _clean_accuracy: float = math.nan,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self._attacks_to_run = set(_attacks_to_run)
+        self._run_attacks = set(_run_attacks)
+        self._robust_flags = _with_mean(_robust_flags)
+        self._clean_accuracy = _clean_accuracy
+
+    @classmethod
+    def from_disk(cls, path: str | Path) -> EvaluationState:
+        """Read a state; FileNotFoundError or ValueError, naming the path, where there is none."""
+        path = Path(path)
+        content = _read_summary(path)
+        if content is None:
+            run = read_run(path)
+            attacks = run["identity"]["attacks"]
+            content = {
+                "attacks_to_run": attacks,
+                "run_attacks": attacks[: run["done"]],
+                "robust_flags": unpack(run["robust"], run["identity"]["samples"]),
+                "clean_accuracy": run["accuracies"]["clean"],
+            }
+        flags, accuracy = content["robust_flags"], content["clean_accuracy"]
+        return cls(
+            content["attacks_to_run"],
+            path,
+            content["run_attacks"],
+            None if flags is None else torch.as_tensor(flags),
+            math.nan if accuracy is None else accuracy,
+        )
+
+    def to_disk(self, force: bool = False) -> None:
+        """Write the state; `force` is accepted, and not needed, as every call writes.
+
+        Raises ValueError where `path` holds a run that may be resumed.
+        """
+        if self.path is None:
+            return
+        if self.path.exists() and _read_summary(self.path) is None:
+            raise UsageError(
+                f"path is {str(self.path)!r}, which holds a run that may be resumed, or something "
+                "else; allowed: another path"
+            )
+        flags = self._robust_flags
+        content = {
+            "kind": SUMMARY,
+            "attacks_to_run": sorted(self._attacks_to_run),
+            "run_attacks": sorted(self._run_attacks),
+            "robust_flags": None if flags is None else flags.tolist(),
+            "clean_accuracy": None if math.isnan(self._clean_accuracy) else self._clean_accuracy,
+        }
+        write_atomically(self.path, json.dumps(content))
+
+    @property
+    def robust_flags(self) -> RobustFlags | None:
+        """Whether each sample is still robust, (N,), or None before the first attack."""
+        return self._robust_flags
+
+    @robust_flags.setter
+    def robust_flags(self, robust_flags: Tensor) -> None:
+        self._robust_flags = _with_mean(robust_flags)
+        self.to_disk(force=True)
+
+    @property
+    def run_attacks(self) -> set[str]:
+        """The attacks that are finished."""
+        return self._run_attacks
+
+    def add_run_attack(self, attack: str) -> None:
+        """Count an attack as finished."""
+        self._run_attacks.add(attack)
+        self.to_disk()
+
+    @property
+    def attacks_to_run(self) -> set[str]:
+        """All attacks of the run."""
+        return self._attacks_to_run
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The accuracy without an attack; NaN before it is known."""
+        return self._clean_accuracy
+
+    @clean_accuracy.setter
+    def clean_accuracy(self, accuracy: float) -> None:
+        self._clean_accuracy = accuracy
+        self.to_disk(force=True)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of robust samples; ValueError before the first attack."""
+        if self._robust_flags is None:
+            raise UsageError("robust_flags is None; allowed: a state whose run has begun")
+        # A run ends early where no sample is left.
+        if self._attacks_to_run - self._run_attacks and bool(self._robust_flags.any()):
+            warnings.warn("robust_accuracy before all attacks have been run", stacklevel=2)
+        return float(self._robust_flags.mean())
+
+
+def _read_summary(path: Path) -> dict[str, Any] | None:
+    """What `to_disk` wrote, or None where the file is something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    known = isinstance(content, dict) and content.get("kind") == SUMMARY
+    return content if known and content.keys() >= SUMMARY_KEYS else None
+
+
+def _with_mean(flags: Tensor | None) -> RobustFlags | None:
+    return None if flags is None else flags.detach().bool().as_subclass(RobustFlags)

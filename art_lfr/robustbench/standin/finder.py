@@ -14,7 +14,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from art_lfr.core.imports import require
 from art_lfr.errors import MissingLibraryError
@@ -25,7 +24,7 @@ STANDIN = "art_lfr.robustbench.standin"
 SOURCES: dict[str, tuple[str, ...]] = {
     "autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
     "autoattack.autoattack": (f"{STANDIN}.autoattack:AutoAttack",),
-    "autoattack.state": (f"{STANDIN}.state:EvaluationState",),
+    "autoattack.state": (f"{STANDIN}.autoattack:EvaluationState",),
     "autoattack.checks": ("pyautoattack.checks", f"{STANDIN}.autoattack:check_dynamic"),
     "autoattack.other_utils": ("pyautoattack.other_utils", f"{STANDIN}.autoattack:Logger"),
     **{
@@ -71,8 +70,8 @@ class StandInFinder(MetaPathFinder):
             return ModuleSpec(name, ResourcesLoader())
         if name not in SOURCES:
             return None
-        package = sys.modules.get("autoattack")
-        if name != "autoattack" and not _is_stand_in(package):
+        loader = getattr(sys.modules.get("autoattack"), "__loader__", None)
+        if name != "autoattack" and not isinstance(loader, StandInLoader):
             return None  # an original that is too old to have this module
         return ModuleSpec(name, StandInLoader(), is_package=name == "autoattack")
 
@@ -99,7 +98,7 @@ def check_not_overwritten() -> None:
     The wheel of torchattacks 3.5 ships an old copy of RobustBench under the same name: which files
     are there depends on which of the two was installed last.
     """
-    distribution = _distribution()
+    distribution = _distribution("robustbench")
     for file in (distribution.files if distribution is not None else None) or ():
         if str(file) != "robustbench/utils.py" or file.hash is None:
             continue
@@ -114,16 +113,14 @@ def check_not_overwritten() -> None:
 
 def _shipped_by_torchattacks() -> set[str]:
     """The top-level packages in the wheel of torchattacks."""
-    try:
-        files = importlib.metadata.distribution("torchattacks").files
-    except importlib.metadata.PackageNotFoundError:
-        files = None
+    distribution = _distribution("torchattacks")
+    files = None if distribution is None else distribution.files
     return {file.parts[0] for file in files or ()}
 
 
-def _distribution() -> importlib.metadata.Distribution | None:
+def _distribution(name: str) -> importlib.metadata.Distribution | None:
     try:
-        return importlib.metadata.distribution("robustbench")
+        return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -147,7 +144,7 @@ def import_robustbench() -> None:
             "the same index of download.pytorch.org"
         ) from error
     check_not_overwritten()
-    if _distribution() is None and "robustbench" in _shipped_by_torchattacks():
+    if _distribution("robustbench") is None and "robustbench" in _shipped_by_torchattacks():
         raise MissingLibraryError(
             "robustbench is not installed, only the old copy of it that torchattacks ships; "
             'install it with: pip install "art-lfr[robustbench]"'
@@ -167,10 +164,6 @@ def resource_filename(module: str, resource: str) -> str:
     """The path of a file that a package ships, relative to the directory of its module."""
     file = sys.modules[module].__file__ or ""
     return os.path.join(os.path.dirname(file), *resource.split("/"))
-
-
-def _is_stand_in(module: Any) -> bool:
-    return isinstance(getattr(module, "__loader__", None), StandInLoader)
 
 
 def _loaders_are_being_imported() -> bool:
