@@ -17,7 +17,7 @@ from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import BoundsChoice, ModelAdapter, is_auto
+from art_lfr.art.module import BoundsChoice, ModelAdapter, is_auto
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import mode, parameters_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import Attack, Attacked
 from art_lfr.attacks.target import Target, UnitBox, make_target, preserved
 from art_lfr.autoattack.backend import FlagCollector, suite_for

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import run_attack
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array, check_number

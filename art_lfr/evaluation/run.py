@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import Target, classifier_of, make_target, preserved
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array
 from art_lfr.errors import UsageError

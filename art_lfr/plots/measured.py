@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import find_least_flat_point

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import BoundsChoice
+from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import check_integer
 from art_lfr.core.criterion import Criterion, LossLike
