@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import as_tensor, check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
-from art_lfr.core.modes import device_of
+from art_lfr.core.modes import device_of, dtype_of
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
 
@@ -226,9 +226,7 @@ def _batch_norm(network: nn.Module, batch_size: int) -> Iterator[Finding]:
 
 def _try(model: nn.Module, network: nn.Module, x: Tensor, estimator: str) -> Iterator[Finding]:
     """What shows only when the network runs."""
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    probe = Probe(model, network, x.to(device_of(model, x), dtype))
+    probe = Probe(model, network, x.to(device_of(model, x), dtype_of(model)))
     for layer in probe.random_layers(training=True):
         yield Finding(
             layer,

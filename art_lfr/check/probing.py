@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,8 @@ from art_lfr.core.randomness import RandomState, preserved_random_state
 Hook = Callable[..., None]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a module, with what it was given."""
+class Call(NamedTuple):
+    """One call of a module, and its arguments."""
 
     module: nn.Module
     inputs: tuple[Any, ...]

@@ -68,9 +68,8 @@ def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> 
         data = _pooled(digits(split)).take(train=c.train, validation=c.validation, test=test)
     else:
         data = load(source, train=c.train, validation=c.validation, test=test)
-    x, y = getattr(data, f"x_{c.part}"), getattr(data, f"y_{c.part}")
     first, last = c.images
-    x, y = x[first:last], y[first:last]
+    x, y = (getattr(data, f"{letter}_{c.part}")[first:last] for letter in "xy")
     if len(x) == 0:
         raise UsageError(
             f"images is {list(c.images)} of {c.part}, which leaves none; allowed: at least one"

@@ -37,13 +37,11 @@ from art_lfr.data import random_flip
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 
-MOMENTUM = 0.9
-
 
 def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
     """ART's classifier around a network, with the optimizer of the run."""
     s = run.settings
-    return wrapped(model, x, classes, lr=s["lr"], momentum=MOMENTUM, weight_decay=s["weight_decay"])
+    return wrapped(model, x, classes, lr=s["lr"], momentum=0.9, weight_decay=s["weight_decay"])
 
 
 def wrapped(

@@ -204,6 +204,7 @@ def time_figure(results: Results) -> Figure:
     for index, method in enumerate(results.methods):
         runs = list(results.of(method).values())
         repeat, which = divmod(index, len(PALETTE))
+        colour, marker = PALETTE[which], MARKERS[repeat % len(MARKERS)]
         first, last = runs[0]["judged"]["images"]
         points = _over_epochs(runs)
         if not points:  # no snapshots, or training stopped before the first
@@ -213,17 +214,9 @@ def time_figure(results: Results) -> Figure:
         count = last - first
         bounds = np.array([wilson_interval(round(rate * count), count) for rate in rates]).T
         errors = np.abs(bounds - rates) * 100
-        axes.errorbar(
-            seconds,
-            100 * rates,
-            errors,
-            marker=MARKERS[repeat % len(MARKERS)],
-            color=PALETTE[which],
-            label=method,
-            capsize=3,
-        )
-    axes.set_xlabel("training time, seconds of one core")
-    axes.set_ylabel("worst-case accuracy, %")
+        style: dict[str, Any] = {"label": method, "color": colour, "marker": marker, "capsize": 3}
+        axes.errorbar(seconds, 100 * rates, errors, **style)
+    axes.set(xlabel="training time, seconds of one core", ylabel="worst-case accuracy, %")
     axes.set_title(results.comparison.title or results.comparison.name)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     tidy(axes)

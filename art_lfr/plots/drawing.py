@@ -105,24 +105,19 @@ def vulnerability_figure(results: Mapping[str, Vulnerability]) -> Figure:
     )
     (left, right), (bottom, top) = _limits(steep), _limits(np.append(rise, first.eps * steep))
     q = dual_norm(float(first.norm))
+    exponent = "\\infty" if q == math.inf else f"{q:g}"
     for axes, (name, result) in zip(grid, results.items(), strict=False):
         across = np.maximum(result.flatness, left)
         up = np.maximum(result.vulnerability, bottom)
-        for chosen, marker, colour, alpha, size, label in (
-            (~result.violated, "o", PALETTE[0], 0.55, 3.5, "samples"),
-            (result.violated, "x", HIGHLIGHT, 1.0, 7, "above the bound"),
+        samples = {"color": PALETTE[0], "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
+        above = {"color": HIGHLIGHT, "markersize": 7, "markeredgewidth": 1.5}
+        for chosen, marker, label, style in (
+            (~result.violated, "o", "samples", samples),
+            (result.violated, "x", "above the bound", above),
         ):
             if chosen.any():
-                axes.plot(
-                    across[chosen],
-                    up[chosen],
-                    marker,
-                    color=colour,
-                    alpha=alpha,
-                    markersize=size,
-                    markeredgewidth=1.5 if marker == "x" else 0,
-                    label=f"{label}: {int(chosen.sum())}",
-                )
+                counted = f"{label}: {int(chosen.sum())}"
+                axes.plot(across[chosen], up[chosen], marker, label=counted, **style)
         line = np.array([left, right])
         axes.plot(line, first.eps * line, "k--", lw=1.2, label="bound: V = eps LF")
         axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
@@ -132,7 +127,7 @@ def vulnerability_figure(results: Mapping[str, Vulnerability]) -> Figure:
     for axes in grid[len(results) :]:
         axes.set_visible(False)
     figure.supxlabel(
-        f"local flatness LF: largest $||\\nabla\\ell||_{{{_tex(q)}}}$ found\n"
+        f"local flatness LF: largest $||\\nabla\\ell||_{{{exponent}}}$ found\n"
         f"(nats per unit of x; {NORM_NAMES[float(first.norm)]}, eps {first.eps:g})",
         fontsize=10,
     )
@@ -180,16 +175,8 @@ def surface_figure(results: Mapping[str, LossSurface]) -> Figure:
         va="top",
     )
     handles, labels = axes.get_legend_handles_labels()
-    place = (0.5, 1 - 0.25 / height)
-    figure.legend(
-        handles,
-        labels,
-        loc="upper center",
-        bbox_to_anchor=place,
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-    )
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.25 / height)}
+    figure.legend(handles, labels, **place, ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -204,12 +191,10 @@ def _draw_surface(axes: Any, result: LossSurface, sample: int, limits: tuple[flo
         axes.plot(
             [a_value], [0.0], [loss], marker, color=HIGHLIGHT, markeredgecolor="white", label=label
         )
-    axes.set_zlim(low, high)
+    axes.set(zlim=limits, xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes.set_xlabel("adversarial (1: example)", fontsize=8)
     axes.set_ylabel("random (1: eps)", fontsize=8)
     axes.set_zlabel("loss (nats)", fontsize=8)
-    axes.set_xticks([-1, 0, 1])
-    axes.set_yticks([-1, 0, 1])
     axes.tick_params(labelsize=7)
     axes.view_init(elev=25, azim=-125)
     axes.set_box_aspect(None, zoom=0.9)
@@ -243,8 +228,7 @@ def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> 
                 fontsize=8,
             )
     for axes in grid.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
     for axes, (name, result) in zip(grid[0, 1:], results.items(), strict=True):
         mean = result.summary()
         axes.set_title(
@@ -277,10 +261,6 @@ def _limits(values: Array) -> tuple[float, float]:
     return max(float(positive.min()) / 1.6, high / 10**DECADES), high
 
 
-def _tex(exponent: float) -> str:
-    return "\\infty" if exponent == math.inf else f"{exponent:g}"
-
-
 def _show_image(axes: Any, image: Array) -> None:
     """Colours for three channels, grey for others; stretched to the image's own range."""
     picture = np.moveaxis(image, 0, 2) if image.shape[0] == 3 else image.mean(axis=0)
@@ -304,15 +284,6 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
         {"flatness": ":", "validation_flatness": "-"},
     ),
 )
-LABELS = {
-    "train_accuracy": "training",
-    "validation_accuracy": "validation",
-    "validation_robust_accuracy": "validation, PGD-10",
-    "clean_loss": "training",
-    "validation_loss": "validation",
-    "flatness": "training",
-    "validation_flatness": "validation",
-}
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
@@ -338,7 +309,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
                 if points:
                     epochs, values = np.array(points, dtype=float).T
                     scale = 100 if "accuracy" in key else 1
-                    label = f"{name}, {LABELS[key]}"
+                    part = "validation" if key.startswith("validation") else "training"
+                    label = f"{name}, {part}{', PGD-10' if 'robust' in key else ''}"
                     axes.plot(epochs, scale * values, style, color=colour, label=label, lw=1.6)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
