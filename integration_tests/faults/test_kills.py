@@ -35,7 +35,7 @@ def kill_exports(kind: str, folder: Path, kills: int) -> None:
             pytest.skip(f"RobustBench cannot be imported here: {error}")
     found = kill(kind, folder, kills)
     assert found["torn"] == 0
-    # Renames of several files cannot be one; a kill in between is rare, and the repeat mends it.
+    # Renames of several files cannot be one; a kill in between is rare, and the repeat fixes it.
     assert found["mixed"] <= (kills // 10 if kind == "entry" else 0)
 
 

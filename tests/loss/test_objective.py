@@ -202,7 +202,7 @@ def test_terms_are_the_clean_loss_and_the_parts_of_the_penalty(
 def test_halves_of_a_batch_accumulate_to_the_whole(
     smooth: Network, batch: Batch, estimator: str
 ) -> None:
-    # 8 x 16 normal numbers are drawn alike in one call or in two.
+    # 8 x 16 normal numbers are the same, drawn in one call or in two.
     model, (x, y) = smooth(features=16), batch(16, 16)
     keywords: dict[str, Any] = {"eps": 0.1, "estimator": estimator, "steps": 3}
     LFRLoss(**keywords)(model, x, y).total.backward()
