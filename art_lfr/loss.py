@@ -29,6 +29,7 @@ from art_lfr.core.keywords import LFRKeywords
 from art_lfr.core.modes import differs_in_training
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError
 from art_lfr.penalties import LossView, Penalty, penalty_for
 
 
@@ -82,6 +83,11 @@ def objective_terms(
     differs = drawn or differs_in_training(model)
     view = replace(view, masks=before, differs=differs)
     for weight, values in penalty.parts(view, x, y, searched):
+        if values.shape != (len(x),):
+            raise UsageError(
+                f"penalty {type(penalty).__name__} gives values of shape {tuple(values.shape)} for "
+                f"{len(x)} samples; allowed: one for each, shape (N,)"
+            )
         yield Term(weight, criterion.mean(values, y))
 
 
@@ -100,6 +106,11 @@ def start_of(
     if view.settings.lam == 0:
         return None
     start = penalty.start(view.ball, x, generator)
+    if start is not None and start.shape != x.shape:
+        raise UsageError(
+            f"penalty {type(penalty).__name__} starts at points of shape {tuple(start.shape)}; "
+            f"allowed: that of the batch, {tuple(x.shape)}, or None"
+        )
     if start is None or ends is None:
         return start
     return torch.where(ends.isnan(), start, view.ball.project(ends, x))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from art_lfr.art.adapter import adapter_of
 from art_lfr.art.module import BoundsChoice
+from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.core.arguments import (
     Array,
     check_integer,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import art_lfr.robustbench  # first: without it PyPI's robustbench cannot be imported
-from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.tensor_files import load_safely
 
 # isort: split
 import robustbench

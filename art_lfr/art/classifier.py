@@ -67,10 +67,10 @@ class ClassifierAdapter(ModelAdapter):
     settings through which gradients cannot pass.
     """
 
-    def __init__(self, classifier: object, name: str = "classifier") -> None:
+    def __init__(self, classifier: object, name: str = "classifier", also: str = "") -> None:
         if not isinstance(classifier, PyTorchClassifier):
             raise WrongTypeError(
-                f"{name} is a {type(classifier).__name__}; allowed: "
+                f"{name} is a {type(classifier).__name__}; allowed: {also}"
                 "art.estimators.classification.PyTorchClassifier or a subclass"
             )
         for defence in classifier.preprocessing_operations:

@@ -81,6 +81,8 @@ class ModelAdapter:
         """Index labels on the CPU, shape (N,), from indices or one-hot rows."""
         labels = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
         check_labels(name, labels, count)
+        if labels.dtype == torch.bool:
+            labels = labels.long()
         if labels.dim() == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels.dim() == 2:

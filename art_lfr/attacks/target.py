@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import adapter_of
 from art_lfr.art.module import BoundsChoice, ModelAdapter
+from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.criterion import LossLike, logits_of
 from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm

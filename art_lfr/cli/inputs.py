@@ -23,7 +23,7 @@ from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import BUILT_IN
 from art_lfr.storage import files
-from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.tensor_files import load_safely
 
 if TYPE_CHECKING:
     import pandas

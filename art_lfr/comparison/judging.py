@@ -21,8 +21,8 @@ from art_lfr.errors import UsageError
 from art_lfr.evaluation import Evaluation, evaluate
 from art_lfr.masking import masking_report
 from art_lfr.masking.report import FEWEST_SAMPLES
-from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import pack
+from art_lfr.storage.tensor_files import load_safely
 from art_lfr.training.averaging import copied_state, put_state
 
 CPU_INFO = Path("/proc/cpuinfo")

@@ -217,7 +217,7 @@ def read_plan(path: Path) -> list[Comparison]:
     import yaml
 
     if not path.is_file():
-        raise FileNotFoundError(f"plan {str(path)!r} does not exist")
+        raise FileNotFoundError(f"plan {str(path)!r} is no file")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

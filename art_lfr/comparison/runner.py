@@ -22,9 +22,9 @@ from art_lfr.comparison.plan import Comparison, Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.storage.checkpoint import load_run, load_safely, to_plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import read_record, write_record
+from art_lfr.storage.tensor_files import load_run, load_safely, to_plain
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.processes import Processes
 from art_lfr.training.scheduling import Schedule

@@ -61,7 +61,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise UsageError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
 
 
-# Names that users of ART, torchattacks and this package's loss take one for the other.
+# Names that users of ART, torchattacks and this package's loss take one for the other. Further
+# names are told only where they are close: a wrong hint is worse than the list.
 MIXED_UP = {
     "steps": ("max_iter",),
     "max_iter": ("steps",),
@@ -69,6 +70,9 @@ MIXED_UP = {
     "eps_step": ("step_size",),
     "alpha": ("eps_step", "step_size"),
     "lambda_": ("lam",),
+    "epsilon": ("eps",),
+    "clip_norm": ("max_grad_norm",),
+    "grad_clip": ("max_grad_norm",),
     "epochs": ("nb_epochs",),
     "nb_epochs": ("epochs",),
 }
@@ -128,7 +132,7 @@ def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 def _nearest(value: object, choices: Collection[str]) -> str:
     close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
-    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=0.65)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -25,9 +25,9 @@ from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.measure import local_flatness
-from art_lfr.storage.checkpoint import load_safely, to_plain
 from art_lfr.storage.files import check_output, write_atomically
 from art_lfr.storage.fingerprint import fingerprint
+from art_lfr.storage.tensor_files import load_safely, to_plain
 
 FORMAT = 1
 # CLEVER samples thousands of gradients for each image.

@@ -144,7 +144,8 @@ def masking_report(
         other = make_target(surrogate, x, y, name="surrogate", **keywords)
     if not math.isfinite(float((target.ball.box.high - target.ball.box.low).max())):
         raise UsageError(
-            f"bounds is {bounds!r}; allowed: finite bounds, as eps is raised until it covers them"
+            f"bounds is {target.adapter.bounds!r}; allowed: finite bounds (of a classifier its "
+            "clip_values), as eps is raised until it covers them"
         )
     with preserved(target.module, target.device):
         clean = target.correct(target.x, target.y)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from art_lfr.core.arguments import check_integer
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError
-from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record
+from art_lfr.storage.tensor_files import load_safely
 
 # Makes a fresh module at each call, as the class torch.nn.ReLU does.
 Activation: TypeAlias = Callable[[], nn.Module]

@@ -89,8 +89,10 @@ class LossView:
 class Penalty(SelfDescribed, ABC):
     """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
 
-    A subclass gives `parts`; `start`, where it needs random numbers; and `search`, where it has to
-    look for a point first.
+    A subclass gives `parts`, which yields a `Part` for each summand from the passes of a
+    `LossView`; `start`, where it needs random numbers (`Ball.start_point`, `Ball.random_point`);
+    and `search`, where it has to look for a point first. Values need a graph in the weights, or
+    they pull at nothing. A resumed run knows it by its public attributes. `lam` has no default.
 
     Attributes:
         ascends: Whether `search` is an ascent from `start` that heeds `settings.autocast`, and

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.art.adapter import adapter_of
+from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.attacks.target import preserved_gradients
 from art_lfr.autoattack.backend import differentiates
 from art_lfr.check.model import Finding

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
-from art_lfr.storage.checkpoint import to_plain
 from art_lfr.storage.fingerprint import described, fingerprint
+from art_lfr.storage.tensor_files import to_plain
 from art_lfr.training.averaging import tensors_of
 from art_lfr.training.batches import Batches
 from art_lfr.training.options import TrainingOptions

@@ -25,12 +25,12 @@ from art_lfr.storage.files import locked
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
+from art_lfr.training.checkpoint import RunState
 from art_lfr.training.epoch import EpochSums, collapse
 from art_lfr.training.identity import Identity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
-from art_lfr.training.state import RunState
 from art_lfr.training.step import NonFiniteError, Objective
 
 Record: TypeAlias = "dict[str, float]"

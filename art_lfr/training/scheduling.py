@@ -10,7 +10,7 @@ import torch
 
 from art_lfr.core.arguments import check_choice
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.checkpoint import like_template, to_plain
+from art_lfr.storage.tensor_files import like_template, to_plain
 
 # What the schedulers of torch call their lengths.
 LENGTHS = ("total_steps", "T_max", "total_iters", "T_0", "T_mult", "step_size", "milestones")

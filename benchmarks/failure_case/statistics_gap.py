@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from art_lfr.cli.inputs import load_model, table_forms, write_output
 from art_lfr.comparison.judging import load_split
 from art_lfr.core.modes import mode
-from art_lfr.storage.checkpoint import load_safely
+from art_lfr.storage.tensor_files import load_safely
 from art_lfr.training.averaging import copied_state, put_state
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,7 +12,7 @@ from lfr_testing import printed_by_python
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.storage.checkpoint import load_run
+from art_lfr.storage.tensor_files import load_run
 
 SCRIPTS = Path(__file__).with_name("scripts")
 LFR = {"eps": 0.1, "max_iter": 1, "verbose": False}

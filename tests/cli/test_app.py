@@ -157,7 +157,7 @@ def test_check(folder, capsys):
         (["check", "--data", "absent.npz"], "'absent.npz' does not exist"),
         (["check", "--data", "nets_of_a_user.py"], "--data is 'nets_of_a_user.py'"),
         (["flatness"], "--weights is missing"),
-        (["flatness", "--weights", "absent.pt"], "absent.pt does not exist"),
+        (["flatness", "--weights", "absent.pt"], "absent.pt is no file"),
         (["flatness", "--weights", "mine.npz"], "mine.npz"),
         (["flatness", *TINY, "--split", "validation"], "--split is 'validation'"),
         (["flatness", *TINY, "--output", "f.txt"], "ending in .csv or .json"),

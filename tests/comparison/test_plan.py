@@ -104,7 +104,7 @@ def test_bad_plans_name_the_culprit(
 def test_files_that_are_no_plan_are_refused(
     tmp_path: Path, small_plan: dict[str, Any], write_plan: Callable[[Any], Path]
 ) -> None:
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="is no file"):
         read_plan(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="at least name, data, model, eps and methods"):
         read_plan(write_plan([{"name": "x"}]))

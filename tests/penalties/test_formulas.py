@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import pytest
@@ -24,6 +25,7 @@ from art_lfr.penalties import (
     LocalFlatness,
     LocalLinearity,
     LossView,
+    Part,
     Penalty,
     penalty_for,
 )
@@ -270,3 +272,30 @@ def test_a_penalty_of_the_users_own_is_known_again() -> None:
 def test_the_loss_refuses_bfloat16_for_a_penalty_without_an_ascent() -> None:
     with pytest.raises(ValueError, match="autocast is True with penalty 'cure'"):
         LFRLoss(eps=EPS, lam=1.0, penalty="cure", autocast=True)
+
+
+class Misshapen(Penalty):
+    """A penalty of a user's own that gives the mean in place of a value for each sample."""
+
+    def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
+        yield Part(1.0, view.losses(x, y).mean())
+
+
+class Misplaced(InputGradient):
+    """One that draws a number for each sample where points of the ball are wanted."""
+
+    def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor:  # type: ignore[override]
+        return torch.rand(len(x), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "says"),
+    [
+        (Misshapen(), r"Misshapen gives values of shape \(\) for 5 samples; allowed: one for each"),
+        (Misplaced(), r"Misplaced starts at points of shape \(5,\); allowed: .*\(5, 1, 2, 3\)"),
+    ],
+)
+def test_shapes_of_a_penalty_of_ones_own(problem: Problem, penalty: Penalty, says: str) -> None:
+    network, x, y = problem
+    with pytest.raises(ValueError, match=says):
+        lfr_loss(network, x, y, eps=EPS, lam=1.0, penalty=penalty)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from art_lfr.storage.checkpoint import load_safely
 from art_lfr.storage.records import read_record, write_record
+from art_lfr.storage.tensor_files import load_safely
 
 DAMAGES = 200
 

@@ -21,7 +21,7 @@ def adapter_of(
     # Here, not above: a plain module does without ART and its seconds of import.
     from art_lfr.art.classifier import ClassifierAdapter
 
-    adapter = ClassifierAdapter(model, name)
+    adapter = ClassifierAdapter(model, name, also="a torch.nn.Module, or an ")
     adapter.check_loss(loss)
     adapter.check_bounds(bounds)
     return adapter

@@ -1,4 +1,4 @@
-"""All that a training run carries from one epoch to the next, and how it is saved and resumed."""
+"""What a checkpoint holds: all that a training run carries from one epoch to the next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.errors import UsageError
-from art_lfr.storage.checkpoint import FORMAT, LAST, load_run, to_plain
 from art_lfr.storage.files import write_atomically
+from art_lfr.storage.tensor_files import FORMAT, LAST, load_run, to_plain
 from art_lfr.training.averaging import (
     WeightAverage,
     copied_state,

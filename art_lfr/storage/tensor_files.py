@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, made of tensors and JSON types, loaded without running code."""
+"""Files of tensors and JSON types, such as checkpoints: loaded without running any code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def load_safely(path: Path) -> dict[str, Any]:
         ValueError: Where it is damaged, of another kind, or asks for code to be run.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} is no file")
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
