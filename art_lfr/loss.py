@@ -209,11 +209,11 @@ def lfr_loss(
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
-        renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
-            every n-th step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
-            finite differences. None: the default of the norm, 2 for np.inf, else 1.
-        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
-            descended is in the model's own type. For LFR and networks of float32.
+        renew_every: An ascent step takes two gradients. Take the first of them, at the point
+            itself, in every n-th step only: with 2, 10 steps take 16 gradients instead of 21. For
+            LFR by finite differences. None: the default of the norm, 2 for np.inf, else 1.
+        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. The loss
+            that training descends keeps the model's type. For LFR and networks of float32.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
             "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.

@@ -88,7 +88,7 @@ def local_flatness(
         estimator: What steers the ascent: "finite-difference" or "exact".
         radius: Finite-difference radius; None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None. "auto": [0, 1],
-            or a classifier's `clip_values`, of which nothing else may be said.
+            or a classifier's `clip_values`; other bounds beside a classifier are an error.
         restarts: Independent ascents, >= 1. The first starts beside x, the others at random points.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         batch_size: Samples at a time.

@@ -72,11 +72,11 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         estimator: "finite-difference", or "exact" (double back-propagation, as published).
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
-        renew_every: Take the gradient at the point itself, one of the two of an ascent step, in
-            every n-th step only: with 2, 16 gradients instead of 21 for 10 steps. For LFR by
-            finite differences. None: the default of the norm, 2 for np.inf, else 1.
-        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. What is
-            descended is in the model's own type. For LFR and networks of float32.
+        renew_every: An ascent step takes two gradients. Take the first of them, at the point
+            itself, in every n-th step only: with 2, 10 steps take 16 gradients instead of 21. For
+            LFR by finite differences. None: the default of the norm, 2 for np.inf, else 1.
+        autocast: Run the ascent's layers in bfloat16: faster where the processor has it. The loss
+            that training descends keeps the model's type. For LFR and networks of float32.
         warm_start: Start the ascent where that of the epoch before ended for the same sample; one
             or two steps of 0.4 eps will then do (docs/performance.md). For LFR and `fit`, without
             `augment`; takes as much memory as the training data, in checkpoints too.
@@ -221,15 +221,16 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             y: Labels: indices, shape (N,), or one-hot, shape (N, nb_classes).
             validation_data: (x, y), measured after each epoch, as is a part of the training data.
             batch_size: Samples in a batch; a last batch of one joins the one before it.
-            nb_epochs: Epochs of this call; resumed, those of the call that was interrupted count.
+            nb_epochs: Epochs of this call. Where a run is resumed, those that it has finished
+                count.
             scheduler: Any object with `step`.
             scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
             checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
             resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
                 is one; start fresh where there is none. One call is resumed, not a loop of calls:
                 train for all epochs in one.
-            callback: Gets each epoch's record; a true return value ends the run: resumed from a
-                directory, it has nothing left to do.
+            callback: Gets each epoch's record; a true return value ends the run, for a later
+                call with `resume` too.
 
         Raises:
             ValueError, TypeError: For bad data or arguments, before any weight changes.

@@ -114,8 +114,8 @@ def flatness_values(
 ) -> Tensor:
     """||grad l||_q at the least flat point found around each sample, shape (N,).
 
-    The first ascent starts beside x, further `restarts` at random points of the ball. What is
-    measured is not saved on: `renew_every` is that of training.
+    The first ascent starts beside x, further `restarts` at random points of the ball. Both
+    gradients are taken in every step: `renew_every` saves time in training, not in a measurement.
     """
     settings = replace(settings, renew_every=1)
     ball = Ball(settings.eps, settings.norm, box)

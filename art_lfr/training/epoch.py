@@ -16,10 +16,10 @@ FEWEST = 10
 
 
 def collapse(batches: Sequence[tuple[Tensor, Tensor]], prefix: str) -> str | None:
-    """What a collapsed network does, in words; None where the network is none.
+    """What a collapsed network does, in words; None for a network that has not collapsed.
 
-    It predicts one class for all samples, or for all of each batch: where the optimizer steps
-    between batches, it moves a constant network on from one class to another.
+    A collapsed network predicts one class for all samples, or one class for all samples of each
+    batch: each step of the optimizer may change the class of a constant network.
 
     Args:
         batches: Predicted labels and targets of each, (N,), in the order of their predictions.

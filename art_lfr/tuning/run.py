@@ -55,10 +55,10 @@ def tune(
     interval of the difference, image by image, lies above 0.
 
     How far to trust it: accuracies of a few hundred images from one seed are noisy, and the
-    intervals hold the chance of the images, not that of the seed. Of nine settings no better than
-    the default one may look better by chance, more often than 1 time in 40. The numbers are for
-    choosing; report none of them, as the attacks are quick ones and the choice was made on these
-    very images.
+    intervals hold the chance of the images, not that of the seed. With nine
+    settings that are no better than the default, one of them looks better by chance more often
+    than 1 time in 40. The numbers are for choosing: do not report them, because the attacks are
+    quick ones and the choice was made on these images.
 
     Args:
         make_classifier: Gives a fresh ART classifier with an optimizer at each call, with the same
