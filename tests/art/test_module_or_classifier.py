@@ -1,0 +1,62 @@
+"""A module and an ART classifier around it give the same answers to labels and bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_lfr.art.module_or_classifier import adapter_of
+
+X = np.random.default_rng(0).random((6, 4), dtype=np.float32)
+Y = np.arange(6) % 3
+
+
+@pytest.fixture(params=["module", "classifier"])
+def adapter(request):
+    network = nn.Linear(4, 3)
+    if request.param == "module":
+        return adapter_of(network)
+    return adapter_of(
+        PyTorchClassifier(network, nn.CrossEntropyLoss(), (4,), 3, clip_values=(0.0, 1.0))
+    )
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [Y, Y.astype(float), Y[:, None], np.eye(3)[Y], np.eye(3, dtype=bool)[Y], Y.tolist()],
+    ids=["indices", "floats", "column", "one-hot", "boolean one-hot", "list"],
+)
+def test_labels_in_any_form(adapter, labels):
+    assert adapter.labels(labels, 6, 3).tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("row", [[1, 1, 0], [0, 0, 0], [0.25, 0.25, 0.5], [float("nan"), 0, 1]])
+def test_rows_that_are_no_one_hot_rows(adapter, row):
+    with pytest.raises(ValueError, match=r"y has shape \(6, 3\); allowed: .* one-hot rows"):
+        adapter.labels(np.tile(row, (6, 1)), 6, 3)
+
+
+def test_inputs_are_a_copy_of_the_models_type(adapter):
+    inputs = adapter.inputs(X.astype(np.float64))
+    assert inputs.dtype == torch.float32
+    inputs[:] = -1
+    assert float(X.min()) >= 0
+
+
+def test_bounds(adapter):
+    assert adapter.bounds == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"x has values from .* allowed: inside the bounds"):
+        adapter.inputs(2 * X)
+
+
+def test_neither(adapter):
+    with pytest.raises(TypeError, match=r"model is a str; allowed: a torch.nn.Module, or an art\."):
+        adapter_of("model")
+    if adapter.classifier is not None:
+        with pytest.raises(ValueError, match="bounds is None beside the model's clip_values"):
+            adapter_of(adapter.classifier, bounds=None)
+        with pytest.raises(ValueError, match=r"loss is .* beside the model's own"):
+            adapter_of(adapter.classifier, loss=nn.NLLLoss())
