@@ -121,7 +121,7 @@ def reject_unknown(owner: str, keywords: Iterable[str], known: Collection[str]) 
     """Raise WrongTypeError for a keyword that `owner` does not have, naming the nearest."""
     for name in keywords:
         if name not in known:
-            nearest = _nearest(name, known) or f"; it takes {', '.join(known)}"
+            nearest = _nearest(name, known, cutoff=0.65) or f"; it takes {', '.join(known)}"
             raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
 
 
@@ -130,9 +130,9 @@ def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if name in kind.__annotations__}
 
 
-def _nearest(value: object, choices: Collection[str]) -> str:
+def _nearest(value: object, choices: Collection[str], cutoff: float = 0.5) -> str:
     close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
-    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=0.65)
+    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
