@@ -135,9 +135,9 @@ class ClassifierAdapter(ModelAdapter):
                 "(set its loss)"
             )
 
-    def inputs(self, x: object, name: str = "x") -> Tensor:
-        """Checked inputs as a new tensor of the model's type, on the CPU."""
-        return super().inputs(x, name).cpu()
+    def inputs(self, x: object, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
+        """Checked inputs as a new tensor on the CPU, of the model's type where `dtype` is None."""
+        return super().inputs(x, name, dtype).cpu()
 
     def _check_shape(self, tensor: Tensor, name: str) -> None:
         if tuple(tensor.shape[1:]) != tuple(self.classifier.input_shape):

@@ -65,12 +65,19 @@ class ModelAdapter:
         """The valid inputs as tensors on the device of `like`, a batch."""
         return Box.from_bounds(self.bounds, like)
 
-    def inputs(self, x: object, name: str = "x") -> Tensor:
-        """Checked inputs, of the model's type, where they lay; never the user's own memory."""
+    def inputs(self, x: object, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
+        """Checked inputs where they lay; never the user's own memory.
+
+        In the model's type, where `dtype` is None. A tensor for a model without parameters keeps
+        its own.
+        """
         tensor = as_tensor(name, x)
         check_inputs(name, tensor)
         self._check_shape(tensor, name)
-        tensor = tensor.detach().to(dtype=self.dtype, copy=True)
+        if dtype is None:
+            typed = any(p.is_floating_point() for p in self.network.parameters())
+            dtype = self.dtype if typed or not isinstance(x, Tensor) else x.dtype
+        tensor = tensor.detach().to(dtype=dtype, copy=True)
         check_inputs(name, tensor, self.box(tensor))
         return tensor
 

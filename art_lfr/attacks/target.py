@@ -145,7 +145,8 @@ def make_target(
     check_integer("batch_size", batch_size, low=1)
     check_integer("seed", seed, low=0)
     adapter = adapter_of(model, bounds=bounds, loss=loss, name=name)
-    inputs = adapter.inputs(x).cpu().float()
+    # Not in the model's type: the ball is around the user's x, which bfloat16 would move.
+    inputs = adapter.inputs(x, dtype=torch.float32).cpu()
     device = adapter.device
     module = LogitsModule(adapter.module, adapter.dtype)
     classes = count_classes(module, inputs, device, name)

@@ -214,7 +214,7 @@ def entry_model(classifier: object) -> EntryModel:
     if isinstance(classifier, nn.Module):
         return EntryModel(classifier, torch.ones(()), torch.zeros(()))
     adapter = ClassifierAdapter(classifier)
-    if classifier.preprocessing_defences:  # type: ignore[attr-defined]
+    if adapter.classifier.preprocessing_defences:
         raise UsageError(
             "classifier has preprocessing defences; allowed: none, only preprocessing=(mean, std) "
             "can be folded into the model"

@@ -9,6 +9,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lfr.art.module_or_classifier import adapter_of
+from art_lfr.attacks.target import make_target
 
 X = np.random.default_rng(0).random((6, 4), dtype=np.float32)
 Y = np.arange(6) % 3
@@ -60,3 +61,15 @@ def test_neither(adapter):
             adapter_of(adapter.classifier, bounds=None)
         with pytest.raises(ValueError, match=r"loss is .* beside the model's own"):
             adapter_of(adapter.classifier, loss=nn.NLLLoss())
+
+
+def test_a_tensor_for_a_model_without_parameters_keeps_its_type():
+    x = torch.from_numpy(X).double()
+    assert adapter_of(nn.Flatten()).inputs(x).dtype == torch.float64
+    assert adapter_of(nn.Flatten()).inputs(x.numpy()).dtype == torch.float32
+
+
+def test_a_narrow_model_is_attacked_around_the_users_inputs():
+    """In bfloat16 x itself would move by up to 1/256, and the ball with it."""
+    target = make_target(nn.Linear(4, 3).bfloat16(), X, Y, eps=0.01)
+    assert torch.equal(target.x, torch.from_numpy(X))
