@@ -7,6 +7,7 @@ knows the back end. Each takes its rows of every batch; gradients are added up.
 from __future__ import annotations
 
 import atexit
+import importlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,9 @@ class Processes:
                 f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
             )
         self._accelerate = require("accelerate", "distributed")
+        # Before there is a process group: default arguments of this module would keep the group,
+        # and with it gloo's threads, to the end. Every optimizer imports it.
+        importlib.import_module("torch.distributed.nn")
         # Without being told so, it takes several processes without a GPU for unrelated ones.
         state = self._accelerate.PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
