@@ -39,7 +39,6 @@ parser.add_argument("--count", type=int, default=640)
 arguments = parser.parse_args()
 
 
-
 def end_with_an_error_where_threads_go_on() -> None:
     """One of gloo's that outlives the interpreter aborts the process, now and then."""
     tasks = Path("/proc/self/task")
