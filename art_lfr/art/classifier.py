@@ -22,7 +22,6 @@ from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import mode, parameters_of
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.fingerprint import described, public
 
 
 class ClassifierModule(nn.Module):
@@ -43,14 +42,6 @@ class ClassifierModule(nn.Module):
         """Whether a preprocessing defence is for training alone, or not for it."""
         defences = self._classifier[0].preprocessing_operations
         return any(defence.apply_fit != defence.apply_predict for defence in defences)
-
-    def extra_repr(self) -> str:
-        """The preprocessing, which is in no state dict."""
-        defences = [
-            {"class": type(o), **public(o), "fit": o.apply_fit, "predict": o.apply_predict}
-            for o in self._classifier[0].preprocessing_operations
-        ]
-        return f"preprocessing={described(defences)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
@@ -87,6 +78,15 @@ class ClassifierAdapter(ModelAdapter):
         self.classifier = classifier
         self.module = ClassifierModule(classifier)
         self.criterion = Criterion(classifier.loss)
+
+    def parts(self) -> dict[str, Any]:
+        """What a run of this classifier must find again, beside its weights."""
+        classifier = self.classifier
+        return {
+            "loss": self.criterion,
+            "clip_values": classifier.clip_values,
+            "preprocessing": list(classifier.preprocessing_operations),
+        }
 
     @property
     def device(self) -> torch.device:

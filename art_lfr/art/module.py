@@ -51,6 +51,10 @@ class ModelAdapter:
         self.bounds: Bounds = (0.0, 1.0) if is_auto(bounds) else bounds
         self.name = name
 
+    def parts(self) -> dict[str, Any]:
+        """What a run of this model must find again, beside its weights."""
+        return {"loss": self.criterion, "bounds": self.bounds}
+
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the model's parameters."""

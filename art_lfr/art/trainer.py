@@ -20,6 +20,7 @@ from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
+from art_lfr.storage.description import Description
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.loop import Record, TrainingLoop
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
@@ -158,7 +159,15 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         )
         self._log = open_summary(summary_writer if processes.main else False)
         self._loop = TrainingLoop(
-            objective, adapter.network, adapter.optimizer, settings=lfr, options=options
+            objective,
+            adapter.network,
+            adapter.optimizer,
+            settings=lfr,
+            options=options,
+            parts=adapter.parts(),
+            description=Description(
+                {"classifier": classifier, "adapter": adapter, "network": adapter.network}
+            ),
         )
 
     @property

@@ -16,7 +16,7 @@ from art_lfr.attacks.target import Target, ThreatModel
 from art_lfr.core.geometry import Box
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
-from art_lfr.storage.fingerprint import attacks_inside
+from art_lfr.storage.description import attacks_inside
 
 
 class Attacked(NamedTuple):
@@ -42,7 +42,8 @@ class NamedAttack:
             example of any other attack outside `threat` is an error in its settings.
         images: It runs on this many images, the first ones; None: on all.
         black_box: It uses no gradients.
-        parameters: What tells it from another of the same name, for resuming.
+        parameters: What tells it from another of the same name, for resuming; an attack object
+            tells all that it holds.
     """
 
     name: str

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
 from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of, parse_library_norm
 from art_lfr.core.arguments import check_integer
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
-from art_lfr.storage.fingerprint import described_attack, fingerprint, library_of
+from art_lfr.storage.description import library_of
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
@@ -138,7 +137,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         threat=threat,
         minimal=minimal,
         black_box=_needs_no_gradient(attack),
-        parameters={**described_attack(attack), **_source(attack, target)},
+        parameters={"object": attack},
     )
 
 
@@ -148,15 +147,6 @@ def _needs_no_gradient(attack: Any) -> bool:
     parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
     by_itself = type(attack).__name__ in BLACK_BOX
     return by_itself or any(_needs_no_gradient(part) for part in parts if part is not None)
-
-
-def _source(attack: Any, target: Target) -> dict[str, str]:
-    """The model that an attack of ART was made for, where it is another than the judged one."""
-    estimator = getattr(attack, "estimator", None)
-    model = getattr(estimator, "model", None)
-    if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
-        return {}
-    return {"model": fingerprint(model)}
 
 
 def _library(attack: object) -> str:

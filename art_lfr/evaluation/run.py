@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice
@@ -24,12 +21,10 @@ from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
+from art_lfr.evaluation.store import EvaluationStore
 from art_lfr.measure import local_flatness
 from art_lfr.storage.files import check_output, write_atomically
-from art_lfr.storage.fingerprint import fingerprint
-from art_lfr.storage.tensor_files import load_safely, to_plain
 
-FORMAT = 1
 # CLEVER samples thousands of gradients for each image.
 CLEVER_IMAGES = 10
 CLEVER_BATCHES = 20
@@ -175,11 +170,13 @@ def _attack(
     attack: NamedAttack, target: Target, clean: Tensor, store: EvaluationStore | None
 ) -> tuple[Row, AttackResult]:
     """The row of an attack, from the store where it has finished before."""
-    result = None if store is None else store.load(attack)
+    # Before it runs: it may keep what it has seen.
+    identity = None if store is None else store.identity_of(attack)
+    result = None if store is None or identity is None else store.load(attack, identity)
     if result is None:
         result = run_attack(attack, target, clean)
-        if store is not None:
-            store.save(attack, result)
+        if store is not None and identity is not None:
+            store.save(attack, identity, result)
     sought = result.distance[~result.distance.isnan()]
     row = Row.of(
         attack.name,
@@ -269,60 +266,3 @@ def _loss_sensitivity(target: Target) -> float:
 
 
 METRICS = {"clever_u": _clever_u, "loss_sensitivity": _loss_sensitivity}
-
-
-class EvaluationStore:
-    """One file per finished attack in a directory that belongs to one evaluation.
-
-    Raises ValueError where the directory holds files of another model, data or settings, or
-    damaged ones.
-    """
-
-    def __init__(self, directory: Path, target: Target) -> None:
-        self.directory = directory
-        ball = target.ball
-        settings = {
-            "eps": ball.eps,
-            "p": ball.p,
-            "low": ball.box.low.tolist(),
-            "high": ball.box.high.tolist(),
-            "seed": target.seed,
-            "batch_size": target.batch_size,
-        }
-        self.identity = fingerprint(target.module, {"x": target.x, "y": target.y}, settings)
-        if directory.exists() and not directory.is_dir():
-            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
-        directory.mkdir(parents=True, exist_ok=True)
-
-    def _path(self, attack: NamedAttack) -> Path:
-        return self.directory / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', attack.name)}.attack.pt"
-
-    def _header(self, attack: NamedAttack) -> dict[str, Any]:
-        """What a file of this attack in this evaluation begins with."""
-        settings = {
-            "name": attack.name,
-            "threat": attack.threat.label,
-            "images": attack.images,
-            "parameters": attack.parameters,
-        }
-        plain = json.dumps(settings, sort_keys=True, default=str)
-        return {"format": FORMAT, "identity": self.identity, "attack": plain}
-
-    def load(self, attack: NamedAttack) -> AttackResult | None:
-        """The result of an attack that has finished before, or None."""
-        path = self._path(attack)
-        if not path.exists():
-            return None
-        saved = load_safely(path)
-        header = self._header(attack)
-        if {key: saved.get(key) for key in header} != header:
-            raise UsageError(
-                f"state_dir has {path.name} of another evaluation (model, data or settings "
-                "differ); allowed: an empty directory, or that of the same evaluation"
-            )
-        return AttackResult(**saved["result"])
-
-    def save(self, attack: NamedAttack, result: AttackResult) -> None:
-        """Write the result atomically."""
-        content = {**self._header(attack), "result": to_plain(vars(result), "result")}
-        write_atomically(self._path(attack), lambda file: torch.save(content, file))

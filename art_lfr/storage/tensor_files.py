@@ -14,7 +14,7 @@ from torch import Tensor
 
 from art_lfr.errors import UsageError, WrongTypeError
 
-FORMAT = 1
+FORMAT = 2
 LAST = "last.pt"
 
 

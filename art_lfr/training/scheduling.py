@@ -12,9 +12,6 @@ from art_lfr.core.arguments import check_choice
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.tensor_files import like_template, to_plain
 
-# What the schedulers of torch call their lengths.
-LENGTHS = ("total_steps", "T_max", "total_iters", "T_0", "T_mult", "step_size", "milestones")
-
 
 class Schedule:
     """A scheduler and when it steps; None does nothing.
@@ -79,6 +76,11 @@ class Schedule:
             )
         self.state()
 
+    def parts(self) -> dict[str, Any]:
+        """What a resumed run must find again, as parts of its identity."""
+        interval = None if self.scheduler is None else self.interval
+        return {"scheduler": self.scheduler, "scheduler_interval": interval}
+
     def state(self) -> dict[str, Any] | None:
         """The scheduler's state for a checkpoint."""
         if self.scheduler is None:
@@ -90,29 +92,9 @@ class Schedule:
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Restore what `state` returned."""
-        if (state is None) != (self.scheduler is None):
-            raise UsageError(
-                f"scheduler is {self.scheduler!r}; allowed: a scheduler if, and only if, the run "
-                "that is resumed had one"
-            )
-        if state is None:
+        if self.scheduler is None or state is None:
             return
-        # Loading them, torch would take the other's without a word.
-        present, saved = _lengths(self.state() or {}), _lengths(state)
-        if present != saved:
-            raise UsageError(
-                f"scheduler is a {type(self.scheduler).__name__} with {present}, but that of the "
-                f"run in checkpoint_dir has {saved}; allowed: the same, as many epochs in all"
-            )
         self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
-
-
-def _lengths(state: dict[str, Any]) -> dict[str, Any]:
-    """The lengths in a scheduler's state, and in those of schedulers inside it."""
-    lengths = {name: state[name] for name in LENGTHS if name in state}
-    for number, inner in enumerate(state.get("_schedulers", [])):
-        lengths.update({f"{name} of {number}": value for name, value in _lengths(inner).items()})
-    return lengths
 
 
 def _without_functions(state: Any) -> Any:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, preserved
@@ -24,13 +23,16 @@ from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.penalties import Penalty
-from art_lfr.storage.fingerprint import described, fingerprint
+from art_lfr.storage.description import Description, Network, array
+from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import digest, pack, read_record, unpack, write_record
+from art_lfr.training.averaging import same_state, tensors_of
 from art_lfr.tuning.results import Candidate, Trial
 
 MOST = 1000
 JUDGED_AT_ONCE = 256
-FORMAT = 2
+FORMAT = 3
+TUNING = "tuning.json"
 # The arrays of a trial that are kept as masks.
 MASKS = ("clean", "robust")
 
@@ -149,12 +151,12 @@ class Conditions:
             "attacks": list(self.attacks),
             "train": len(self.data.x),
             "largest_class": largest_class(self.data.y_reserved),
-            **{name: described(value) for name, value in self.trainer.items()},
+            **{name: Description().of(value) for name, value in self.trainer.items()},
         }
 
     @cached_property
-    def identity(self) -> str:
-        """A hash of weights, data and settings. Raises ValueError or TypeError for bad ones."""
+    def identity(self) -> Identity:
+        """That of the tuning. Raises ValueError or TypeError for bad settings or data."""
         adapter = self._first
         self._trainer(adapter.classifier, {})
         scheduler = self._scheduler(adapter.optimizer)
@@ -180,23 +182,33 @@ class Conditions:
             )
         classifier = adapter.classifier
         self._equal_to_first()
-        shaped_by = {
-            **self.settings,
-            "version": __version__,
-            "eps": self.eps,
-            "p": self.p,
-            "max_iter": self.max_iter,
-            "loss": repr(classifier.loss),
-            "optimizer": [
-                described(adapter.optimizer),
-                # The scheduler may have set its first rate already.
-                [_plain(group) for group in adapter.optimizer.param_groups],
-            ],
-            "scheduler": _state(scheduler),
-            "bounds": described(classifier.clip_values),
-        }
-        tensors = {"x": x, "y": y, "x_reserved": x_reserved, "y_reserved": y_reserved}
-        return fingerprint(adapter.module, tensors, shaped_by)
+        return Identity(
+            {
+                **self.settings,
+                "eps": self.eps,
+                "p": self.p,
+                "max_iter": self.max_iter,
+                "trainer": dict(self.trainer),
+                "network": Network(adapter.network),
+                **adapter.parts(),
+                "optimizer": adapter.optimizer,
+                "scheduler": scheduler,
+                "attacks": [attack.parameters for attack in resolved],
+            },
+            Description(
+                {
+                    "network": adapter.network,
+                    "module": target.module,
+                    "classifier": classifier,
+                }
+            ),
+            plain={
+                "x": array(x),
+                "y": array(y),
+                "x of held_out": array(x_reserved),
+                "y of held_out": array(y_reserved),
+            },
+        )
 
     @cached_property
     def _first(self) -> ClassifierAdapter:
@@ -246,8 +258,9 @@ class Conditions:
 
     def _equal_to_first(self) -> ClassifierAdapter:
         first, adapter = self._first, self._fresh()
-        weights = [fingerprint(a.module, {}, {}) for a in (first, adapter)]
-        if adapter.network is first.network or weights[0] != weights[1]:
+        if adapter.network is first.network or not same_state(
+            adapter.network, tensors_of(first.network)
+        ):
             raise UsageError(
                 "make_classifier gives the same network again, or other weights; allowed: a new "
                 "network at each call, with the same first weights"
@@ -275,35 +288,30 @@ class Conditions:
         )
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values, without parameters and objects."""
-    kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
-    return {k: described(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
-
-
-def _state(scheduler: Any) -> Any:
-    """The class of a scheduler and the plain values of its state."""
-    return scheduler and [described(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
-
-
 class TrialStore:
-    """One JSON file for each finished trial, named by a hash of all that shapes it.
+    """`tuning.json`, which says whose directory it is, and one file for each finished trial.
 
-    Several tunings may share the directory; None keeps nothing. Raises ValueError for a directory
-    that is a file.
+    None keeps nothing. Raises ValueError for a directory that is a file, and for that of another
+    tuning, naming the differences.
     """
 
-    def __init__(self, directory: str | Path | None, identity: str) -> None:
+    def __init__(self, directory: str | Path | None, identity: Identity) -> None:
         self.directory = None if directory is None else Path(directory)
-        self.identity = identity
-        if self.directory is not None:
-            if self.directory.exists() and not self.directory.is_dir():
-                raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+        if self.directory is None:
+            return
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+        path = self.directory / TUNING
+        if path.exists():
+            where = "the tuning in state_dir"
+            identity.check(read_record(path), where, "the same, or an empty directory")
+        else:
             self.directory.mkdir(parents=True, exist_ok=True)
+            write_record(path, identity.parts)
 
     def _path(self, candidate: Candidate) -> Path:
         assert self.directory is not None
-        return self.directory / f"{digest([FORMAT, self.identity, vars(candidate)])[:16]}.json"
+        return self.directory / f"trial-{digest([FORMAT, vars(candidate)])[:16]}.json"
 
     def load(self, candidate: Candidate) -> Trial | None:
         """The trial as it finished before, or None; ValueError for a damaged file."""

@@ -250,11 +250,20 @@ def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
     elif change == "attack":
         keywords["attacks"] = {"mine": Shift(0.04, eps=EPS)}
     elif change == "damage":
-        (file,) = tmp_path.iterdir()
+        file = tmp_path / "mine.attack.pt"
         file.write_bytes(file.read_bytes()[:-200])
     else:
         keywords[change] = {"eps": 0.11, "seed": 1}[change]
-    message = "is damaged" if change == "damage" else "state_dir has .*of another evaluation"
+    message = {
+        "model": r"model.weights.scale is 11.0, but the evaluation in state_dir has 10.0",
+        "layers": r"model.class is .*Other', but the evaluation in state_dir has .*Mean'",
+        "data": r"x is another than in the evaluation in state_dir",
+        "eps": r"eps is 0.11, but the evaluation in state_dir has 0.1",
+        "seed": r"seed is 1, but the evaluation in state_dir has 0",
+        "attack": r"attack.object.amount is 0.04, but mine.attack.pt in state_dir has 0.05",
+        "inner attack": r"attack.object.attacks.0.amount is 0.04, but mine.attack.pt",
+        "damage": "is damaged",
+    }[change]
     with pytest.raises(ValueError, match=message):
         evaluate(model, x, y, state_dir=tmp_path, **keywords)
 
@@ -267,7 +276,7 @@ def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
         wrong = make_classifier(model, preprocessing=(0.5, 0.25))
         evaluate(wrong, x, y, **keywords)
         evaluate(wrong, x, y, **keywords)
-    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+    with pytest.raises(ValueError, match=r"preprocessing.0.mean is 0.0, but .* has 0.5"):
         evaluate(make_classifier(model), x, y, **keywords)
 
 
@@ -281,7 +290,7 @@ def test_the_state_of_an_attack_made_for_another_model_is_refused(problem, tmp_p
         attack = FastGradientMethod(make_classifier(model, clip_values=None), eps=EPS)
         evaluate(model, x, y, attacks=[attack], **keywords)
     attack = FastGradientMethod(make_classifier(other, clip_values=None), eps=EPS)
-    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+    with pytest.raises(ValueError, match=r"_estimator.model is .*Mean', but .*'the judged model'"):
         evaluate(model, x, y, attacks=[attack], **keywords)
 
 

@@ -1,0 +1,101 @@
+"""The finished attacks of an evaluation, in a directory that belongs to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from art_lfr.attacks.named import AttackResult, NamedAttack
+from art_lfr.attacks.target import Target
+from art_lfr.errors import UsageError
+from art_lfr.storage.description import Description, array
+from art_lfr.storage.files import write_atomically
+from art_lfr.storage.identity import Identity
+from art_lfr.storage.records import read_record, write_record
+from art_lfr.storage.tensor_files import load_safely, to_plain
+
+FORMAT = 2
+EVALUATION = "evaluation.json"
+ALLOWED = "the same, or an empty directory"
+
+
+class EvaluationStore:
+    """`evaluation.json`, which says whose directory it is, and one file for each finished attack.
+
+    Raises ValueError where the directory is that of an evaluation of another model, other data or
+    settings, naming the differences, or where a file is damaged.
+    """
+
+    def __init__(self, directory: Path, target: Target) -> None:
+        self.directory = directory
+        adapter, ball = target.adapter, target.ball
+        self._names = {
+            "judged model": adapter.network,
+            "judged module": target.module,
+            "judged classifier": adapter.classifier,
+        }
+        identity = Identity(
+            {
+                "model": adapter.network,
+                **adapter.parts(),
+                "eps": ball.eps,
+                "norm": ball.p,
+                "seed": target.seed,
+                "batch_size": target.batch_size,
+            },
+            plain={"x": array(target.x), "y": array(target.y)},
+        )
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
+        path = directory / EVALUATION
+        if path.exists():
+            identity.check(read_record(path), "the evaluation in state_dir", ALLOWED)
+        elif directory.exists() and any(directory.glob("*.attack.pt")):
+            raise UsageError(
+                f"state_dir is {str(directory)!r}, which has attacks and no {EVALUATION} that says "
+                "of which evaluation; allowed: an empty directory"
+            )
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_record(path, identity.parts)
+
+    def _path(self, attack: NamedAttack) -> Path:
+        return self.directory / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', attack.name)}.attack.pt"
+
+    def identity_of(self, attack: NamedAttack) -> Identity:
+        """What makes an attack the same one, with all that its object holds."""
+        names = {name: item for name, item in self._names.items() if item is not None}
+        return Identity(
+            {
+                "name": attack.name,
+                "threat": attack.threat.label,
+                "images": attack.images,
+                "attack": attack.parameters,
+            },
+            Description(names),
+        )
+
+    def load(self, attack: NamedAttack, identity: Identity) -> AttackResult | None:
+        """The result of an attack that has finished before, or None."""
+        path = self._path(attack)
+        if not path.exists():
+            return None
+        saved = load_safely(path)
+        if saved.get("format") != FORMAT or not isinstance(saved.get("identity"), dict):
+            raise UsageError(
+                f"{path} is of another version or kind; allowed: a file as evaluate wrote it"
+            )
+        identity.check(saved["identity"], f"{path.name} in state_dir", ALLOWED, saved["moved"])
+        return AttackResult(**saved["result"])
+
+    def save(self, attack: NamedAttack, identity: Identity, result: AttackResult) -> None:
+        """Write the result atomically, and what the attack has changed of itself since."""
+        content = {
+            "format": FORMAT,
+            "identity": identity.parts,
+            "moved": identity.moved_to(self.identity_of(attack)),
+            "result": to_plain(vars(result), "result"),
+        }
+        write_atomically(self._path(attack), lambda file: torch.save(content, file))
