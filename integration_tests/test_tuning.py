@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on(search, tmp_path):
     home = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         search(state_dir=home, minutes=4, callback=interrupt)
-    assert len(list(home.glob("*.json"))) == 2
+    assert len(list(home.glob("trial-*.json"))) == 2
     # The time that the finished ones took counts.
     found = search(state_dir=home, minutes=4)
     assert search.tried == list(LISTED[2:4])
@@ -203,8 +203,8 @@ def test_a_killed_run_goes_on(search, tmp_path):
     ):
         search(state_dir=home, minutes=0.1, **change)
         assert search.tried == [LISTED[0]], change
-    path = next(iter(sorted(home.glob("*.json"))))
-    for broken in home.glob("*.json"):
+    path = next(iter(sorted(home.glob("trial-*.json"))))
+    for broken in home.glob("trial-*.json"):
         broken.write_text('{"clean": "01"')
     with pytest.raises(ValueError, match="damaged"):
         search(state_dir=home)

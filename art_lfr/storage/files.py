@@ -45,9 +45,12 @@ def write_together(contents: Mapping[Path, Content]) -> None:
                 os.fsync(file.fileno())
         for path, written in partial.items():
             written.replace(path)
-    except BaseException:
+    except BaseException as error:
         for written in partial.values():
             written.unlink(missing_ok=True)
+        # Of a full disk torch says what its archive lacks, not why.
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise
     if os.name == "nt":  # directories cannot be opened there
         return

@@ -151,7 +151,7 @@ class Conditions:
             "attacks": list(self.attacks),
             "train": len(self.data.x),
             "largest_class": largest_class(self.data.y_reserved),
-            **{name: Description().of(value) for name, value in self.trainer.items()},
+            **{name: _shown(value) for name, value in self.trainer.items()},
         }
 
     @cached_property
@@ -286,6 +286,14 @@ class Conditions:
         return self.make_scheduler(
             optimizer, self.epochs * math.ceil(len(self.data.x) / self.batch_size)
         )
+
+
+def _shown(value: object) -> object:
+    """A keyword of the trainer as a reader of the result sees it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
 
 
 class TrialStore:
