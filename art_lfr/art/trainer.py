@@ -247,7 +247,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         """
         check_integer("batch_size", batch_size, low=1)
         inputs, targets = self._adapter.tensors(x, y)
-        batches = TensorBatches(inputs, targets, batch_size, self._adapter.device)
+        batches = TensorBatches(inputs, targets, int(batch_size), self._adapter.device)
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
 
     @keywords_of(_fit)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_lfr.check.probing import Probe
-from art_lfr.core.arguments import as_tensor, check_choice, check_integer
+from art_lfr.core.arguments import check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import device_of, dtype_of
+from art_lfr.core.samples import as_tensor
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
 
@@ -73,11 +74,12 @@ def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
             "clip_values, with eps in the same units",
             "error" if outside else "warning",
         )
-    elif math.isfinite(top) and top > 2 and high <= 1:
+    elif math.isfinite(top) and ((top > 2 and high <= 1) or 0 <= low < high <= top / 100):
         yield Finding(
             "data",
             f"x has no value above {high:g} where the bounds reach {top:g}",
-            "one unit for x, bounds and eps: clip_values (0, 1) for x in [0, 1]",
+            "one unit for x, bounds and eps: clip_values (0, 1) for x in [0, 1]; images of 0 and 1 "
+            "are not to be divided by 255",
             "warning",
         )
 
@@ -119,7 +121,7 @@ def check_model(
     """
     check_choice("estimator", estimator, ESTIMATORS)
     check_integer("batch_size", batch_size, low=1)
-    data = None if x is None else as_tensor("x", x).detach().cpu()
+    data = None if x is None else as_tensor("x", x).cpu()
     if data is not None and (data.dim() < 2 or len(data) == 0):
         raise UsageError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
     if data is not None and isinstance(model, nn.Module):

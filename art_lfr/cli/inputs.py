@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer, check_labels
+from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.imports import named_object
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.samples import class_labels
 from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import BUILT_IN
@@ -97,7 +98,7 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
             f"--model gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
             "of shape (1, classes)"
         )
-    check_labels("--data", torch.from_numpy(y), len(x), logits.shape[1])
+    class_labels("--data", y, len(x), logits.shape[1])
     return logits.shape[1]
 
 

@@ -140,11 +140,11 @@ def train(
 
 
 def _check_counts(epochs: int, batch_size: int, seed: int) -> None:
-    from art_lfr.core.arguments import check_integer
+    from art_lfr.core.arguments import check_integer, check_seed
 
     check_integer("--epochs", epochs, low=1)
     check_integer("--batch-size", batch_size, low=1)
-    check_integer("--seed", seed, low=0)
+    check_seed("--seed", seed)
 
 
 def _record_table(record: dict[str, float]) -> Table:

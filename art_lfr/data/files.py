@@ -10,9 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.arguments import Array, check_seed
 from art_lfr.core.imports import require
-from art_lfr.data.image_data import PARTS, ImageData, as_images, as_labels, assemble, choose
+from art_lfr.data.image_data import (
+    PARTS,
+    ImageData,
+    as_images,
+    as_labels,
+    assemble,
+    choose,
+    scale_bytes,
+)
 from art_lfr.errors import UsageError
 
 # The extra of this package that installs Pillow and torchvision.
@@ -51,7 +59,7 @@ def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | No
     stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.float32)
     for row, image in zip(stacked, images, strict=True):
         row[:] = np.moveaxis(image, 2, 0)  # a grey image fills all channels
-    stacked /= np.float32(255)
+    scale_bytes("the images", stacked)
     return stacked
 
 
@@ -207,7 +215,7 @@ def load_folder(
     it that is not as described, ImportError where Pillow is missing.
     """
     path = Path(path)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     sides = _height_and_width(size)
     if not (path / "train").is_dir():
         missing = "has no folder train" if path.is_dir() else "does not exist"

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import check_integer
+from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data import ImageData, digits
@@ -229,7 +229,7 @@ def run_demo(
 
     Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     check_integer("epochs", epochs, low=1)
     Processes().check_alone("art-lfr demo")
     # First, as this should not fail after minutes of training.

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of
+from art_lfr.core.arguments import Array, check_integer, check_number, check_seed, keywords_of
 from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
@@ -102,7 +102,7 @@ def tune(
     check_floor("clean_floor", clean_floor)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("max_iter", max_iter)):
         check_integer(name, value, low=1)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     check_penalty("penalty", trainer.get("penalty", "lfr"))
     listed = isinstance(attacks, Sequence) and not isinstance(attacks, str)
     if not listed or not attacks or not all(isinstance(a, str) for a in attacks):

@@ -15,9 +15,10 @@ import torch
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, preserved
-from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
+from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.samples import as_tensor, check_inputs, class_labels, to_array
 from art_lfr.data import Augmentation
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.evaluation.resolve import resolve_attacks
@@ -57,14 +58,13 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     Raises ValueError where no image is left to train on, and where the reserved labels show that
     the data is sorted by label.
     """
-    _check("x", x, "y", y)
+    x, y = _arrays("x", x, "y", y)
     if isinstance(held_out, tuple | list):
         if len(held_out) != 2:
             raise WrongTypeError(
                 f"held_out has {len(held_out)} parts; allowed: (x, y), or a number"
             )
-        _check("held_out", held_out[0], "held_out", held_out[1])
-        data = Data(x, y, *held_out)
+        data = Data(x, y, *_arrays("held_out", held_out[0], "held_out", held_out[1]))
     else:
         count = usual_count(len(x)) if held_out is None else held_out
         check_integer("held_out", count, low=1)
@@ -74,7 +74,7 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
             )
         first = len(x) - count
         data = Data(x[:first], y[:first], x[first:], y[first:])
-    trained, reserved = (set(np.unique(_indices(y))) for y in (data.y, data.y_reserved))
+    trained, reserved = (set(np.unique(y)) for y in (data.y, data.y_reserved))
     sorted_by_label = len(reserved) == 1 < len(trained) and len(data.y_reserved) >= 10
     if sorted_by_label or not reserved <= trained:
         raise UsageError(
@@ -85,23 +85,16 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     return data
 
 
-def _check(x_name: str, x: Array, y_name: str, y: Array) -> None:
-    """Raise unless these are samples and as many finite labels."""
-    samples, labels = as_tensor(x_name, x), as_tensor(y_name, y)
+def _arrays(x_name: str, x: object, y_name: str, y: object) -> tuple[Array, Array]:
+    """Checked samples, and as many index labels."""
+    samples = as_tensor(x_name, x)
     check_inputs(x_name, samples)
-    check_labels(y_name, labels, len(samples))
-    if not bool(labels.isfinite().all()):
-        raise UsageError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
+    return to_array(x_name, samples), class_labels(y_name, y, len(samples)).numpy()
 
 
 def largest_class(y: Array) -> float:
     """The share of the most frequent label: the accuracy of always giving that one."""
-    return float(np.unique(_indices(y), return_counts=True)[1].max() / len(y))
-
-
-def _indices(y: Array) -> Array:
-    labels = np.asarray(y)
-    return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
+    return float(np.unique(y, return_counts=True)[1].max() / len(y))
 
 
 class TunedKeywords(TypedDict, total=False):

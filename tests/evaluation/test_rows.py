@@ -362,11 +362,24 @@ def test_printed_forms_agree(problem):
     assert f"{100 * found.worst_case.accuracy:.1f}" in found.to_markdown()
 
 
-def test_shifted_labels_are_caught(problem):
+def test_shifted_labels_are_named(problem):
     model, x, _, _ = problem
     labels = model(x).argmax(dim=1)
-    with pytest.raises(ValueError, match=r"y has labels from 1 to 2.*start at 0"):
-        evaluate(model, x, labels + 1, eps=EPS)
+    with pytest.warns(UserWarning, match=r"y has labels from 1 to 2.*start at 0") as warned:
+        evaluate(model, x, labels + 1, eps=EPS, attacks="FGSM", flatness_steps=0)
+    assert warned[0].filename == __file__
+    with pytest.raises(ValueError, match=r"from 1 to 4; allowed: 0 to 3.* begin with 1: use y - 1"):
+        evaluate(model, x, torch.arange(len(x)) % 4 + 1, eps=EPS)
+
+
+@pytest.mark.parametrize("images", [12, 1])
+@pytest.mark.filterwarnings("ignore:y has labels from 1 to 1")
+def test_one_class_alone_is_judged(problem, images):
+    """A detector that takes most of its positives for negatives."""
+    model, x, _, _ = problem
+    x = x[model(x).argmax(dim=1) == 0][:images]
+    found = evaluate(model, x, torch.ones(len(x)).long(), eps=EPS, attacks="FGSM", flatness_steps=0)
+    assert found.clean.accuracy == 0.0
 
 
 def test_channels_last_is_caught():
