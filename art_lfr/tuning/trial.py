@@ -177,7 +177,9 @@ class Conditions:
         self._equal_to_first()
         return Identity(
             {
-                **self.settings,
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "seed": self.seed,
                 "eps": self.eps,
                 "p": self.p,
                 "max_iter": self.max_iter,
