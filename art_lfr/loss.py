@@ -20,7 +20,7 @@ from art_lfr.core.arguments import Array, check_type, keywords_of
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.keywords import LFRKeywords
-from art_lfr.core.modes import device_of, differs_in_training
+from art_lfr.core.modes import ModeComparison, device_of
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
@@ -55,34 +55,40 @@ def objective_terms(
     searched: Any,
     *,
     x_clean: Tensor | None = None,
+    comparison: ModeComparison | None = None,
 ) -> Iterator[Term]:
     """Yield the summands one after another: the clean loss, then those of the penalty.
 
     A caller that back-propagates each before asking for the next holds one graph at a time. The
     model must not change in between. `searched` is what `penalty.search` returned, called before.
-    `x_clean` replaces x in the clean term only.
+    `x_clean` replaces x in the clean term only. `comparison` remembers from call to call whether
+    the model depends on its mode.
 
     Random layers see the same masks in all passes of one call, and the global generators move on
     as by one forward pass. Buffers (running statistics) are updated by the clean forward alone.
     """
     model, criterion = view.model, view.criterion
+    comparison = comparison or ModeComparison()
     before = RandomState.capture(x.device)
-    outputs = logits_of(model(x if x_clean is None else x_clean))
+    clean = x if x_clean is None else x_clean
+    if view.settings.lam == 0:
+        outputs = logits_of(model(clean))
+    else:
+        outputs = comparison.clean_pass(model, clean)
     yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs)
     if view.settings.lam == 0:
         return
     # The penalty's network can differ from the search's (eval mode): by random masks, by the
     # statistics of the batch, by running statistics that the clean forward has moved, or by
-    # preprocessing that ART does for training alone.
+    # anything else that the modes decide, which shows in the outputs.
     drawn = RandomState.capture(x.device).differs_from(before)
-    differs = drawn or differs_in_training(model)
-    view = replace(view, masks=before, differs=differs)
-    for weight, values in penalty.parts(view, x, y, searched):
-        if values.shape != (len(x),):
-            raise UsageError(
-                f"penalty {type(penalty).__name__} gives values of shape {tuple(values.shape)} for "
-                f"{len(x)} samples; allowed: one for each, shape (N,)"
-            )
+    view = replace(
+        view,
+        masks=before,
+        differs=drawn or comparison.differs,
+        statistics=comparison.statistics,
+    )
+    for weight, values in penalty.checked_parts(view, x, y, searched):
         yield Term(weight, criterion.mean(values, y))
 
 
@@ -161,6 +167,7 @@ class LFRLoss:
         self.bounds = bounds
         self.criterion = Criterion(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
+        self._comparison = ModeComparison()
 
     def __call__(self, model: nn.Module, x: Tensor | Array, y: Tensor | Array) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
@@ -180,7 +187,9 @@ class LFRLoss:
     def _terms(self, model: nn.Module, x: Tensor, y: Tensor, box: Box) -> LFRTerms:
         view = LossView(model, self.criterion, box, self.settings)
         searched = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
-        clean, *parts = objective_terms(view, self.penalty, x, y, searched)
+        clean, *parts = objective_terms(
+            view, self.penalty, x, y, searched, comparison=self._comparison
+        )
         flatness = torch.zeros_like(clean.value)
         for term in parts:
             flatness = flatness + term.weight * term.value

@@ -37,12 +37,6 @@ class ClassifierModule(nn.Module):
         # In a tuple, so that the classifier is not looked at as a submodule.
         self._classifier = (classifier,)
 
-    @property
-    def differs_in_training(self) -> bool:
-        """Whether a preprocessing defence is for training alone, or not for it."""
-        defences = self._classifier[0].preprocessing_operations
-        return any(defence.apply_fit != defence.apply_predict for defence in defences)
-
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
         classifier = self._classifier[0]

@@ -33,7 +33,8 @@ from art_lfr.training.summary import open_summary
 class RunKeywords(TypedDict, total=False):
     """What `fit`, `fit_generator` and `fit_loader` have in common."""
 
-    scheduler_interval: str
+    scheduler_interval: str | None
+    scheduler_metric: str | None
     checkpoint_dir: str | Path | None
     resume: bool
     callback: Callable[[Record], object] | None
@@ -182,7 +183,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         scheduler: Any,
         validation_data: tuple[Array, Array] | None,
         *,
-        scheduler_interval: str = "epoch",
+        scheduler_interval: str | None = None,
+        scheduler_metric: str | None = None,
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
         callback: Callable[[Record], object] | None = None,
@@ -205,7 +207,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             batches,
             nb_epochs,
             validation=validation,
-            schedule=Schedule(scheduler, scheduler_interval),
+            schedule=Schedule(scheduler, scheduler_interval, scheduler_metric),
             checkpoint_dir=directory,
             resume=resume,
             callback=callback,
@@ -233,7 +235,12 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             nb_epochs: Epochs of this call. Where a run is resumed, those that it has finished
                 count.
             scheduler: Any object with `step`.
-            scheduler_interval: "epoch", or "batch" for e.g. `OneCycleLR`.
+            scheduler_interval: When it steps: after each "epoch" or "batch". None: after each batch
+                for `OneCycleLR`, `CyclicLR` and any other that is made for the number of batches
+                in all; after each epoch for the rest.
+            scheduler_metric: What a `ReduceLROnPlateau` is shown after each epoch beyond the
+                warm-up: a metric of `history`. None: "validation_robust_loss" (mode "max":
+                "validation_robust_accuracy"), or "loss" without `validation_data`.
             checkpoint_dir: Where a checkpoint is kept, written atomically after each epoch.
             resume: Go on with the run in `checkpoint_dir`, to bit-identical weights, where there
                 is one; start fresh where there is none. One call is resumed, not a loop of calls:

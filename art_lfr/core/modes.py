@@ -6,12 +6,19 @@ passes through: a user may have put some layers in eval mode or frozen some para
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from art_lfr.core.criterion import logits_of
+from art_lfr.core.randomness import preserved_random_state
+
+# Two passes of one network may differ by so many units in the last place.
+ROUNDING_ULPS = 64
 
 
 @contextmanager
@@ -65,34 +72,129 @@ def protected_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def batch_norm_mode(model: nn.Module, choice: str) -> Iterator[None]:
-    """Run BatchNorm (and InstanceNorm with statistics) as `choice` says: "train" or "eval".
+def batch_norm_mode(layers: Iterable[nn.Module], choice: str) -> Iterator[None]:
+    """Run layers with running statistics as `choice` says: "train" or "eval".
 
-    "train" keeps the layers as they are; "eval" makes them use their running statistics.
+    "train" keeps them as they are; "eval" makes them use their running statistics.
     """
-    layers = [m for m in normalisation_layers(model) if m.training] if choice == "eval" else []
+    switched = [layer for layer in layers if layer.training] if choice == "eval" else []
     try:
-        for layer in layers:
+        for layer in switched:
             layer.training = False
         yield
     finally:
-        for layer in layers:
+        for layer in switched:
             layer.training = True
 
 
 def normalisation_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers that couple the samples of a batch or keep running statistics."""
+    """The layers of torch that couple the samples of a batch or keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
 
 
-def differs_in_training(model: nn.Module) -> bool:
-    """Whether a layer, as its mode is now, does something else than in eval mode, masks apart.
+class ModeComparison:
+    """What a model does otherwise in its present mode than in eval mode: looked at, remembered.
 
-    Normalisation layers do, and modules that say so by an attribute of this function's name.
+    It looks in the first pass, in the first of another model, after a mode has been changed, and
+    after `forget`. A copy, and what a pickle gives, has seen nothing yet.
+
+    Attributes:
+        differs: Whether the outputs depend on the mode, random masks apart.
+        statistics: The modules that use statistics of the batch and move running ones: BatchNorm
+            of any class, known by the floating buffers that change.
     """
-    layers = [*normalisation_layers(model)]
-    layers += [m for m in model.modules() if getattr(m, "differs_in_training", False)]
-    return any(layer.training for layer in layers)
+
+    def __init__(self) -> None:
+        self.differs = False
+        self.statistics: list[nn.Module] = []
+        self._model: Callable[[], nn.Module | None] = lambda: None
+        self._flags: list[bool] = []
+
+    def __reduce__(self) -> tuple[type[ModeComparison], tuple[()]]:
+        return type(self), ()
+
+    def forget(self) -> None:
+        """Look again in the next pass."""
+        self._flags = []
+
+    def clean_pass(self, model: nn.Module, x: Tensor) -> Tensor:
+        """The logits of x."""
+        flags = [module.training for module in model.modules()]
+        if self._model() is model and self._flags == flags:
+            return logits_of(model(x))
+        before = [(module, name, buffer.clone()) for module, name, buffer in _buffers(model)]
+        outputs = logits_of(model(x))
+        self._model, self._flags = weakref.ref(model), flags
+        moved = [m for m, name, value in before if not _same(m._buffers[name], value)]
+        by_class = [layer for layer in normalisation_layers(model) if layer.training]
+        self.statistics = list(dict.fromkeys([*by_class, *moved]))
+        # Where modules of torch depend on their mode, they draw masks or move statistics.
+        known = all(type(m).__module__.startswith("torch.nn.modules.") for m in model.modules())
+        self.differs = bool(self.statistics) or not (known or _same_in_eval(model, x, outputs))
+        return outputs
+
+
+def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """The floating buffers of modules in train mode, which running statistics are among."""
+    for module in model.modules():
+        if module.training:
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_floating_point():
+                    yield module, name, buffer
+
+
+def _same(now: Tensor | None, before: Tensor) -> bool:
+    return now is not None and now.shape == before.shape and torch.equal(now, before)
+
+
+def _same_in_eval(model: nn.Module, x: Tensor, outputs: Tensor) -> bool:
+    """Whether eval mode gives the same logits of x, up to rounding."""
+    with torch.no_grad(), preserved_random_state(x.device), mode(model, training=False):
+        other = logits_of(model(x.clone()))
+    if other.shape != outputs.shape:
+        return False
+    # Kernels of eval mode (attention) round otherwise.
+    rounding = ROUNDING_ULPS * torch.finfo(dtype_of(model)).eps
+    return torch.allclose(other, outputs.detach(), rtol=rounding, atol=rounding, equal_nan=True)
+
+
+@contextmanager
+def training_mode(
+    model: nn.Module, network: nn.Module, trained: Iterable[nn.Parameter]
+) -> Iterator[None]:
+    """Train mode, but for what the user has frozen and put in eval mode; flags come back.
+
+    `network` is the user's part of `model`, `trained` what the optimizer changes. A module in eval
+    mode stays there where nothing inside it is trained: it, or a module around it, has parameters
+    and all are frozen; or it has none while the network itself is in train mode, so that nobody but
+    the user can have chosen it. (`predict` leaves the whole network in eval mode.)
+    """
+    kept = set(kept_in_eval_mode(network, trained))
+    with mode(model, training=True):
+        # A network's own `train` may leave parts of it in eval mode: that stands.
+        others = [(module, module.training) for module in model.modules() if module not in kept]
+        for module in kept:
+            module.eval()  # for layers that do more in it than to set the flag
+        for module, flag in others:
+            module.training = flag
+        yield
+
+
+def kept_in_eval_mode(network: nn.Module, trained: Iterable[nn.Parameter]) -> Iterator[nn.Module]:
+    """The modules that training leaves in eval mode; see `training_mode`."""
+    of_optimizer = {id(p) for p in trained if p.requires_grad}
+
+    def walk(module: nn.Module, inside_frozen: bool) -> Iterator[nn.Module]:
+        parameters = list(module.parameters())
+        frozen_part = inside_frozen or (
+            bool(parameters) and not any(id(p) in of_optimizer for p in parameters)
+        )
+        if not module.training and (frozen_part or (network.training and not parameters)):
+            yield module
+        for child in module.children():
+            yield from walk(child, frozen_part)
+
+    yield from walk(network, False)
 
 
 def device_of(model: nn.Module, fallback: Tensor) -> torch.device:

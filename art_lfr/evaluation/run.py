@@ -19,7 +19,6 @@ from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import Target, classifier_of, make_target, preserved
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
 from art_lfr.core.randomness import seed_global_generators
-from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,9 +15,15 @@ from torch import Tensor, nn
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Ball, Bounds, Box
 from art_lfr.core.gradients import input_gradient
-from art_lfr.core.modes import batch_norm_mode, frozen, protected_buffers
+from art_lfr.core.modes import (
+    batch_norm_mode,
+    frozen,
+    normalisation_layers,
+    protected_buffers,
+)
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.description import public
 
 
@@ -40,6 +47,7 @@ class LossView:
             same ones. None: each pass draws its own.
         differs: Whether the clean pass saw another network than a search in eval mode does: one
             with random masks, with statistics of the batch, or with other preprocessing.
+        statistics: The layers with running statistics that the clean pass moved.
     """
 
     model: nn.Module
@@ -48,6 +56,7 @@ class LossView:
     settings: LFRSettings
     masks: RandomState | None = None
     differs: bool = False
+    statistics: Sequence[nn.Module] = ()
 
     @property
     def ball(self) -> Ball:
@@ -79,7 +88,7 @@ class LossView:
         with (
             preserved_random_state(device),
             protected_buffers(self.model),
-            batch_norm_mode(self.model, self.settings.batch_norm),
+            batch_norm_mode(self.statistics, self.settings.batch_norm),
         ):
             if self.masks is not None:
                 self.masks.restore()
@@ -150,5 +159,46 @@ class Penalty(ABC):
         generator = generator or torch.Generator().manual_seed(0)
         view = LossView(model, Criterion(loss), Box.from_bounds(bounds, x), settings)
         searched = self.search(view, x, y, self.start(view.ball, x, generator))
-        view = replace(view, masks=RandomState.capture(x.device), differs=True)
-        return torch.stack([w * v for w, v in self.parts(view, x, y, searched)]).sum(dim=0)
+        view = replace(
+            view,
+            masks=RandomState.capture(x.device),
+            differs=True,
+            statistics=normalisation_layers(model),
+        )
+        parts = self.checked_parts(view, x, y, searched)
+        return torch.stack([w * v for w, v in parts]).sum(dim=0)
+
+    def checked_parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
+        """`parts`, each with a weight and a value for each sample.
+
+        Raises TypeError or ValueError, naming the penalty, for anything else, and at the end where
+        no part has a graph in the weights, although the clean loss could have: such a penalty
+        would be without effect.
+        """
+        who, pulls, count = f"penalty {type(self).__name__}", False, 0
+        for part in self.parts(view, x, y, searched):
+            if not (
+                isinstance(part, tuple)
+                and len(part) == 2
+                and isinstance(part[0], Real)
+                and isinstance(part[1], Tensor)
+            ):
+                raise WrongTypeError(
+                    f"{who} yields a {type(part).__name__} as a part; allowed: "
+                    "Part(weight, values), a number and a tensor of shape (N,)"
+                )
+            if part[1].shape != (len(x),):
+                raise UsageError(
+                    f"{who} gives values of shape {tuple(part[1].shape)} for {len(x)} samples; "
+                    "allowed: one for each, shape (N,)"
+                )
+            pulls, count = pulls or part[1].requires_grad, count + 1
+            yield Part(*part)
+        trainable = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in view.model.parameters()
+        )
+        if count and trainable and not pulls:
+            raise UsageError(
+                f"{who} gives values without a gradient in the weights, so that it would train "
+                "nothing; allowed: values with a graph (no detach(), no no_grad)"
+            )

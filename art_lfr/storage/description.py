@@ -281,6 +281,9 @@ def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
     """The type and the shape of an array, and its values or, where there are many, a hash."""
     kind = str(value.dtype).removeprefix("torch.")
     if isinstance(value, Tensor):
+        plain_layout = value.layout == torch.strided and value.device.type != "meta"
+        if not plain_layout or value.is_quantized or value.is_nested:
+            return {"array": f"{value.layout} {kind}", "shape": [], "sha256": _hash(repr(value))}
         tensor = value.detach().cpu().contiguous()
         # As bytes, because NumPy has no bfloat16.
         raw = np.atleast_1d(tensor.reshape(-1).view(torch.uint8).numpy())
@@ -289,7 +292,11 @@ def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
         return {"array": kind, "shape": list(value.shape), "sha256": _hash(repr(value.tolist()))}
     else:
         raw = np.ascontiguousarray(value)
-        values = value.tolist() if value.size <= FEW and value.dtype.kind in "biuf" else None
+        values = (
+            value.tolist()
+            if value.size <= FEW and value.dtype.kind in "biuf" and value.itemsize <= 8
+            else None
+        )
     plain = {"array": kind, "shape": list(value.shape)}
     if values is not None:
         return {**plain, "values": _finite(values)}

@@ -128,6 +128,6 @@ def _shape(value: Plain) -> str:
 def _short(value: Plain) -> str:
     if isinstance(value, dict):
         value = value.get("layers", {}).get("(root)", value)
-        value = value.get("values", value.get("class", value))
+        value = next((value[k] for k in ("values", "class", "name") if k in value), value)
     text = _shape(value) or repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -11,7 +11,7 @@ from torch import Tensor
 from art_lfr.core.arguments import check_choice
 from art_lfr.errors import UsageError
 
-_MONITORED = ("accuracy", "robust_accuracy", "loss", "flatness")
+_MONITORED = ("accuracy", "robust_accuracy", "loss", "robust_loss", "flatness")
 METRICS = (
     "loss",
     "clean_loss",
@@ -33,15 +33,17 @@ MONITORS = ("validation", "train_subset")
 
 
 def check_metrics(
-    best_metric: str | tuple[str, ...] | None, monitored: tuple[str, ...] = MONITORS
+    metrics: str | tuple[str, ...] | None,
+    monitored: tuple[str, ...] = MONITORS,
+    argument: str = "best_metric",
 ) -> None:
     """Raise ValueError unless all names are metrics, and measured by the `monitored` ones."""
-    for name in metric_names(best_metric):
-        check_choice("best_metric", name, METRICS)
+    for name in metric_names(metrics):
+        check_choice(argument, name, METRICS)
         missing = [monitor for monitor in MONITORS if monitor not in monitored]
         if name.startswith(tuple(missing)):
             raise UsageError(
-                f"best_metric is {name!r} without validation_data (or, for 'train_subset_...', "
+                f"{argument} is {name!r} without validation_data (or, for 'train_subset_...', "
                 "with a generator); allowed: give validation_data, or take a metric of the "
                 "training batches such as 'loss'"
             )

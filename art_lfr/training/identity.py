@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from art_lfr.core.modes import kept_in_eval_mode, parameters_of
 from art_lfr.core.settings import LFRSettings
 from art_lfr.storage.description import Description, Network, Plain, array
 from art_lfr.storage.identity import Identity, differences, refuse_differences
@@ -25,7 +27,10 @@ FREE = ("verbose", "max_physical_batch_size")
 # What the trainer calls some of the settings.
 NAMES = {"steps": "max_iter", "step_size": "eps_step"}
 # What may differ between two runs whose best weights can still be compared.
-NOT_COMPARED = ("optimizer", "scheduler", "scheduler_interval", "constants", "version")
+NOT_COMPARED = (
+    *("optimizer", "scheduler", "scheduler_interval", "scheduler_metric"),
+    *("modules in eval mode", "constants", "version"),
+)
 WHERE = "the run in checkpoint_dir"
 ALLOWED = "the same, or another directory"
 
@@ -38,7 +43,7 @@ class RunIdentity(Identity):
         description: The trainer's: it knows things as they were when it first saw them, before
             training changed them.
         settings, options: Those of the trainer.
-        network: Whose weights are trained.
+        network, optimizer: Whose weights are trained, and by what.
         batches: The training data.
         validation: (x, y), or None.
     """
@@ -51,17 +56,26 @@ class RunIdentity(Identity):
         settings: LFRSettings,
         options: TrainingOptions,
         network: nn.Module,
+        optimizer: torch.optim.Optimizer,
         batches: Batches,
         validation: tuple[Tensor, Tensor] | None,
     ) -> None:
         chosen = {NAMES.get(name, name): value for name, value in asdict(settings).items()}
         names = [field.name for field in fields(options) if field.name not in FREE]
         chosen |= {name: getattr(options, name) for name in names}
+        kept = set(kept_in_eval_mode(network, parameters_of(optimizer)))
         validation_data = None if validation is None else [array(data) for data in validation]
         super().__init__(
-            {**chosen, "network": Network(network, with_weights=False), **parts, **batches.parts()},
+            {
+                **chosen,
+                "network": Network(network, with_weights=False),
+                "optimizer": optimizer,
+                **parts,
+                **batches.parts(),
+            },
             description,
             {
+                "modules in eval mode": [n for n, m in network.named_modules() if m in kept],
                 "trained parameters": sorted(
                     n for n, p in network.named_parameters() if p.requires_grad
                 ),

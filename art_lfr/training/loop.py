@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from art_lfr.core.modes import mode, parameters_of
+from art_lfr.core.modes import parameters_of, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
@@ -100,15 +100,16 @@ class TrainingLoop:
             TrainingError: On a NaN or infinite loss or weight; the network then holds the last
                 weights that are known to be good.
         """
-        schedule = schedule or Schedule(None, "epoch")
+        schedule = schedule or Schedule(None)
         monitors = monitors_for(batches, validation, self.options)
-        self._check(batches, schedule, monitors, checkpoint_dir)
+        self._check(batches, nb_epochs, schedule, monitors, checkpoint_dir, resume)
         identity = RunIdentity(
-            {**self._parts, "optimizer": self.optimizer, **schedule.parts()},
+            {**self._parts, **schedule.parts()},
             self._description,
             settings=self.settings,
             options=self.options,
             network=self.network,
+            optimizer=self.optimizer,
             batches=batches,
             validation=validation,
         )
@@ -187,7 +188,7 @@ class TrainingLoop:
         record = self._train_epoch(batches, schedule, bar)
         record.update(self._measure(monitors))
         record = processes.from_main(record)
-        schedule.after_epoch(record.get("validation_loss", record["loss"]))
+        schedule.after_epoch(record)
         stop = self.state.end_epoch(record, self.network, self.options)
         self.state.random = RandomState.capture(self._device).to_plain()
         with preserved_random_state(self._device):
@@ -223,9 +224,11 @@ class TrainingLoop:
     def _check(
         self,
         batches: Batches,
+        nb_epochs: int,
         schedule: Schedule,
         monitors: list[Monitor],
         checkpoint_dir: Path | None,
+        resume: bool,
     ) -> None:
         """Refuse what cannot work before anything changes."""
         if not any(parameter.requires_grad for parameter in parameters_of(self.optimizer)):
@@ -238,8 +241,16 @@ class TrainingLoop:
                 "warm_start is True with batches in which a sample is not known again; allowed: "
                 "`fit`, with all data in memory"
             )
-        check_metrics(self.options.best_metric, tuple(monitor.prefix for monitor in monitors))
+        monitored = tuple(monitor.prefix for monitor in monitors)
+        check_metrics(self.options.best_metric, monitored)
         schedule.check_drives(self.optimizer)
+        schedule.settle(
+            nb_epochs,
+            len(batches),
+            resume=resume,
+            warmup_epochs=self.options.warmup_epochs,
+            monitored=monitored,
+        )
         if checkpoint_dir is not None:
             schedule.check_can_be_saved()
 
@@ -255,7 +266,10 @@ class TrainingLoop:
             read = ((batch.x.cpu(), batch.y.cpu()) for batch in epoch_batches)
             sent = self.objective.processes.main_reads(read)
             epoch_batches = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
-        with mode(self.objective.model, training=True):
+        # In each epoch anew: a resumed run knows what one that was not stopped knows.
+        self.objective.comparison.forget()
+        trained = parameters_of(self.optimizer)
+        with training_mode(self.objective.model, self.network, trained):
             for index, batch in enumerate(epoch_batches):
                 x, ends = batch.x, None
                 settings = self.settings.warmed(

@@ -23,7 +23,8 @@ class Monitor:
     """Measures a model on fixed samples: clean on all of them, PGD and flatness on the first few.
 
     Metrics are named `<prefix>_accuracy`, `_loss`, `_robust_accuracy` (clean and PGD-10 right),
-    `_flatness`. The generator is seeded anew each time, so that epochs are comparable.
+    `_robust_loss` (at the examples of PGD-10), `_flatness`. The generator is seeded anew each time,
+    so that epochs are comparable.
     """
 
     prefix: str
@@ -58,7 +59,7 @@ class Monitor:
                 )
             ]
         )
-        _, withstood, _ = classify(model, criterion, adversarial, y, self.batch_size)
+        robust_loss, withstood, _ = classify(model, criterion, adversarial, y, self.batch_size)
         flatness = flatness_values(
             model,
             criterion,
@@ -76,6 +77,7 @@ class Monitor:
             "loss": loss.mean(),
             "accuracy": correct.double().mean(),
             "robust_accuracy": (withstood & correct[: self.attacked]).double().mean(),
+            "robust_loss": robust_loss.mean(),
             "flatness": flatness.mean(),
         }
         return {f"{self.prefix}_{name}": float(value) for name, value in metrics.items()}, labels

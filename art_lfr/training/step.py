@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Box, per_sample
-from art_lfr.core.modes import parameters_of, protected_buffers
+from art_lfr.core.modes import ModeComparison, parameters_of, protected_buffers
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import objective_terms, search, start_of
@@ -69,6 +69,7 @@ class Objective:
         attack: Replaces the inputs of the clean term; the ball stays centred on the originals.
         penalty: What is added to the clean loss, with the weight lam.
         processes: Those that train the model together.
+        comparison: Remembers whether the model depends on its mode.
     """
 
     model: nn.Module
@@ -77,6 +78,7 @@ class Objective:
     attack: Attack | None = None
     penalty: Penalty = field(default_factory=LocalFlatness)
     processes: Processes = field(default_factory=Processes)
+    comparison: ModeComparison = field(default_factory=ModeComparison)
 
     def step(
         self,
@@ -192,7 +194,13 @@ class Objective:
         clean, penalty, logits = 0.0, 0.0, []
         for part in parts:
             for term in objective_terms(
-                part.view, self.penalty, part.x, part.y, part.searched, x_clean=part.x_clean
+                part.view,
+                self.penalty,
+                part.x,
+                part.y,
+                part.searched,
+                x_clean=part.x_clean,
+                comparison=self.comparison,
             ):
                 value, scale = float(term.value.detach()), part.share
                 if not math.isfinite(value) and self.processes.size == 1:
