@@ -224,7 +224,7 @@ class Description:
                 name = waiting.pop()
                 if name in functions and name not in wanted:
                     wanted.add(name)
-                    waiting += _names(functions[name].__code__)
+                    waiting += _names(functions[name].__code__, "ATTR", "METHOD")
         plain = {f"code of {name}": self._function(functions[name]) for name in sorted(wanted)}
         for name, item in held.items():
             if name[:2] != "__" and isinstance(item, bool | int | float | str | tuple):
@@ -241,7 +241,7 @@ class Description:
             return _named(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
         outside = {}
-        for name in sorted(_names(function.__code__)):
+        for name in sorted(_names(function.__code__, "GLOBAL")):
             item = function.__globals__.get(name)
             is_plain = isinstance(item, bool | int | float | str | tuple | Tensor | np.ndarray)
             own = isinstance(item, types.FunctionType) and not self._is_installed(item)
@@ -381,10 +381,11 @@ def _is_filled(cell: types.CellType) -> bool:
     return True
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The names that a function and those inside it look up."""
+def _names(code: types.CodeType, *kinds: str) -> set[str]:
+    """The names that a function and those inside it look up, as globals or as attributes."""
+    found = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(kinds)}
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner)) if inner else set(code.co_names)
+    return found.union(*(_names(constant, *kinds) for constant in inner))
 
 
 def _instructions(code: types.CodeType) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from art_lfr.storage.records import digest
 
 MOST_NAMED = 3
 # Steps of a path that say nothing to a reader.
+WHOLE = frozenset({"array", "class", "code", "length"})
 UNNAMED = ("layers", "takes", "_loss", "(root)")
 
 
@@ -90,11 +91,17 @@ def _differences(
 ) -> Iterator[tuple[tuple[str, ...], Plain, Plain]]:
     if now == then and type(now) is type(then):
         return
+    now, then = (
+        {} if a is None and isinstance(b, dict) and not b.keys() & WHOLE else a
+        for a, b in ((now, then), (then, now))
+    )
     if isinstance(now, dict) and isinstance(then, dict) and "array" not in now:
         if "class" in now and now["class"] != then.get("class"):  # the rest follows from it
             yield (*path, "class"), now["class"], then.get("class")
             return
-        for name in dict.fromkeys([*now, *then]):
+        # A function by another name computes the same.
+        names = dict.fromkeys([*now, *then]).keys() - ({"name"} if "code" in now else set())
+        for name in sorted(names, key=[*now, *then].index):
             inner = path if name in UNNAMED else (*path, str(name))
             yield from _differences(now.get(name), then.get(name), inner)
     elif _both_lists(now, then):

@@ -55,7 +55,8 @@ def check(
             _best(content.get("best"), network, content["position"][0])
         else:
             _dict(content, "network")
-        if same["network"] and same["optimizer"] and same["trained parameters"]:
+        # A scheduler leaves marks in its optimizer.
+        if all(same[n] for n in ("network", "optimizer", "trained parameters", "scheduler")):
             _optimizer(content.get("optimizer"), optimizer)
         if same["scheduler"]:
             _like(content.get("scheduler"), schedule.state(), "scheduler")
