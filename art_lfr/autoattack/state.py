@@ -57,22 +57,15 @@ class AttackState:
 class StateFile:
     """The files of one run: only a run with the same `identity` may go on from them.
 
-    Raises ValueError naming `state_path` where it cannot be written, is damaged, or belongs to
-    another run.
+    Raises ValueError naming `state_path` where it is damaged, or belongs to another run.
     """
 
-    def __init__(self, path: str | Path, identity: Identity) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path = path
         self.identity = identity
         self._order: list[int] = []
         self._hash = hashlib.sha256()
         self._length = 0
-        parent = self.path.parent
-        if self.path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UsageError(
-                f"state_path is {str(path)!r}; allowed: a file in a directory that exists and can "
-                "be written to"
-            )
         self.examples = self.path.with_name(self.path.name + ".examples")
 
     def load(self, x: Tensor, device: torch.device) -> AttackState | None:

@@ -24,7 +24,7 @@ from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import BUILT_IN
 from art_lfr.storage import files
-from art_lfr.storage.tensor_files import load_safely
+from art_lfr.storage.tensor_files import load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -39,8 +39,8 @@ def load_model(
     """A built-in network, or what `module.path:factory` returns, with weights where given.
 
     `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
-    current directory can be imported from, as with `python -m`. Weights are a state dict written
-    by `torch.save`; files that hold code are refused, in an error that names `option`.
+    current directory can be imported from, as with `python -m`. Weights are a state dict written by
+    `torch.save`, see `load_weights`; errors name `option`.
     """
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
@@ -65,12 +65,7 @@ def load_model(
         raise UsageError(f"--model is {name!r}; allowed: {allowed}")
     if weights is not None:
         try:
-            model.load_state_dict(load_safely(weights))
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"{option} is {str(weights)!r}, which does not fit the model: {detail}"
-            ) from error
+            load_weights(model, weights.expanduser())
         except (OSError, ValueError) as error:
             raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
     return model

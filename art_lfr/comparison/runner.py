@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 from art.estimators.classification import PyTorchClassifier
-from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
@@ -24,7 +23,7 @@ from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description, Network, array
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage.files import held, write_atomically
 from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.storage.tensor_files import LAST, load_run, load_safely, to_plain
@@ -236,12 +235,11 @@ def run_all(
         about = f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}"
         home = _home(run, directory)
         home.mkdir(parents=True, exist_ok=True)
-        try:  # until the block ends or this process dies, no other may do the run
-            claim = FileLock(home / "lock").acquire(blocking=False)
-        except Timeout:
-            tell(f"{about}: at work in another process")
-            continue
-        with claim:
+        # Until the block ends or this process dies, no other may do the run.
+        with held(home / "lock") as mine:
+            if not mine:
+                tell(f"{about}: at work in another process")
+                continue
             if _is_done(run, directory):  # by another process, since the list was made
                 continue
             if run.split not in data:

@@ -32,7 +32,7 @@ from art_lfr.evaluation.run import evaluate
 from art_lfr.models import digits_cnn
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.drawing import has_matplotlib, training_curves
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage.files import as_path, make_directory, write_atomically
 from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 
@@ -233,7 +233,8 @@ def run_demo(
     check_integer("epochs", epochs, low=1)
     Processes().check_alone("art-lfr demo")
     # First, as this should not fail after minutes of training.
-    Path(output).mkdir(parents=True, exist_ok=True)
+    output = as_path("output", output)
+    make_directory(output, "output")
     began = time.perf_counter()
     console = console or Console()
     data = digits()

@@ -17,6 +17,7 @@ from art_lfr.core.arguments import check_integer
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
 from art_lfr.storage.description import library_of
+from art_lfr.storage.files import check_file_name
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
@@ -84,6 +85,7 @@ def resolve_attacks(
             wanted, taken = name or attack.name, {other.name for other in resolved}
             numbered = (f"{wanted} {number}" for number in count(2))
             free = next(free for free in chain([wanted], numbered) if free not in taken)
+            check_file_name("the name of an attack", free)
             if free in RESERVED:
                 raise UsageError(
                     f"attacks has the name {free!r}; allowed: any but {', '.join(RESERVED)}"

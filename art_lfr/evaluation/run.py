@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore
 from art_lfr.measure import local_flatness
-from art_lfr.storage.files import check_output, write_atomically
+from art_lfr.storage.files import as_path, check_output, locked, write_atomically
 
 # CLEVER samples thousands of gradients for each image.
 CLEVER_IMAGES = 10
@@ -96,11 +97,11 @@ def evaluate(
     for metric in metrics:
         check_choice("metrics", metric, METRICS)
     if save_adversarial is not None:
-        check_output(Path(save_adversarial), "save_adversarial", (".npz",))
+        save_adversarial = check_output(save_adversarial, "save_adversarial", (".npz",))
     target = make_target(
         model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
-    directory = None if state_dir is None else Path(state_dir)
+    directory = None if state_dir is None else as_path("state_dir", state_dir)
 
     def tell(row: Row) -> None:
         if verbose:
@@ -108,8 +109,9 @@ def evaluate(
         if callback is not None:
             callback(row)
 
-    with preserved(target.module, target.device):
+    with preserved(target.module, target.device), ExitStack() as stack:
         to_run = resolve_attacks(attacks, target, state_dir=directory, progress=verbose)
+        stack.enter_context(locked(directory, "state_dir"))
         store = None if directory is None else EvaluationStore(directory, target)
         start = time.perf_counter()
         clean = target.correct(target.x, target.y)

@@ -13,7 +13,7 @@ from art_lfr.errors import UsageError
 from art_lfr.storage.description import Description, array
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.identity import Identity
-from art_lfr.storage.records import read_record, write_record
+from art_lfr.storage.records import digest, read_record, write_record
 from art_lfr.storage.tensor_files import load_safely, to_plain
 
 FORMAT = 2
@@ -24,8 +24,8 @@ ALLOWED = "the same, or an empty directory"
 class EvaluationStore:
     """`evaluation.json`, which says whose directory it is, and one file for each finished attack.
 
-    Raises ValueError where the directory is that of an evaluation of another model, other data or
-    settings, naming the differences, or where a file is damaged.
+    The directory is there, and locked. Raises ValueError where it is that of an evaluation of
+    another model, other data or settings, naming the differences, or where a file is damaged.
     """
 
     def __init__(self, directory: Path, target: Target) -> None:
@@ -47,22 +47,22 @@ class EvaluationStore:
             },
             plain={"x": array(target.x), "y": array(target.y)},
         )
-        if directory.exists() and not directory.is_dir():
-            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
         path = directory / EVALUATION
         if path.exists():
             identity.check(read_record(path), "the evaluation in state_dir", ALLOWED)
-        elif directory.exists() and any(directory.glob("*.attack.pt")):
+        elif any(directory.glob("*.attack.pt")):
             raise UsageError(
                 f"state_dir is {str(directory)!r}, which has attacks and no {EVALUATION} that says "
                 "of which evaluation; allowed: an empty directory"
             )
         else:
-            directory.mkdir(parents=True, exist_ok=True)
             write_record(path, identity.parts)
 
     def _path(self, attack: NamedAttack) -> Path:
-        return self.directory / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', attack.name)}.attack.pt"
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", attack.name)
+        if name != attack.name:  # others could become the same
+            name += f"-{digest(attack.name)[:8]}"
+        return self.directory / f"{name}.attack.pt"
 
     def identity_of(self, attack: NamedAttack) -> Identity:
         """What makes an attack the same one, with all that its object holds."""

@@ -9,6 +9,7 @@ from typing import Any
 from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.storage.files import as_path
 from art_lfr.training.best import check_metrics
 
 
@@ -97,6 +98,4 @@ def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) ->
         if resume:
             raise UsageError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
         return None
-    if not isinstance(checkpoint_dir, str | Path):
-        raise WrongTypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
-    return Path(checkpoint_dir)
+    return as_path("checkpoint_dir", checkpoint_dir)

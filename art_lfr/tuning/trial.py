@@ -294,22 +294,19 @@ def _shown(value: object) -> object:
 class TrialStore:
     """`tuning.json`, which says whose directory it is, and one file for each finished trial.
 
-    None keeps nothing. Raises ValueError for a directory that is a file, and for that of another
+    The directory is there, and locked; None keeps nothing. Raises ValueError for that of another
     tuning, naming the differences.
     """
 
-    def __init__(self, directory: str | Path | None, identity: Identity) -> None:
-        self.directory = None if directory is None else Path(directory)
+    def __init__(self, directory: Path | None, identity: Identity) -> None:
+        self.directory = directory
         if self.directory is None:
             return
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
         path = self.directory / TUNING
         if path.exists():
             where = "the tuning in state_dir"
             identity.check(read_record(path), where, "the same, or an empty directory")
         else:
-            self.directory.mkdir(parents=True, exist_ok=True)
             write_record(path, identity.parts)
 
     def _path(self, candidate: Candidate) -> Path:

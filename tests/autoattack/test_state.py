@@ -18,7 +18,7 @@ from art_lfr.autoattack.state import StateFile, read_run
 from art_lfr.autoattack.suite import run_suite
 from art_lfr.storage.records import digest
 
-FILES = ["run.state", "run.state.examples"]
+FILES = [".run.state.lock", "run.state", "run.state.examples"]
 
 
 def tiny(suite):
