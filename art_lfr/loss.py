@@ -182,6 +182,7 @@ class LFRLoss:
         check_inputs("x", x, box)
         check_labels("y", y, len(x))
         x = x.detach()
+        self.settings.check_radius(x)
         view = LossView(model, self.criterion, box, self.settings)
         searched = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
         clean, *parts = objective_terms(

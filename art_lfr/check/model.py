@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -132,9 +131,8 @@ def check_model(
             problem = "no sample was given, so the layers were not tried"
             findings.append(Finding("data", problem, "pass x", "warning"))
     else:
-        network, callable_model, bounds = _look_at_classifier(model, findings)
-        if data is None and callable_model is not None:
-            data = _random_inputs(model, bounds)
+        network, callable_model, bounds, drawn = _look_at_classifier(model, findings)
+        data = drawn if data is None else data
     findings += _batch_norm(network, batch_size)
     if x is not None and data is not None:
         findings += look_at_data(data, bounds)
@@ -145,8 +143,8 @@ def check_model(
 
 def _look_at_classifier(
     classifier: Any, findings: list[Finding]
-) -> tuple[nn.Module, nn.Module | None, Bounds]:
-    """The network, raw inputs to logits (None where gradients cannot pass), and the bounds."""
+) -> tuple[nn.Module, nn.Module | None, Bounds, Tensor | None]:
+    """The network, raw inputs to logits (None where gradients cannot pass), bounds, some inputs."""
     from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -190,16 +188,8 @@ def _look_at_classifier(
         if not blocking:
             problem, _, fix = str(error).partition("; ")
             findings.append(Finding("classifier", problem, fix))
-        return classifier.model, None, classifier.clip_values
-    return adapter.network, adapter.module, adapter.bounds
-
-
-def _random_inputs(classifier: Any, bounds: Bounds) -> Tensor:
-    """Uniform samples inside the bounds, drawn without the global generators."""
-    low, high = (0.0, 1.0) if bounds is None else bounds
-    shape = (PROBED, *classifier.input_shape)
-    drawn = np.random.default_rng(0).uniform(size=shape)
-    return torch.as_tensor(np.asarray(low) + (np.asarray(high) - np.asarray(low)) * drawn).float()
+        return classifier.model, None, classifier.clip_values, None
+    return adapter.network, adapter.module, adapter.bounds, adapter.random_inputs(PROBED)
 
 
 def _batch_norm(network: nn.Module, batch_size: int) -> Iterator[Finding]:
