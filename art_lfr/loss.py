@@ -181,6 +181,7 @@ class LFRLoss:
             inputs = inputs.to(type_for(model, x))
         box = Box.from_bounds(self.bounds, inputs)
         check_inputs("x", inputs, box)
+        self.settings.check_radius(inputs)
         targets = loss_targets("y", y, model, self.criterion, inputs).to(inputs.device)
         return self._terms(model, inputs, targets, box)
 

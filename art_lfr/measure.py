@@ -114,6 +114,8 @@ def local_flatness(
         # At eps 0 nothing is steered, and the default radius would have no scale.
         radius=1.0 if eps == 0 and radius is None else radius,
     )
+    if radius is not None:  # in a ball as small as a rounding, the gradient at x is the answer
+        settings.check_radius(inputs)
     check_integer("restarts", restarts, low=1)
     check_integer("batch_size", batch_size, low=1)
     check_seed("seed", seed)

@@ -6,6 +6,7 @@ run inside the module, so that gradients are taken in front of them.
 
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,9 +19,10 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice, ModelAdapter, is_auto
-from art_lfr.core.criterion import Criterion
+from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Bounds, Box
-from art_lfr.core.modes import mode, parameters_of
+from art_lfr.core.modes import mode, parameters_of, protected_buffers
+from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.errors import UsageError, WrongTypeError
 
 
@@ -72,6 +74,56 @@ class ClassifierAdapter(ModelAdapter):
         self.classifier = classifier
         self.module = ClassifierModule(classifier)
         self.criterion = Criterion(classifier.loss)
+        if isinstance(self.network, nn.Sequential):
+            self._check_runs_as_called()
+
+    def _check_runs_as_called(self) -> None:
+        """Raise ValueError where ART runs another function than the model that was given to it.
+
+        Of an nn.Sequential it calls the children one by one: a forward of the model's own and hooks
+        on it are left out. Both ways are compared where there are such.
+        """
+        network = self.network
+        own = type(network).forward is not nn.Sequential.forward or "forward" in vars(network)
+        if not (own or network._forward_hooks or network._forward_pre_hooks):
+            return
+        x = self.random_inputs(2).to(self.device, self.dtype)
+        problem = ""
+        for training in (False, True):
+            with (
+                torch.no_grad(),
+                preserved_random_state(self.device),
+                mode(network, training=training),
+                protected_buffers(network),
+            ):
+                state = RandomState.capture(self.device)
+                try:
+                    expected = logits_of(network(x))
+                except Exception:  # random inputs are none of this model's
+                    return
+                state.restore()
+                try:
+                    found = logits_of(self.classifier._model(x)[-1])
+                    if found.shape != expected.shape or not torch.allclose(
+                        found, expected, rtol=1e-3, atol=1e-5, equal_nan=True
+                    ):
+                        problem = "with other logits"
+                except Exception as error:  # whatever the children raise
+                    problem = f"and fails ({str(error).splitlines()[0][:80]})"
+        if problem:
+            raise UsageError(
+                f"{self.name} has a {type(network).__name__} as model, an nn.Sequential of which "
+                f"ART calls the children one by one, {problem}: its own forward and hooks are not "
+                "run; allowed: the same inside another nn.Module, whose forward calls it"
+            )
+
+    def random_inputs(self, count: int) -> Tensor:
+        """Uniform samples inside the bounds, drawn without the global generators."""
+        box = self.box(torch.empty((1, *self.classifier.input_shape)))
+        shape = (count, *self.classifier.input_shape)
+        drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        low, high = box.low.nan_to_num(neginf=0.0), box.high.nan_to_num(posinf=1.0)
+        return box.clip(low + (high - low) * drawn)
 
     def parts(self) -> dict[str, Any]:
         """What a run of this classifier must find again, beside its weights."""
@@ -97,15 +149,27 @@ class ClassifierAdapter(ModelAdapter):
                 f"{self.name} has optimizer None; allowed: a torch.optim.Optimizer over its "
                 "model's parameters, given to the PyTorchClassifier"
             )
+        if not hasattr(optimizer, "param_groups"):
+            raise WrongTypeError(
+                f"{self.name} has a {type(optimizer).__name__} as optimizer; allowed: one "
+                "torch.optim.Optimizer, whose groups may have learning rates of their own"
+            )
         return optimizer
 
     def check_optimizer(self) -> None:
-        """Raise ValueError unless the optimizer has parameters of the network."""
+        """Raise ValueError unless the optimizer has parameters of the network and steps alone."""
         of_network = {id(parameter) for parameter in self.network.parameters()}
         if not any(id(parameter) in of_network for parameter in parameters_of(self.optimizer)):
             raise UsageError(
                 f"{self.name} has an optimizer over none of its model's parameters; allowed: one "
                 "made from model.parameters()"
+            )
+        needs = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        if needs is not None and needs.default is needs.empty:
+            raise UsageError(
+                f"{self.name} has the optimizer {type(self.optimizer).__name__}, whose `step` "
+                "needs a closure; allowed: one that takes a single step along the gradients, such "
+                "as SGD or Adam"
             )
 
     def check_bounds(self, bounds: BoundsChoice) -> None:

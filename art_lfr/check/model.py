@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
-from art_lfr.core.modes import device_of, dtype_of
+from art_lfr.core.modes import device_of, dtype_of, kept_in_eval_mode, parameters_of
 from art_lfr.core.samples import as_tensor
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
@@ -93,6 +93,7 @@ PROBED = 4
 def check_model(
     model: object,
     x: Any = None,
+    y: Any = None,
     *,
     estimator: str = "finite-difference",
     batch_size: int = 128,
@@ -109,6 +110,7 @@ def check_model(
             `bounds`.
         x: Inputs as they will be trained on, shape (N, ...). None: random ones for a classifier;
             for a module only the layers' kinds are looked at.
+        y: Labels of x, as they will be trained on: indices, shape (N,), or one-hot rows.
         estimator: "finite-difference" or "exact".
         batch_size: That of the training to come.
         bounds: Valid inputs (low, high), or None.
@@ -128,27 +130,41 @@ def check_model(
         Box.from_bounds(bounds, data.double())  # raises where they are no bounds
     findings: list[Finding] = []
     callable_model: nn.Module | None
+    loss: object = nn.CrossEntropyLoss()
+    trained: Collection[nn.Parameter]
     if isinstance(model, nn.Module):
-        network, callable_model = model, model
+        network, callable_model, trained = model, model, list(model.parameters())
         if data is None:
             problem = "no sample was given, so the layers were not tried"
             findings.append(Finding("data", problem, "pass x", "warning"))
     else:
-        network, callable_model, bounds = _look_at_classifier(model, findings)
-        if data is None and callable_model is not None:
-            data = _random_inputs(model, bounds)
-    findings += _batch_norm(network, batch_size)
+        network, callable_model, bounds, drawn = _look_at_classifier(model, findings)
+        data = drawn if data is None else data
+        loss, optimizer = getattr(model, "loss", None), getattr(model, "optimizer", None)
+        trained = list(network.parameters())
+        if isinstance(optimizer, torch.optim.Optimizer):
+            trained = parameters_of(optimizer)
     if x is not None and data is not None:
         findings += look_at_data(data, bounds)
     if callable_model is not None and data is not None:
-        findings += _try(callable_model, network, data[:PROBED], estimator)
+        probe = Probe(
+            callable_model, network, data[:PROBED].to(device_of(network, data), dtype_of(network))
+        )
+        statistics = probe.layers_with_statistics()
+        findings += _try(probe, estimator)
+        findings += _outputs(probe, loss)
+        if y is not None:
+            findings += look_at_labels(probe, data, y)
+    else:
+        statistics = {name: m for name, m in network.named_modules() if isinstance(m, _BatchNorm)}
+    findings += _batch_norm(network, statistics, batch_size, trained)
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
 def _look_at_classifier(
     classifier: Any, findings: list[Finding]
-) -> tuple[nn.Module, nn.Module | None, Bounds]:
-    """The network, raw inputs to logits (None where gradients cannot pass), and the bounds."""
+) -> tuple[nn.Module, nn.Module | None, Bounds, Tensor | None]:
+    """The network, raw inputs to logits (None where gradients cannot pass), bounds, some inputs."""
     from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -192,43 +208,153 @@ def _look_at_classifier(
         if not blocking:
             problem, _, fix = str(error).partition("; ")
             findings.append(Finding("classifier", problem, fix))
-        return classifier.model, None, classifier.clip_values
-    return adapter.network, adapter.module, adapter.bounds
+        return classifier.model, None, classifier.clip_values, None
+    if classifier.optimizer is not None:
+        try:
+            adapter.check_optimizer()
+        except (ValueError, TypeError) as error:
+            problem, _, fix = str(error).partition("; ")
+            findings.append(Finding("classifier.optimizer", problem, fix))
+    return adapter.network, adapter.module, adapter.bounds, adapter.random_inputs(PROBED)
 
 
-def _random_inputs(classifier: Any, bounds: Bounds) -> Tensor:
-    """Uniform samples inside the bounds, drawn without the global generators."""
-    low, high = (0.0, 1.0) if bounds is None else bounds
-    shape = (PROBED, *classifier.input_shape)
-    drawn = np.random.default_rng(0).uniform(size=shape)
-    return torch.as_tensor(np.asarray(low) + (np.asarray(high) - np.asarray(low)) * drawn).float()
-
-
-def _batch_norm(network: nn.Module, batch_size: int) -> Iterator[Finding]:
-    """Layers that couple the samples of a batch."""
-    for name, module in network.named_modules():
-        if not isinstance(module, _BatchNorm):
-            continue
-        kind = type(module).__name__
-        if not module.track_running_stats:
+def look_at_labels(probe: Probe, x: Tensor, y: object) -> Iterator[Finding]:
+    """Labels that the model has no class for, or that start at 1."""
+    labels = as_tensor("y", np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
+    if labels.dim() == 0 or len(labels) != len(x):
+        problem = f"y has shape {tuple(labels.shape)} for {len(x)} samples"
+        yield Finding("labels", problem, "one label for each sample")
+        return
+    logits = probe.logits()
+    if logits is None or logits.dim() != 2 or logits.shape[1] < 2:
+        return
+    classes = logits.shape[1]
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        rows = labels.double()
+        if labels.shape[1] != classes or not bool((rows.sum(dim=1) - 1).abs().max() < 1e-3):
             yield Finding(
-                f"{name} ({kind})",
+                "labels",
+                f"y has rows of shape {tuple(labels.shape)} that are no probabilities of the "
+                f"model's {classes} classes",
+                f"indices of shape (N,), or one-hot rows of shape (N, {classes})",
+            )
+            return
+        labels = rows.argmax(dim=1)
+    labels = labels.flatten()
+    if labels.is_complex() or not bool(labels.double().isfinite().all()):
+        yield Finding("labels", "y holds NaN or no numbers", "integer labels")
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if bool((labels != labels.long()).any()):
+        yield Finding("labels", "y holds fractions", "integer labels, or one-hot rows")
+    elif low == 1 and high == classes:
+        yield Finding("labels", f"y has labels from 1 to {high}", "y - 1: labels start at 0")
+    elif low < 0 or high >= classes:
+        yield Finding(
+            "labels",
+            f"y has labels from {low} to {high}, and the model {classes} classes",
+            f"labels from 0 to {classes - 1}, or as many outputs as there are classes",
+        )
+    elif low > 0 and len(labels) >= 10 * classes:
+        yield Finding(
+            "labels",
+            f"y has no label below {low}, in {len(labels)} samples of {classes} classes",
+            "y - 1, if the labels start at 1",
+            "warning",
+        )
+
+
+def _outputs(probe: Probe, loss: object) -> Iterator[Finding]:
+    """Outputs that are not what the loss takes them for."""
+    logits = probe.logits()
+    if logits is None or logits.dim() != 2 or not bool(logits.isfinite().all()):
+        if logits is not None and not bool(logits.isfinite().all()):
+            problem = "it returns NaN or infinite values for x"
+            yield Finding("model", problem, "look for the layer that does; load other weights")
+        return
+    tolerance = 64 * torch.finfo(probe.x.dtype).eps
+    unit = bool(((logits >= 0) & (logits <= 1)).all())
+    sums = (logits.sum(dim=1) - 1).abs().max() < tolerance
+    probabilities = logits.shape[1] > 1 and unit and bool(sums)
+    if isinstance(loss, nn.CrossEntropyLoss) and probabilities:
+        yield Finding(
+            "outputs",
+            "they are probabilities (each row sums to 1), which CrossEntropyLoss takes for logits: "
+            "a second softmax, with small gradients",
+            "leave out the last softmax",
+        )
+    elif isinstance(loss, nn.CrossEntropyLoss) and logits.shape[1] > 1 and unit and len(logits) > 1:
+        yield Finding(
+            "outputs",
+            "all are between 0 and 1, as after a sigmoid; CrossEntropyLoss takes them for logits",
+            "leave out the last sigmoid",
+            "warning",
+        )
+    elif isinstance(loss, nn.BCEWithLogitsLoss) and unit and len(logits) > 1:
+        yield Finding(
+            "outputs",
+            "all are between 0 and 1, as after a sigmoid, and BCEWithLogitsLoss has one of its own",
+            "leave out the last sigmoid, or take BCELoss",
+            "warning",
+        )
+    elif isinstance(loss, nn.NLLLoss) and not bool(
+        logits.logsumexp(dim=1).abs().max() < tolerance * max(1.0, float(logits.abs().max()))
+    ):
+        yield Finding(
+            "outputs",
+            "they are no log-probabilities, which NLLLoss takes them for",
+            "a last LogSoftmax(dim=1), or CrossEntropyLoss",
+        )
+
+
+def _batch_norm(
+    network: nn.Module,
+    statistics: Mapping[str, nn.Module],
+    batch_size: int,
+    trained: Collection[nn.Parameter],
+) -> Iterator[Finding]:
+    """Layers that couple the samples of a batch: BatchNorm of any class."""
+    kept = {id(module) for module in kept_in_eval_mode(network, trained)}
+    of_training = {id(parameter) for parameter in trained if parameter.requires_grad}
+    for name, module in statistics.items():
+        layer = f"{name or 'model'} ({type(module).__name__})"
+        if getattr(module, "track_running_stats", True) is False:
+            yield Finding(
+                layer,
                 "it uses the statistics of its batch in eval mode too, so that the gradient at a "
                 "sample depends on the others",
                 "track_running_stats=True, or GroupNorm",
             )
+        if id(module) in kept:
+            continue
         if batch_size < TINY_BATCH:
             yield Finding(
-                f"{name} ({kind})",
+                layer,
                 f"its statistics of batch_size {batch_size} are mostly noise",
                 f"batch_size of at least {TINY_BATCH}, or GroupNorm",
                 "error" if batch_size == 1 else "warning",
             )
+        own = list(module.parameters())
+        if own and not any(id(parameter) in of_training for parameter in own):
+            yield Finding(
+                layer,
+                "its parameters are frozen, but it is in train mode: its running statistics will "
+                "move",
+                f"{name}.eval() too, which training then leaves as it is",
+                "warning",
+            )
+        elif network.training and not module.training:
+            yield Finding(
+                layer,
+                "it is in eval mode, but has parameters that are trained: training puts it in "
+                "train mode, and its running statistics will move",
+                f"{name}.requires_grad_(False) too, where it is to stay as it is",
+                "warning",
+            )
 
 
-def _try(model: nn.Module, network: nn.Module, x: Tensor, estimator: str) -> Iterator[Finding]:
+def _try(probe: Probe, estimator: str) -> Iterator[Finding]:
     """What shows only when the network runs."""
-    probe = Probe(model, network, x.to(device_of(model, x), dtype_of(model)))
     for layer in probe.random_layers(training=True):
         yield Finding(
             layer,

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from art_lfr.core.criterion import logits_of
-from art_lfr.core.modes import frozen, mode, protected_buffers
+from art_lfr.core.modes import ModeComparison, frozen, mode, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
 
 Hook = Callable[..., None]
@@ -34,6 +35,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, network: nn.Module, x: Tensor) -> None:
         self.model = model
+        self.network = network
         self.x = x
         names = {id(m): n for n, m in network.named_modules()}
         self._names = {
@@ -49,6 +51,29 @@ class Probe:
         except Exception as error:  # the user has to see whatever the model's forward raises
             return _first_line(error)
         return None
+
+    def logits(self) -> Tensor | None:
+        """The logits of x in eval mode, on the CPU, or None where the model refuses x."""
+        try:
+            with self._preserved(training=False), torch.no_grad():
+                return logits_of(self.model(self.x.clone())).cpu()
+        except Exception:  # `run_error` reports it
+            return None
+
+    def layers_with_statistics(self) -> dict[str, nn.Module]:
+        """BatchNorm of torch, and modules whose floating buffers move in training, by name."""
+        comparison, moved = ModeComparison(), set[nn.Module]()
+        with self._preserved(training=True), torch.no_grad():
+            try:
+                comparison.clean_pass(self.model, self.x.clone())
+                moved = set(comparison.statistics)
+            except Exception:  # `run_error` reports it, or a BatchNorm has one value only
+                pass
+        return {
+            name: module
+            for name, module in self.network.named_modules()
+            if module in moved or isinstance(module, _BatchNorm)
+        }
 
     def random_layers(self, *, training: bool) -> list[str]:
         """The innermost modules that draw from the global generators in a forward pass."""

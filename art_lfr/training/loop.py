@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from art_lfr.core.modes import parameters_of, training_mode
+from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
@@ -243,6 +243,9 @@ class TrainingLoop:
             )
         monitored = tuple(monitor.prefix for monitor in monitors)
         check_metrics(self.options.best_metric, monitored)
+        sample = batches.sample(self.options.monitor_samples, self.options.seed)
+        if sample is not None:
+            self._check_batch(sample[0], min(batches.batch_size, len(sample[0])))
         schedule.check_drives(self.optimizer)
         schedule.settle(
             nb_epochs,
@@ -253,6 +256,28 @@ class TrainingLoop:
         )
         if checkpoint_dir is not None:
             schedule.check_can_be_saved()
+
+    def _check_batch(self, x: Tensor, size: int) -> None:
+        """Refuse data that the settings cannot train on; x are the first samples that are known."""
+        if (warning := self.settings.check_radius(x)) is not None:
+            warnings.warn(warning, UserWarning, stacklevel=8)  # the line that called the trainer
+        if min(size, self.options.max_physical_batch_size or size) == 1:
+            with (
+                torch.no_grad(),
+                preserved_random_state(self._device),
+                training_mode(self.objective.model, self.network, parameters_of(self.optimizer)),
+                protected_buffers(self.network),
+            ):
+                try:
+                    self.objective.model(x[:1].to(self._device, copy=True))
+                except ValueError as error:
+                    if "more than 1 value per channel" not in str(error):
+                        raise
+                    raise UsageError(
+                        "batch_size (or max_physical_batch_size, or the number of samples) is 1 "
+                        "with a BatchNorm, which has no statistics of a single value; allowed: at "
+                        "least 2, or GroupNorm"
+                    ) from error
 
     def _train_epoch(self, batches: Batches, schedule: Schedule, bar: tqdm[Any]) -> Record:
         """One pass over the data; the record of its means."""
@@ -272,6 +297,8 @@ class TrainingLoop:
         with training_mode(self.objective.model, self.network, trained):
             for index, batch in enumerate(epoch_batches):
                 x, ends = batch.x, None
+                if index == 0 and batches.samples is None:
+                    self._check_batch(x, len(x))
                 settings = self.settings.warmed(
                     epoch + (index + 1) / len(batches), options.warmup_epochs
                 )

@@ -17,6 +17,7 @@ from art_lfr.core.geometry import Box, per_sample
 from art_lfr.core.modes import ModeComparison, parameters_of, protected_buffers
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.settings import LFRSettings
+from art_lfr.errors import UsageError
 from art_lfr.loss import objective_terms, search, start_of
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
 from art_lfr.training.batches import parts_of
@@ -120,7 +121,15 @@ class Objective:
         norm = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
         if not math.isfinite(norm):
             raise NonFiniteError(f"the gradient's norm is {norm}")
-        optimizer.step()
+        try:
+            optimizer.step()
+        except Exception as error:
+            if "closure" not in str(error):
+                raise
+            raise UsageError(  # SAM and others whose signature does not say so
+                f"classifier has the optimizer {type(optimizer).__name__}, whose `step` needs a "
+                "closure; allowed: one that takes a single step along the gradients"
+            ) from error
         return StepResult(
             {
                 "loss": clean + settings.lam * flatness,

@@ -164,6 +164,109 @@ def test_classifiers(x):
     assert found(scaled, 255 * x) == [("error", "data")]
 
 
+class ByHand(nn.Module):
+    """BatchNorm as repositories write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("variance", torch.ones(1))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.mean, self.variance, self.scale, None, self.training)
+
+
+def frozen(layer):
+    return layer.requires_grad_(False)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm2d(1), ByHand])
+def test_batch_norm_that_is_half_frozen(x, make):
+    name = make().__class__.__name__
+    half = [("warning", f"0 ({name})")]
+    for layer, expected in (
+        (make(), []),
+        (frozen(make()).eval(), []),
+        (frozen(make()), half),
+        (make().eval(), half),
+    ):
+        model = network(layer)
+        model[1:].train()
+        assert found(model, x) == expected
+        model[0].train(layer.training)
+        assert found(make_classifier(model), x.numpy()) == expected
+    # `predict` leaves everything in eval mode: that is nobody's choice.
+    assert found(network(make()).eval(), x) == []
+    assert found(network(make()), x, batch_size=4) == half
+    assert found(network(frozen(make()).eval()), x, batch_size=4) == []
+
+
+LABELS = torch.arange(200) % 10
+
+
+@pytest.mark.parametrize(
+    ("y", "severity", "message"),
+    [
+        (LABELS, None, ""),
+        (F.one_hot(LABELS), None, ""),
+        (LABELS.tolist(), None, ""),
+        (1 + LABELS, "error", "from 1 to 10"),
+        (F.one_hot(1 + LABELS), "error", "no probabilities"),
+        (torch.arange(200) % 12, "error", "from 0 to 11, and the model 10 classes"),
+        (-LABELS, "error", "from -9 to 0"),
+        (1 + torch.arange(200) % 9, "warning", "no label below 1"),
+        (torch.arange(200) / 200, "error", "fractions"),
+        (torch.full((200,), torch.nan), "error", "NaN"),
+        (LABELS[:60], "error", "(60,)"),
+    ],
+)
+def test_labels(x, y, severity, message):
+    expected = [] if severity is None else [(severity, "labels")]
+    for model in (network(), make_classifier(network())):
+        findings = check_model(model, x.repeat(25, 1, 1, 1), y)
+        assert [(f.severity, f.layer) for f in findings] == expected
+        assert not expected or message in findings[0].problem
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "expected"),
+    [
+        (nn.Softmax(dim=1), nn.CrossEntropyLoss(), [("error", "outputs")]),
+        (nn.LogSoftmax(dim=1), nn.CrossEntropyLoss(), []),
+        (nn.Sigmoid(), nn.CrossEntropyLoss(), [("warning", "outputs")]),
+        (nn.LogSoftmax(dim=1), nn.NLLLoss(), []),
+        (nn.Softmax(dim=1), nn.NLLLoss(), [("error", "outputs")]),
+        (nn.Identity(), nn.NLLLoss(), [("error", "outputs")]),
+        (nn.Sigmoid(), nn.BCEWithLogitsLoss(), [("warning", "outputs")]),
+        (nn.Identity(), nn.BCEWithLogitsLoss(), []),
+    ],
+)
+def test_outputs_that_the_loss_takes_for_something_else(x, last, loss, expected):
+    model = nn.Sequential(*network(), last)
+    assert found(make_classifier(model, loss=loss), x) == expected
+    if type(loss) is nn.CrossEntropyLoss:
+        assert found(model, x) == expected
+
+
+def test_weights_that_are_nan(x):
+    model = network()
+    nn.init.constant_(model[-1].weight, torch.nan)
+    assert ("error", "model") in found(model, x)
+
+
+def test_optimizers_that_cannot_train(x):
+    model = network()
+    for optimizer in (
+        torch.optim.LBFGS(model.parameters()),
+        [torch.optim.SGD(model.parameters(), lr=0.1)],
+        torch.optim.SGD(network().parameters(), lr=0.1),
+    ):
+        assert found(make_classifier(model, optimizer=optimizer), x) == [
+            ("error", "classifier.optimizer")
+        ]
+
+
 def test_no_sample_is_said(x):
     assert found(network(), None) == [("warning", "data")]
 
