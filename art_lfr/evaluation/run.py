@@ -115,6 +115,8 @@ def evaluate(
         store = None if directory is None else EvaluationStore(directory, target)
         start = time.perf_counter()
         clean = target.correct(target.x, target.y)
+        if store is not None:
+            store.settle(target.adapter.network)
         check_shifted_labels(target, clean)
         rows, results = [Row.of("clean", clean.numpy(), time.perf_counter() - start)], {}
         tell(rows[0])

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from art_lfr.attacks.named import AttackResult, NamedAttack
 from art_lfr.attacks.target import Target
 from art_lfr.errors import UsageError
-from art_lfr.storage.description import Description, array
+from art_lfr.storage.description import Description, Network, array
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import digest, read_record, write_record
@@ -31,11 +32,8 @@ class EvaluationStore:
     def __init__(self, directory: Path, target: Target) -> None:
         self.directory = directory
         adapter, ball = target.adapter, target.ball
-        self._names = {
-            "judged model": adapter.network,
-            "judged module": target.module,
-            "judged classifier": adapter.classifier,
-        }
+        # Attacks are made for a classifier around these.
+        self._names = {"judged model": adapter.network, "judged module": target.module}
         identity = Identity(
             {
                 "model": adapter.network,
@@ -49,14 +47,35 @@ class EvaluationStore:
         )
         path = directory / EVALUATION
         if path.exists():
-            identity.check(read_record(path), "the evaluation in state_dir", ALLOWED)
+            saved = read_record(path)
+            if not isinstance(saved.get("identity"), dict) or not isinstance(saved["moved"], list):
+                raise UsageError(f"{path} is of another version; allowed: an empty directory")
+            where = "the evaluation in state_dir"
+            identity.check(saved["identity"], where, ALLOWED, saved["moved"])
+            self._fresh: Identity | None = None
         elif any(directory.glob("*.attack.pt")):
             raise UsageError(
                 f"state_dir is {str(directory)!r}, which has attacks and no {EVALUATION} that says "
                 "of which evaluation; allowed: an empty directory"
             )
         else:
-            write_record(path, identity.parts)
+            self._fresh = identity
+            self._layers = self._layers_of(adapter.network)
+            self.settle(adapter.network)
+
+    @staticmethod
+    def _layers_of(network: nn.Module) -> Identity:
+        return Identity({"model": Network(network, with_weights=False)})
+
+    def settle(self, network: nn.Module) -> None:
+        """Write whose directory it is; after a pass, which may leave something in the network.
+
+        What a pass changes, such as features that are kept to be looked at, is no setting.
+        """
+        if self._fresh is not None:
+            moved = self._layers.moved_to(self._layers_of(network))
+            content = {"identity": self._fresh.parts, "moved": moved}
+            write_record(self.directory / EVALUATION, content)
 
     def _path(self, attack: NamedAttack) -> Path:
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", attack.name)
@@ -66,7 +85,6 @@ class EvaluationStore:
 
     def identity_of(self, attack: NamedAttack) -> Identity:
         """What makes an attack the same one, with all that its object holds."""
-        names = {name: item for name, item in self._names.items() if item is not None}
         return Identity(
             {
                 "name": attack.name,
@@ -74,7 +92,7 @@ class EvaluationStore:
                 "images": attack.images,
                 "attack": attack.parameters,
             },
-            Description(names),
+            Description(self._names),
         )
 
     def load(self, attack: NamedAttack, identity: Identity) -> AttackResult | None:
