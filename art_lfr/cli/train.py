@@ -354,7 +354,7 @@ def compare(
     import torch
 
     from art_lfr.cli import inputs
-    from art_lfr.comparison.plan import read_plan
+    from art_lfr.comparison.plan import RUNS, read_plan
     from art_lfr.comparison.results import Results, table, to_markdown, write_report
     from art_lfr.comparison.runner import run_all, take_known
     from art_lfr.core.arguments import check_integer
@@ -368,7 +368,7 @@ def compare(
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{name} is {str(folder)!r}; allowed: a folder")
     output, data_dir = as_path("--output", output), as_path("--data-dir", data_dir)
-    shared = output / "trainings"
+    shared = output / RUNS
     make_directory(shared, "--output")
     for comparison in chosen:  # before hours of training
         check_output(output / f"{comparison.name}.json", "--output")

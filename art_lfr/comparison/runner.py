@@ -18,7 +18,7 @@ from torch import nn
 from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.comparison import judging, methods
-from art_lfr.comparison.plan import Comparison, Run
+from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
@@ -327,7 +327,7 @@ def _check_identity(
 
 def _home(run: Run, directory: Path) -> Path:
     """Where the training of a run keeps its state and its weights."""
-    return directory / "trainings" / run.training_key
+    return directory / RUNS / run.training_key
 
 
 def run_one(run: Run, split: judging.Split, directory: Path, factory: Factory) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def resolve_attacks(
             wanted, taken = name or attack.name, {other.name for other in resolved}
             numbered = (f"{wanted} {number}" for number in count(2))
             free = next(free for free in chain([wanted], numbered) if free not in taken)
-            check_file_name("the name of an attack", free)
+            check_file_name("the name in attacks", free)
             if free in RESERVED:
                 raise UsageError(
                     f"attacks has the name {free!r}; allowed: any but {', '.join(RESERVED)}"

@@ -96,12 +96,13 @@ def evaluate(
     check_type("metrics", metrics, Sequence, "a name or a list of names")
     for metric in metrics:
         check_choice("metrics", metric, METRICS)
+    # Before the model is called, which may change the current directory.
+    directory = None if state_dir is None else as_path("state_dir", state_dir)
     if save_adversarial is not None:
         save_adversarial = check_output(save_adversarial, "save_adversarial", (".npz",))
     target = make_target(
         model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
-    directory = None if state_dir is None else as_path("state_dir", state_dir)
 
     def tell(row: Row) -> None:
         if verbose:

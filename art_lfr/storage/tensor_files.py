@@ -126,7 +126,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if value.is_floating_point() and bool(value.isnan().any()):
             raise UsageError(f"{path} has NaN in {name!r}; allowed: weights without")
     own = model.state_dict()
-    for prefix in PREFIXES:
+    for prefix in PREFIXES * 2:  # in either order
         if not own.keys() & content.keys() and all(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): value for name, value in content.items()}
     # torch before 0.4.1 did not count batches; a plain dict says that it may be as old.

@@ -393,3 +393,38 @@ def test_channels_last_is_caught():
     bright = 255 * torch.rand(4, 3, 8, 8)
     with pytest.raises(ValueError, match=r"x has values from .*inside the bounds"):
         evaluate(model, bright, torch.zeros(4, dtype=torch.long), eps=EPS)
+
+
+def test_names_that_would_be_one_file_are_kept_apart(problem, tmp_path):
+    model, x, y, _ = problem
+    attacks = {name: Shift(0.01 * i) for i, name in enumerate(("A B", "A_B", "ä", "ö", "PGD"), 1)}
+    keywords = {"eps": EPS, "attacks": attacks, "flatness_steps": 0, "state_dir": tmp_path}
+    first = evaluate(model, x, y, **keywords)
+    assert len(list(tmp_path.glob("*.attack.pt"))) == 5
+    assert (tmp_path / "PGD.attack.pt").exists()
+    again = evaluate(model, x, y, **keywords)
+    assert all(attack._calls == 1 for attack in attacks.values())
+    assert [row.accuracy for row in again.rows] == [row.accuracy for row in first.rows]
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "..", "/a", "a\\b", "a\n", "\x1b[2J", "a" * 200])
+def test_names_that_no_file_can_have(problem, tmp_path, name):
+    model, x, y, _ = problem
+    attack = Shift(0.01)
+    with pytest.raises(ValueError, match=r"the name in attacks is .*; allowed: a name of at"):
+        evaluate(model, x, y, eps=EPS, attacks={name: attack}, state_dir=tmp_path / "state")
+    assert attack._calls == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_flatness_that_is_no_number_is_written(problem):
+    _, x, y, _ = problem
+    model = Mean()
+    with torch.no_grad():
+        model.scale.fill_(3e38)
+    found = evaluate(model, x, y, eps=EPS, attacks="FGSM", flatness_steps=1)
+    assert not np.isfinite(found.flatness).all()
+    written = json.loads(found.to_json())
+    assert written == found.to_dict()
+    assert None in written["per_sample"]["flatness"]
+    assert written["flatness"]["mean"] is None
