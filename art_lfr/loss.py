@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from art_lfr.core.arguments import (
+    as_tensor,
     check_batch,
     check_inputs,
     check_labels,
@@ -26,7 +27,7 @@ from art_lfr.core.arguments import (
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.keywords import LFRKeywords
-from art_lfr.core.modes import ModeComparison
+from art_lfr.core.modes import ModeComparison, check_differentiable_weights, outside_inference_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
@@ -174,9 +175,12 @@ class LFRLoss:
         self.generator = generator or torch.Generator().manual_seed(0)
         self._comparison = ModeComparison()
 
+    @outside_inference_mode()
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
         check_batch(model, x, y)
+        check_differentiable_weights(model, "model")
+        x, y = as_tensor("x", x), as_tensor("y", y)
         check_inputs("x", x)
         box = Box.from_bounds(self.bounds, x)
         check_inputs("x", x, box)

@@ -201,7 +201,9 @@ def as_tensor(name: str, value: object) -> Tensor:
             value = np.ascontiguousarray(value)
         if isinstance(value, np.ndarray) and not value.flags.writeable:
             value = value.copy()  # torch warns about tensors over read-only memory
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value)
+        # One made in inference mode takes part in no gradient.
+        return tensor.clone() if tensor.is_inference() else tensor
     except (TypeError, ValueError, RuntimeError) as error:
         raise WrongTypeError(
             f"{name} is a {type(value).__name__}; allowed: a numeric array or tensor"
