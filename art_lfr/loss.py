@@ -20,7 +20,12 @@ from art_lfr.core.arguments import Array, check_type, keywords_of
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.keywords import LFRKeywords
-from art_lfr.core.modes import ModeComparison, device_of
+from art_lfr.core.modes import (
+    ModeComparison,
+    check_differentiable_weights,
+    device_of,
+    outside_inference_mode,
+)
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
@@ -169,9 +174,11 @@ class LFRLoss:
         self.generator = generator or torch.Generator().manual_seed(0)
         self._comparison = ModeComparison()
 
+    @outside_inference_mode()
     def __call__(self, model: nn.Module, x: Tensor | Array, y: Tensor | Array) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
         check_type("model", model, nn.Module, "a torch.nn.Module")
+        check_differentiable_weights(model, "model")
         inputs = as_tensor("x", x)
         check_inputs("x", inputs)
         if not isinstance(x, Tensor):

@@ -20,7 +20,7 @@ from art_lfr.core.arguments import (
 )
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import flatness_values
-from art_lfr.core.modes import device_of
+from art_lfr.core.modes import device_of, gradients_enabled
 from art_lfr.core.settings import LFRSettings
 
 
@@ -52,6 +52,7 @@ def local_flatness(
 
 
 @keywords_of()
+@gradients_enabled()
 def local_flatness(
     model: object,
     x: Tensor | Array,

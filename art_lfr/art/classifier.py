@@ -23,6 +23,7 @@ from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import mode, parameters_of, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
+from art_lfr.core.samples import as_tensor
 from art_lfr.errors import UsageError, WrongTypeError
 
 
@@ -227,11 +228,31 @@ class ClassifierAdapter(ModelAdapter):
         """The network in train or eval mode for a while; ART's methods leave it in another."""
         return mode(self.network, training=training)
 
-    def predict(self, x: npt.NDArray[Any], **kwargs: Any) -> npt.NDArray[Any]:
-        """The classifier's own `predict`."""
+    def is_run_by_art(self, x: Tensor) -> bool:
+        """Whether ART's own code can run the network on inputs like x, (N, ...).
+
+        It takes float32 and a tensor of logits, where training takes other types and outputs.
+        """
+        if self.dtype != torch.float32:
+            return False
+        with torch.no_grad(), self.network_mode(training=False):
+            return isinstance(self.module(x[:1].to(self.device, torch.float32)), Tensor)
+
+    def predict(
+        self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any
+    ) -> npt.NDArray[Any]:
+        """The classifier's own `predict`, or the logits where ART cannot run the network."""
+        inputs = as_tensor("x", x)
         with self.network_mode(training=False):
-            predictions: npt.NDArray[Any] = self.classifier.predict(x, **kwargs)
-        return predictions
+            if self.is_run_by_art(inputs):
+                predictions: npt.NDArray[Any] = self.classifier.predict(
+                    x, batch_size=batch_size, **kwargs
+                )
+                return predictions
+            with torch.no_grad():
+                batches = torch.split(inputs.to(self.device, self.dtype), batch_size)
+                logits = [logits_of(self.module(batch)).float().cpu() for batch in batches]
+        return torch.cat(logits).numpy()
 
 
 def _clip_values(classifier: PyTorchClassifier) -> Bounds:

@@ -10,7 +10,7 @@ from typing_extensions import TypeIs
 
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Bounds, Box
-from art_lfr.core.modes import device_of, dtype_of
+from art_lfr.core.modes import check_differentiable_weights, device_of, dtype_of
 from art_lfr.core.samples import as_tensor, check_inputs, class_labels, loss_targets, type_for
 
 # "auto": [0, 1] for a module, a classifier's own clip_values.
@@ -44,6 +44,7 @@ class ModelAdapter:
         loss: LossLike = None,
         name: str = "model",
     ) -> None:
+        check_differentiable_weights(network, name)
         self.network = self.module = network
         self.criterion = Criterion(loss)
         self.bounds: Bounds = (0.0, 1.0) if is_auto(bounds) else bounds

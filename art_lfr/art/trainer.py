@@ -16,6 +16,7 @@ from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.clean_attack import CleanTermAttack, check_ratio
 from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, part_for
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
+from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
@@ -145,31 +146,52 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             augment=augment, seed=seed, verbose=verbose, **part_for(settings, TrainingKeywords)
         )
         check_ratio(ratio)
-        self._adapter = adapter = ClassifierAdapter(classifier)
-        adapter.check_optimizer()
+        ClassifierAdapter(classifier).check_optimizer()
         super().__init__(classifier)
+        self._settings, self._options = lfr, options
+        self._attack, self._ratio = attack, ratio
+        self._penalty = penalty_for(penalty, settings)
+        self._summary_writer = summary_writer
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make the loop from the arguments that are kept, and from ART's classifier as it is."""
+        self._adapter = adapter = ClassifierAdapter(self._classifier)
         processes = Processes()
         processes.check_device(adapter.device)
+        attack = self._attack
         objective = Objective(
             adapter.module,
             adapter.criterion,
             adapter.box,
-            None if attack is None else CleanTermAttack(attack, ratio, adapter),
-            penalty_for(penalty, settings),
+            None if attack is None else CleanTermAttack(attack, self._ratio, adapter),
+            self._penalty,
             processes,
         )
-        self._log = open_summary(summary_writer if processes.main else False)
+        self._log = open_summary(self._summary_writer if processes.main else False)
         self._loop = TrainingLoop(
             objective,
             adapter.network,
             adapter.optimizer,
-            settings=lfr,
-            options=options,
+            settings=self._settings,
+            options=self._options,
             parts=adapter.parts(),
             description=Description(
-                {"classifier": classifier, "adapter": adapter, "network": adapter.network}
+                {"classifier": adapter.classifier, "adapter": adapter, "network": adapter.network}
             ),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, the classifier as ART pickles it, and where the run is."""
+        made_here = ("_adapter", "_loop", "_log")
+        state = {name: value for name, value in vars(self).items() if name not in made_here}
+        return {**state, "run": self._loop.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        run = state.pop("run")
+        self.__dict__.update(state)
+        self._assemble()
+        self._loop.state = run
 
     @property
     def history(self) -> list[Record]:
@@ -215,6 +237,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         )
 
     @keywords_of(_fit)
+    @gradients_enabled()
     def fit(
         self,
         x: Array,
@@ -258,6 +281,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
 
     @keywords_of(_fit)
+    @gradients_enabled()
     def fit_generator(
         self,
         generator: Any,
@@ -275,6 +299,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
 
     @keywords_of(_fit)
+    @gradients_enabled()
     def fit_loader(
         self,
         train_loader: DataLoader[Any],

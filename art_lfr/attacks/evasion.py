@@ -56,8 +56,8 @@ class UnitBoxEvasion(EvasionAttack):
         batch_size: int = 128,
         seed: int | None = None,
     ) -> None:
+        super().__init__(estimator=classifier)  # ART's EstimatorError for anything else
         ClassifierAdapter(classifier)
-        super().__init__(estimator=classifier)
         self.attack = attack
         self.batch_size = batch_size
         self.seed = seed
@@ -96,7 +96,9 @@ class UnitBoxEvasion(EvasionAttack):
         Raises:
             ValueError, TypeError: For bad data, naming the parameter.
         """
-        reject_unknown("generate()", kwargs, ("x", "y", *self._data_keywords))
+        # ART's generic code passes these to every attack.
+        generic = [name for name in ("mask", "x_init") if kwargs.get(name, 0) is None]
+        reject_unknown("generate()", kwargs, ("x", "y", *generic, *self._data_keywords))
         self._check_params()
         adapter = ClassifierAdapter(self.estimator)
         start = adapter.inputs(x).float()

@@ -214,17 +214,23 @@ def preserved_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 def classifier_of(target: Target) -> Any:
-    """The user's ART classifier, or one made around a plain module."""
-    if target.adapter.classifier is not None:
-        return target.adapter.classifier
+    """The user's ART classifier, or one made around a module, or a network that ART cannot run."""
     from art.estimators.classification import PyTorchClassifier
+
+    from art_lfr.art.classifier import ClassifierAdapter
+
+    adapter, loss = target.adapter, nn.CrossEntropyLoss()
+    if isinstance(adapter, ClassifierAdapter):
+        if adapter.is_run_by_art(target.x):
+            return adapter.classifier
+        loss = adapter.classifier.loss
 
     box = target.ball.box
     bounded = bool(box.low.isfinite().any() or box.high.isfinite().any())
     with torch.cuda.device(target.device if target.device.type == "cuda" else -1):
         return PyTorchClassifier(
             target.module,
-            loss=nn.CrossEntropyLoss(),
+            loss=loss,
             input_shape=tuple(target.x.shape[1:]),
             nb_classes=target.classes,
             clip_values=(box.low.numpy(), box.high.numpy()) if bounded else None,

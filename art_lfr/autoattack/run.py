@@ -16,6 +16,7 @@ from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import perturb, run_suite
 from art_lfr.core.arguments import Array, check_choice, check_flag
+from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
 from art_lfr.storage.files import check_output
@@ -56,6 +57,7 @@ class AutoAttackResult:
         return float(self.robust.mean())
 
 
+@gradients_enabled()
 def run_autoattack(
     model: object,
     x: Tensor | Array,

@@ -15,7 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from art_lfr.check.probing import Probe
 from art_lfr.core.arguments import check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
-from art_lfr.core.modes import device_of, dtype_of, kept_in_eval_mode, parameters_of
+from art_lfr.core.modes import (
+    device_of,
+    dtype_of,
+    gradients_enabled,
+    kept_in_eval_mode,
+    parameters_of,
+)
 from art_lfr.core.samples import as_tensor, class_labels
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
@@ -90,6 +96,7 @@ TINY_BATCH = 16
 PROBED = 4
 
 
+@gradients_enabled()
 def check_model(
     model: object,
     x: Any = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.errors import UsageError
 
 # Two passes of one network may differ by so many units in the last place.
 ROUNDING_ULPS = 64
@@ -34,6 +35,32 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
         model.train(was_training)
         for module, flag in flags:
             module.training = flag
+
+
+@contextmanager
+def gradients_enabled() -> Iterator[None]:
+    """Leave `torch.inference_mode` (Lightning validates in it) and `no_grad` for a while."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Leave `torch.inference_mode`, where an input gradient cannot be taken, for `no_grad`."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        yield
+
+
+def check_differentiable_weights(model: nn.Module, name: str) -> None:
+    """Raise ValueError where weights were made in inference mode: no gradient passes by them."""
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise UsageError(
+            f"{name} has parameters that were made in torch.inference_mode, by which no gradient "
+            "passes; allowed: a model that is made, or loaded, outside it"
+        )
 
 
 @contextmanager

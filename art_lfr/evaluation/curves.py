@@ -15,6 +15,7 @@ from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array, check_number
 from art_lfr.core.geometry import Ball
 from art_lfr.core.imports import data_frame
+from art_lfr.core.modes import gradients_enabled
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
@@ -49,6 +50,7 @@ class AccuracyCurve:
         return {"norm": self.norm, "points": self.to_frame().to_dict(orient="records")}
 
 
+@gradients_enabled()
 def accuracy_curve(
     model: object,
     x: Tensor | Array,

@@ -19,6 +19,7 @@ from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import Target, classifier_of, make_target, preserved
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
+from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
@@ -32,6 +33,7 @@ CLEVER_BATCHES = 20
 CLEVER_BATCH_SIZE = 20
 
 
+@gradients_enabled()
 def evaluate(
     model: object,
     x: Tensor | Array,

@@ -12,6 +12,7 @@ from torch import Tensor
 from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array
+from art_lfr.core.modes import gradients_enabled
 from art_lfr.errors import UsageError
 from art_lfr.masking.evidence import LONG_PGD, PGD, SHORT_PGD, Evidence, gather_evidence
 
@@ -95,6 +96,7 @@ class MaskingReport:
         return f"No sign of gradient masking; {where}."
 
 
+@gradients_enabled()
 def masking_report(
     model: object,
     x: Tensor | Array,

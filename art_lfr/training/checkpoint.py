@@ -56,6 +56,15 @@ class RunState:
         self._raw: dict[str, Tensor] | None = None
         self._handed: dict[str, Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it; torch before 2.5 pickles no generator."""
+        return {**vars(self), "generator": self.generator.get_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.generator = torch.Generator()
+        self.generator.set_state(state["generator"])
+
     def begin(
         self,
         network: nn.Module,

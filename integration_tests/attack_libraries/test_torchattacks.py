@@ -7,6 +7,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from art.exceptions import EstimatorError
 from torch import nn
 
 from art_lfr.core.randomness import seed_global_generators
@@ -197,3 +198,15 @@ def test_a_sample_for_which_the_attack_gives_nan_comes_back(robust, sample, clas
     found = Evasion(classifier_of(robust), Half(robust)).generate(*sample)
     np.testing.assert_array_equal(found[:2], sample[0][:2])
     np.testing.assert_array_equal(found[2:], np.clip(2 * sample[0][2:] + np.float32(0.1), 0, 1))
+
+
+def test_what_generic_code_of_art_passes(robust, sample, classifier_of):
+    attack = Evasion(classifier_of(robust), torchattacks.FGSM(robust, eps=0.1))
+    x, y = sample
+    np.testing.assert_array_equal(
+        attack.generate(x=x, y=y, mask=None, x_init=None), attack.generate(x=x, y=y)
+    )
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mask'"):
+        attack.generate(x=x, y=y, mask=np.ones_like(x))
+    with pytest.raises(EstimatorError):
+        Evasion(robust, torchattacks.FGSM(robust))
