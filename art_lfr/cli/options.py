@@ -17,7 +17,13 @@ Model = Annotated[
         "torch.nn.Module; the current directory can be imported from."
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="A state dict written by torch.save.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="A state dict written by torch.save, or a checkpoint with one in it under state_dict, "
+        "model or net."
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -371,7 +371,8 @@ def compare(
     shared = output / RUNS
     make_directory(shared, "--output")
     for comparison in chosen:  # before hours of training
-        check_output(output / f"{comparison.name}.json", "--output")
+        for ending in (".json", ".md", ".tex", ".png"):
+            check_output(output / f"{comparison.name}{ending}", "--output")
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
     printed: dict[str, object] = {}

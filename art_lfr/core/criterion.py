@@ -14,6 +14,21 @@ from art_lfr.errors import UsageError, WrongTypeError
 LossLike: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor] | None
 
 
+# Losses that broadcast targets of another shape, with no more than a warning.
+ELEMENTWISE = (
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.HuberLoss,
+    nn.KLDivLoss,
+    nn.L1Loss,
+    nn.MSELoss,
+    nn.MultiLabelSoftMarginLoss,
+    nn.PoissonNLLLoss,
+    nn.SmoothL1Loss,
+    nn.SoftMarginLoss,
+)
+
+
 class Criterion:
     """A per-sample loss L(f(x), y), and the mean that the user's own loss would give.
 
@@ -94,7 +109,12 @@ class Criterion:
         return self._per_sample(values)
 
     def _check_labels(self, outputs: Tensor, y: Tensor) -> None:
-        """Raise ValueError where torch's losses for classes would fail, broadcast, or end CUDA."""
+        """Raise ValueError where torch's losses would fail, broadcast, or end CUDA."""
+        if isinstance(self._loss, ELEMENTWISE) and y.shape != outputs.shape:
+            raise UsageError(
+                f"y has shape {tuple(y.shape)}; allowed with {type(self._loss).__name__}: that of "
+                f"the model's outputs, {tuple(outputs.shape)}"
+            )
         if not self.of_classes or outputs.dim() < 2:
             return
         indices = outputs.shape[:1] + outputs.shape[2:]

@@ -64,10 +64,10 @@ def _as_array(name: str, value: object) -> Array:
         raise _no_numbers(name, value) from error
     if array.dtype.kind not in "biuf":
         raise _no_numbers(name, value, array)
-    if isinstance(plain, np.ma.MaskedArray) and np.ma.is_masked(plain):
+    if any(map(np.ma.is_masked, plain if isinstance(plain, list | tuple) else [plain])):
         raise UsageError(
-            f"{name} is a masked array with {int(np.ma.getmaskarray(plain).sum())} masked entries; "
-            "allowed: none masked (torch knows no masks: fill them, or leave their samples out)"
+            f"{name} is a {type(value).__name__} with masked entries; allowed: none masked (torch "
+            "knows no masks: fill them, or leave their samples out)"
         )
     if array.dtype.kind == "u" and array.itemsize > 1:  # older torch has no such types
         array = np.minimum(array.astype(np.uint64), np.uint64(2**63 - 1)).astype(np.int64)

@@ -85,7 +85,14 @@ def test_labels_of_the_last_call_do_not_count_as_checked() -> None:
 @pytest.mark.parametrize(
     ("loss", "y", "says"),
     [
-        (nn.BCEWithLogitsLoss(), Y, "y has shape .* allowed: what BCEWithLogitsLoss takes"),
+        (nn.BCEWithLogitsLoss(), Y, r"y has shape \(4,\); allowed with BCEWithLogitsLoss"),
+        (
+            nn.MSELoss(),
+            torch.ones(3),
+            "y has shape .* for 4 samples; allowed: one label per sample",
+        ),
+        (nn.MSELoss(), torch.ones(4, 1), r"y has shape \(4, 1\); allowed with MSELoss: .*\(4, 3\)"),
+        (nn.SoftMarginLoss(), torch.ones(4, 3, 1), r"y has shape \(4, 3, 1\); allowed with Soft"),
         (nn.MSELoss(), SOFT.log(), "y holds NaN or infinite values; allowed: finite"),
         (nn.NLLLoss(), SOFT, "y has shape .* and dtype torch.float32; allowed: integer labels"),
         (nn.MultiMarginLoss(), SOFT, "y has shape .* allowed: what MultiMarginLoss takes"),
