@@ -157,6 +157,9 @@ class Description:
         held = attributes(value)
         if (names := getattr(type(value), "estimator_params", None)) is not None:
             held = {name: getattr(value, name, None) for name in names if name not in _ELSEWHERE}
+        elif (names := getattr(type(value), "params", None)) and self._is_installed(type(value)):
+            # An ART preprocessor; beside these it keeps what it has computed.
+            held = {n: getattr(value, n, None) for n in (*names, "apply_fit", "apply_predict")}
         elif isinstance(value, torch.optim.Optimizer):
             first = [
                 {**group, "lr": group.get("initial_lr", group["lr"])}
