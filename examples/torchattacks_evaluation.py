@@ -32,7 +32,7 @@ found = evaluate(
     eps=EPS,
     attacks={
         "PGD": torchattacks.PGD(network, eps=EPS, alpha=EPS / 10, steps=20),
-        "MI-FGSM": torchattacks.MIFGSM(network, eps=EPS),
+        "MI-FGSM": torchattacks.MIFGSM(network, eps=EPS, alpha=EPS / 5),
         "least flat": LocalFlatnessAttack(network, eps=EPS),  # where the loss is steepest
         "APGD-T": "APGD-T",
         "Square": "Square",  # needs no gradients

@@ -18,7 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.attacks.target import LogitsModule, UnitBox, UnitBoxModule, preserved
+from art_lfr.attacks.target import LogitsModule, UnitBox, UnitBoxModule, untouched
 from art_lfr.core.arguments import Array, check_integer, check_seed, check_type, reject_unknown
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
@@ -179,25 +179,3 @@ def own_randomness(seed: int | None, device: torch.device) -> Iterator[None]:
     with preserved_random_state(device):
         seed_global_generators(seed)
         yield
-
-
-@contextmanager
-def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode with gradients in the inputs only; modes, flags, `.grad`, buffers come back.
-
-    An attack that is told to run in train mode would update running statistics.
-    """
-    buffers = [
-        (part._buffers, name, buffer)
-        for part in module.modules()
-        for name, buffer in part._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        for home, name, buffer in buffers:
-            home[name] = buffer.clone()
-        with preserved(module, device), torch.enable_grad():
-            yield
-    finally:
-        for home, name, buffer in buffers:
-            home[name] = buffer

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from art_lfr.attacks.target import Target, ThreatModel
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, untouched
 from art_lfr.core.geometry import Box
 from art_lfr.core.randomness import seed_global_generators
-from art_lfr.errors import UsageError
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.description import attacks_inside
 
 
@@ -42,6 +42,8 @@ class NamedAttack:
             example of any other attack outside `threat` is an error in its settings.
         images: It runs on this many images, the first ones; None: on all.
         black_box: It uses no gradients.
+        transferred: It attacks another model than the one judged, which gets its examples.
+        notes: What a reader of its row has to know.
         parameters: What tells it from another of the same name, for resuming; an attack object
             tells all that it holds.
     """
@@ -52,6 +54,8 @@ class NamedAttack:
     minimal: bool = False
     images: int | None = None
     black_box: bool = False
+    transferred: bool = False
+    notes: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +64,8 @@ class AttackSpec:
     """An attack of a user's with a threat model of its own, or on fewer images.
 
     Attributes:
-        attack: A name, or an attack object of ART, torchattacks or foolbox.
+        attack: A name, an attack object of ART, torchattacks or foolbox, or a function
+            (model, x, y) -> adversarial.
         eps: Radius in which its examples count, raw units (norm 0: number of changed values).
         norm: np.inf, 2, 1 or 0; None: that of the evaluation.
         images: Run it on this many images, the first ones; None: on all.
@@ -94,6 +99,38 @@ def art_attack(attack: Any, target: Target) -> Attack:
             return torch.as_tensor(attack.generate(x=x.numpy().copy(), y=labels))
 
     return generate
+
+
+def function_attack(
+    function: Callable[..., Any], target: Target, unit_box: UnitBox | None
+) -> Attack:
+    """A function (model, inputs, labels) -> adversarial inputs as a callable on raw tensors.
+
+    Raw inputs and the judged model; or, with a `unit_box`, images in [0, 1] and a model of them.
+    """
+    raw = target.module
+    module = raw if unit_box is None else unit_box.module(raw)
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        examples = []
+        with untouched(module, target.device):
+            for start in range(0, len(x), target.batch_size):
+                rows = slice(start, start + target.batch_size)
+                batch, labels = x[rows].to(target.device), y[rows].to(target.device)
+                inputs = batch.clone() if unit_box is None else unit_box.to_unit(batch)
+                found = function(module, inputs, labels)
+                if not isinstance(found, Tensor | np.ndarray):
+                    raise WrongTypeError(
+                        f"attacks has a function that returns a {type(found).__name__}; allowed: "
+                        "a tensor of adversarial inputs, the shape of x"
+                    )
+                found = torch.as_tensor(found).detach().to(batch)
+                if unit_box is not None and found.shape == batch.shape:
+                    found = unit_box.to_example(found, batch, raw, target.ball.box)
+                examples.append(found.cpu())
+        return torch.cat(examples)
+
+    return attack
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
+from art_lfr.training.averaging import tensors_of
 
 # An example may leave the ball by this share of eps, and by this many units in the last place of
 # the largest value for each coordinate that the norm sums over.
@@ -201,6 +202,28 @@ def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode with gradients in the inputs only; modes, flags, `.grad`, buffers come back.
+
+    An attack that is told to run in train mode would update running statistics.
+    """
+    buffers = [
+        (part._buffers, name, buffer)
+        for part in module.modules()
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        for home, name, buffer in buffers:
+            home[name] = buffer.clone()
+        with preserved(module, device), torch.enable_grad():
+            yield
+    finally:
+        for home, name, buffer in buffers:
+            home[name] = buffer
+
+
+@contextmanager
 def preserved_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """No `.grad` for a while; the same tensors come back."""
     gradients = [(parameter, parameter.grad) for parameter in parameters]
@@ -211,6 +234,25 @@ def preserved_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
+
+
+def is_judged(model: object, target: Target) -> bool:
+    """Whether a model is the judged one: the same parameters, or equal weights and buffers.
+
+    A wrapper is the same as what it wraps. Without parameters, one must hold the other.
+    """
+    if not isinstance(model, nn.Module):
+        return False
+    network = target.adapter.network
+    ours, theirs = list(network.parameters()), list(model.parameters())
+    if not ours and not theirs:
+        return network in set(model.modules()) or model in set(network.modules())
+    if {id(parameter) for parameter in ours} == {id(parameter) for parameter in theirs}:
+        return True
+    state, other = tensors_of(network).values(), tensors_of(model).values()
+    return len(state) == len(other) and all(
+        a.shape == b.shape and torch.equal(a.to(b), b) for a, b in zip(state, other, strict=True)
+    )
 
 
 def classifier_of(target: Target) -> Any:

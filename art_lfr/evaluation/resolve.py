@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack
-from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of, parse_library_norm
+from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack, function_attack
+from art_lfr.attacks.target import (
+    Target,
+    ThreatModel,
+    UnitBox,
+    classifier_of,
+    is_judged,
+    parse_library_norm,
+    untouched,
+)
 from art_lfr.core.arguments import check_integer
+from art_lfr.core.modes import device_of
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
-from art_lfr.storage.description import library_of
+from art_lfr.storage.description import attacks_inside, library_of
 from art_lfr.storage.files import check_file_name
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
@@ -41,9 +53,12 @@ BLACK_BOX = {
     "ThresholdAttack",
     "ZooAttack",
 }
+# What the libraries call the length of a step and the number of steps.
+STEP = ("alpha", "eps_step", "abs_stepsize")
+STEPS = ("steps", "max_iter")
 ALLOWED = (
-    "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, an "
-    "AttackSpec"
+    "evasion attacks of ART (art.attacks.evasion), attacks of torchattacks and of foolbox, "
+    "functions (model, x, y) -> adversarial, an AttackSpec"
 )
 
 
@@ -96,9 +111,8 @@ def resolve_attacks(
 
 
 def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
-    """An attack object of any library, with the threat model that it declares."""
-    kind = type(attack).__name__
-    library = _library(attack)
+    """An attack object of any library, or a function, with the threat model that it declares."""
+    kind, library = _kind(attack), _library(attack)
     declared = _declared(attack, library, target)
     if spec.eps is not None or spec.norm is not None:
         p = target.ball.p if spec.norm is None else _norm(spec.norm)
@@ -117,10 +131,20 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
             f"{threat.eps:g}; allowed: at most that"
         )
     minimal = declared is None or declared.p != threat.p
-    if library == "torchattacks":
+    # An attack keeps the model that it was made for; those of foolbox and functions have none.
+    made_for = getattr(getattr(attack, "estimator", attack), "model", None)
+    transferred = made_for is not None and not is_judged(made_for, target)
+    if library == "function":
+        of_unit_box = _unwrapped(attack).__module__.startswith("adv_lib.")
+        unit_box = UnitBox.of(target.ball.box, kind, "another attack") if of_unit_box else None
+        run = function_attack(attack, target, unit_box)
+    elif library == "torchattacks":
         from art_lfr.torchattacks import TorchattacksEvasion
 
-        evasion = TorchattacksEvasion(classifier_of(target), attack, batch_size=target.batch_size)
+        evasion: Any = TorchattacksEvasion(
+            classifier_of(target), attack, batch_size=target.batch_size, own_model=transferred
+        )
+        run = art_attack(evasion, target)
     elif library == "foolbox":
         from art_lfr.foolbox import FoolboxEvasion, exponent
 
@@ -131,16 +155,70 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
             eps=None if minimal else threat.eps,
             batch_size=target.batch_size,
         )
+        run = art_attack(evasion, target)
     else:
-        evasion = attack
+        run = art_attack(attack, target)
+        if transferred and isinstance(made_for, nn.Module):
+            # ART switches modes and leaves gradients, in that model too.
+            run = untouched(made_for, device_of(made_for, target.x))(run)
+    notes = []
+    if transferred:
+        notes.append(
+            "made for another model than the judged one, which gets its examples: a transfer "
+            "attack, no white-box one"
+        )
+    if not minimal and (reach := _reach(attack, library, target, threat)) < 0.999 * threat.eps:
+        notes.append(
+            f"reaches at most {reach:.3g} of the {threat.eps:.3g} of its ball, by its own eps or "
+            "its number of steps times their length: raise alpha (eps_step) or the steps"
+        )
     return NamedAttack(
         name=kind,
-        run=art_attack(evasion, target),
+        run=run,
         threat=threat,
         minimal=minimal,
         black_box=_needs_no_gradient(attack),
+        transferred=transferred,
+        notes=tuple(notes),
         parameters={"object": attack},
     )
+
+
+def _unwrapped(function: Any) -> Any:
+    """The function inside `functools.partial`."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if hasattr(function, "__qualname__") else type(function)
+
+
+def _kind(attack: Any) -> str:
+    """The name of a function, or of the class of an attack object."""
+    if library_of(attack) is not None or not callable(attack):
+        return type(attack).__name__
+    return str(_unwrapped(attack).__name__).strip("<>")
+
+
+def _reach(attack: Any, library: str, target: Target, threat: ThreatModel) -> float:
+    """How far an attack can go from where it starts, raw units: by its eps, and by its steps."""
+    parts = [part for part in attacks_inside(attack) if library_of(part) is not None]
+    step = next((s for name in STEP if (s := getattr(attack, name, None)) is not None), None)
+    counts = (getattr(attack, name, None) for name in STEPS)
+    steps = next((n for n in counts if isinstance(n, int)), None)
+    unit = 1.0
+    if library in ("torchattacks", "foolbox"):
+        unit = UnitBox.of(target.ball.box, library, "attacks of ART").width
+    eps = getattr(attack, "eps", None)
+    limit = math.inf if eps is None or library == "foolbox" else unit * float(np.max(eps))
+    if step is None and (relative := getattr(attack, "rel_stepsize", None)) is not None:
+        step, unit = relative * threat.eps, 1.0
+    if step is None and parts:
+        return max(_reach(part, library, target, threat) for part in parts)
+    # ART's FGSM has a step for another mode of it; torchattacks' FFGSM takes a single one.
+    if steps is None and library == "torchattacks":
+        steps = 1
+    if step is None or steps is None:
+        return limit
+    return min(limit, steps * unit * float(np.max(step)))
 
 
 def _needs_no_gradient(attack: Any) -> bool:
@@ -154,6 +232,17 @@ def _needs_no_gradient(attack: Any) -> bool:
 def _library(attack: object) -> str:
     """The library of an attack object; TypeError for anything else."""
     library = library_of(attack)
+    if library is None and callable(attack) and not isinstance(attack, type | nn.Module):
+        try:
+            inspect.signature(attack).bind("model", "x", "y")
+        except TypeError as error:
+            raise WrongTypeError(
+                f"attacks has the function {_kind(attack)!r}, which cannot be called with (model, "
+                "x, y); allowed: one that can, with the rest by functools.partial"
+            ) from error
+        except ValueError:  # a function of C, without a signature
+            pass
+        return "function"
     if library == "art":
         from art.attacks import EvasionAttack
 
@@ -169,7 +258,7 @@ def _library(attack: object) -> str:
 def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
     """The norm and eps, in raw units, that an attack object has; None where it has no budget."""
     eps = getattr(attack, "eps", None)
-    if eps is None or library == "foolbox":
+    if eps is None or library in ("foolbox", "function"):
         return None
     # ART allows one eps a feature.
     size = float(np.max(np.asarray(eps, dtype=float)))

@@ -70,9 +70,11 @@ def evaluate(
             Presets: "quick" (PGD-40 of ART, APGD-T and Square with 1,000 queries of AutoAttack),
             "paper" (FGSM, PGD, MI-PGD, JSMA, DDN-L2, pointwise, with the parameters of the LFR
             paper; needs foolbox), "autoattack" (the standard AutoAttack). Attacks: the names
-            above, and attack objects of ART, torchattacks and foolbox, or an `AttackSpec` around
-            one. An object with a norm of its own is judged in its own ball; one without a budget
-            (such as DeepFool) counts where its example lies in the ball.
+            above, attack objects of ART, torchattacks and foolbox, and functions (model, x, y) ->
+            adversarial, those of adv_lib among them; or an `AttackSpec` around one. An object that
+            was made for another model attacks that one, and a note says so. One with a norm of its
+            own is judged in its own ball; one without a budget (such as DeepFool, or a function)
+            counts where its example lies in the ball.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_size: Samples at a time.
         seed: Seed of every attack and of the flatness.
@@ -193,7 +195,7 @@ def _attack(
         result.seconds,
         threat=attack.threat.label,
         distance=float(sought.median()) if attack.minimal and len(sought) else None,
-        details=result.details,
+        details={**result.details, **({"made_for": "another model"} if attack.transferred else {})},
     )
     return row, result
 
@@ -211,6 +213,8 @@ def _notes(
             "no black-box attack is in the worst case: add 'Square' or 'autoattack' before "
             "believing it"
         )
+    for attack in to_run:
+        notes += [f"{attack.name}: {note}" for note in attack.notes]
     for name, result in results.items():
         notes += [f"{name}: {flag}" for flag in result.details.get("flags", [])]
     return notes

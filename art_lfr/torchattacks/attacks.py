@@ -17,9 +17,8 @@ from art_lfr.attacks.evasion import (
     INSTEAD,
     finite_samples,
     own_randomness,
-    untouched,
 )
-from art_lfr.attacks.target import UnitBox, parse_library_norm
+from art_lfr.attacks.target import UnitBox, parse_library_norm, untouched
 from art_lfr.core.arguments import check_number, check_seed, check_type
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.flatness import find_least_flat_point

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from art_lfr.attacks.evasion import (
     UnitBoxEvasion,
 )
-from art_lfr.attacks.target import UnitBoxModule
-from art_lfr.core.arguments import check_type
+from art_lfr.attacks.target import UnitBoxModule, untouched
+from art_lfr.core.arguments import check_flag, check_type
 from art_lfr.core.imports import require
 from art_lfr.errors import UsageError
 
@@ -53,6 +53,8 @@ class TorchattacksEvasion(UnitBoxEvasion):
             a number from torch's global generator, so that calls differ. Either way the
             generators are left as they were, except for that number; the object's own seeds (APGD,
             FAB, Square) still apply.
+        own_model: The object attacks the model that it was made with, of images in [0, 1], and the
+            classifier gets its examples: a transfer attack.
 
     Raises:
         ImportError: On import of this module, where torchattacks is missing.
@@ -60,6 +62,20 @@ class TorchattacksEvasion(UnitBoxEvasion):
     """
 
     _library = "torchattacks"
+
+    def __init__(
+        self,
+        classifier: Any,
+        attack: Any,
+        *,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int | None = None,
+        own_model: bool = False,
+    ) -> None:
+        check_flag("own_model", own_model)
+        self.own_model = own_model
+        super().__init__(classifier, attack, targeted=targeted, batch_size=batch_size, seed=seed)
 
     def _check_params(self) -> None:
         super()._check_params()
@@ -87,7 +103,13 @@ class TorchattacksEvasion(UnitBoxEvasion):
     def _run_batch(
         self, module: UnitBoxModule, images: Tensor, labels: Tensor, **data: Tensor
     ) -> Tensor:
-        with _aimed_at(self.attack, module, images.device):
+        with ExitStack() as stack:
+            if not self.own_model:
+                stack.enter_context(_aimed_at(self.attack, module, images.device))
+            else:
+                stack.enter_context(_state_kept(self.attack))
+                if isinstance(self.attack.model, nn.Module):
+                    stack.enter_context(untouched(self.attack.model, images.device))
             if self.targeted:
                 self.attack.set_mode_targeted_by_label(quiet=True)
             examples: Tensor = self.attack(images, labels)
@@ -102,19 +124,28 @@ def _aimed_at(attack: Any, module: nn.Module, device: torch.device) -> Iterator[
     as the ensemble of LGV, and leaves alone what is not called `model`.
     """
     model = attack.model
+    with _state_kept(attack) as parts:
+        try:
+            for part in parts:
+                _replace(part, model, module)
+                vars(part).update(device=device, _normalization_applied=None)
+            yield
+        finally:
+            # Also from attacks that were made, and references that were taken, on the way.
+            for part in _family(attack):
+                _replace(part, module, model)
+
+
+@contextmanager
+def _state_kept(attack: Any) -> Iterator[list[Any]]:
+    """Gives an attack object and those in it, which have their model and mode again afterwards."""
     states = [
         (part, {name: vars(part)[name] for name in _STATE if name in vars(part)})
         for part in _family(attack)
     ]
     try:
-        for part, _ in states:
-            _replace(part, model, module)
-            vars(part).update(device=device, _normalization_applied=None)
-        yield
+        yield [part for part, _ in states]
     finally:
-        # Also from attacks that were made, and references that were taken, on the way.
-        for part in _family(attack):
-            _replace(part, module, model)
         for part, state in states:
             vars(part).update(state)
 
