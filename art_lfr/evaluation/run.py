@@ -173,7 +173,7 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
             f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
             f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
             "taken from each; labels start at 0",
-            stacklevel=3,  # the line that called `evaluate`
+            stacklevel=4,  # the line that called `evaluate`
         )
 
 
