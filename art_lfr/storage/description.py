@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import math
+import re
 import sys
 import sysconfig
 import types
@@ -187,7 +188,7 @@ class Description:
 
     def _layer(self, layer: nn.Module) -> dict[str, Plain]:
         if isinstance(layer, torch.jit.ScriptModule):
-            return {"class": str(layer.original_name), "code": _hash(str(layer.code))}
+            return self._script(layer)
         plain: dict[str, Plain] = {"class": self._class(type(layer), deep=False)}
         for name, item in vars(layer).items():
             # What has a graph is a result of a pass that the layer has kept.
@@ -202,6 +203,17 @@ class Description:
         if not self._is_installed(type(layer)):
             plain |= self._code(type(layer), "forward")
         return plain
+
+    def _script(self, layer: torch.jit.ScriptModule) -> dict[str, Plain]:
+        """A layer of TorchScript by its code, the constants in it and its attributes."""
+        plain: dict[str, Plain] = {"class": str(layer.original_name)}
+        if layer._c._has_method("forward"):
+            code, constants = layer.code_with_constants
+            # Classes of one name get numbers, in the order in which a process makes them.
+            code = re.sub(r"___torch_mangle_\d+\.", "", code)
+            plain |= {"code": _hash(code), "constants": self.of(dict(constants.const_mapping))}
+        held = layer._concrete_type.get_attributes()
+        return plain | {n: self.of(getattr(layer, n)) for n in held if n not in _INTERNAL}
 
     def _class(self, kind: type, *, deep: bool = True) -> Plain:
         """A class by its name; one of the user's by its code too."""

@@ -89,7 +89,7 @@ def differences(
 def _differences(
     now: Plain, then: Plain, path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Plain, Plain]]:
-    if now == then and type(now) is type(then):
+    if now == then:
         return
     now, then = (
         {} if a is None and isinstance(b, dict) and not b.keys() & WHOLE else a
@@ -107,7 +107,7 @@ def _differences(
     elif _both_lists(now, then):
         for index, (a, b) in enumerate(zip(now, then, strict=True)):
             yield from _differences(a, b, (*path, str(index)))
-    elif now != then:
+    else:
         yield path, now, then
 
 

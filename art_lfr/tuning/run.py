@@ -83,11 +83,10 @@ def tune(
             needs images (N, C, H, W).
         seed: Seed of everything random.
         state_dir: Keeps each finished trial: the same call goes on from there, also after a kill
-            and with other `minutes` or another `clean_floor`.
+            and with other `minutes` or another `clean_floor`; another tuning is refused.
         callback: Gets each new `Trial` when it has finished.
         trainer: Other keywords of `AdversarialTrainerLFRPyTorch`, such as `augment`, or `penalty`
-            with "lfr-held". In the key of `state_dir` a function counts by its name, another object
-            by its class.
+            with "lfr-held".
 
     Returns:
         A `Tuning`; print it, or take `.lam`, `.radius`, `.eps_step`, `.to_frame()`, `.to_json()`.

@@ -127,5 +127,5 @@ def test_a_finished_function_is_taken_over_only_by_the_same(model, data, tmp_pat
         lambda m, x, y: sign_step(m, x, y),
     ]
     for other in others:
-        with pytest.raises(ValueError, match="but f.attack.pt in state_dir has"):
+        with pytest.raises(ValueError, match=r"but f\.attack\.pt in state_dir has"):
             run(other)
