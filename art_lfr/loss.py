@@ -16,19 +16,18 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from art_lfr.core.arguments import (
-    as_tensor,
-    check_batch,
-    check_inputs,
-    check_labels,
-    check_type,
-    keywords_of,
-)
+from art_lfr.core.arguments import Array, check_type, keywords_of
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.keywords import LFRKeywords
-from art_lfr.core.modes import ModeComparison, check_differentiable_weights, outside_inference_mode
+from art_lfr.core.modes import (
+    ModeComparison,
+    check_differentiable_weights,
+    device_of,
+    outside_inference_mode,
+)
 from art_lfr.core.randomness import RandomState, preserved_random_state
+from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.penalties import LossView, Penalty, penalty_for
@@ -176,17 +175,24 @@ class LFRLoss:
         self._comparison = ModeComparison()
 
     @outside_inference_mode()
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> LFRTerms:
+    def __call__(self, model: nn.Module, x: Tensor | Array, y: Tensor | Array) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
-        check_batch(model, x, y)
+        check_type("model", model, nn.Module, "a torch.nn.Module")
         check_differentiable_weights(model, "model")
-        x, y = as_tensor("x", x), as_tensor("y", y)
-        check_inputs("x", x)
-        box = Box.from_bounds(self.bounds, x)
-        check_inputs("x", x, box)
-        check_labels("y", y, len(x))
-        x = x.detach()
-        self.settings.check_radius(x)
+        inputs = as_tensor("x", x)
+        check_inputs("x", inputs)
+        if not isinstance(x, Tensor):
+            inputs = inputs.to(device_of(model, inputs))
+        # A model may widen or narrow its inputs itself, but hardly one takes float64 for float32.
+        if not isinstance(x, Tensor) or x.dtype == torch.float64:
+            inputs = inputs.to(type_for(model, x))
+        box = Box.from_bounds(self.bounds, inputs)
+        check_inputs("x", inputs, box)
+        self.settings.check_radius(inputs)
+        targets = loss_targets("y", y, model, self.criterion, inputs).to(inputs.device)
+        return self._terms(model, inputs, targets, box)
+
+    def _terms(self, model: nn.Module, x: Tensor, y: Tensor, box: Box) -> LFRTerms:
         view = LossView(model, self.criterion, box, self.settings)
         searched = search(view, self.penalty, x, y, start_of(view, self.penalty, x, self.generator))
         clean, *parts = objective_terms(
@@ -201,7 +207,12 @@ class LFRLoss:
 
 @keywords_of(LFRLoss)
 def lfr_loss(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, **settings: Unpack[LossKeywords]
+    model: nn.Module,
+    x: Tensor | Array,
+    y: Tensor | Array,
+    *,
+    eps: float,
+    **settings: Unpack[LossKeywords],
 ) -> LFRTerms:
     """The LFR objective of a batch: l(x) + lam * max over the eps-ball of ||grad l||_q.
 
@@ -213,7 +224,8 @@ def lfr_loss(
     Args:
         model: Maps (N, ...) to logits (or to an object with `.logits`).
         x: Inputs, shape (N, ...), floating, in raw units.
-        y: Labels, shape (N,), or what `loss` takes.
+        y: Labels, shape (N,), or what `loss` takes: for the cross-entropy also rows of
+            probabilities.
         eps: Radius of the ball, >= 0, in raw units.
         lam: Weight of the penalty, >= 0. None: the default of the norm, a multiple of eps.
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.

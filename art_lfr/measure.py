@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TypedDict, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
@@ -16,6 +15,7 @@ from art_lfr.core.arguments import (
     Array,
     check_integer,
     check_number,
+    check_seed,
     keywords_of,
 )
 from art_lfr.core.criterion import LossLike
@@ -81,7 +81,7 @@ def local_flatness(
         model: A module that maps (N, ...) to logits, with tensors; or an ART `PyTorchClassifier`,
             with NumPy arrays, whose own loss, preprocessing and `clip_values` are then used.
         x: Inputs, shape (N, ...), in raw units.
-        y: Labels: indices, shape (N,), or what `loss` takes; for a classifier also one-hot.
+        y: Labels: indices, shape (N,), or one-hot rows; for a module also what `loss` takes.
         eps: Radius of the ball, >= 0, in raw units.
         norm: p: np.inf, 2 or 1.
         steps: Ascent steps, >= 0.
@@ -96,14 +96,14 @@ def local_flatness(
         seed: Seed of the start noise.
 
     Returns:
-        One value per sample, shape (N,): a tensor for tensors, an array for arrays.
+        One value per sample, shape (N,): a tensor for tensors, an array for anything else.
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
     adapter = adapter_of(model, bounds=bounds, loss=loss)
-    as_numpy = adapter.classifier is not None or isinstance(x, np.ndarray)
+    as_numpy = adapter.classifier is not None or not isinstance(x, Tensor)
     inputs, targets = adapter.tensors(x, y)
     check_number("eps", eps)
     settings = LFRSettings(
@@ -119,7 +119,7 @@ def local_flatness(
         settings.check_radius(inputs)
     check_integer("restarts", restarts, low=1)
     check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     device = device_of(adapter.network, inputs)
     flatness = flatness_values(
         adapter.module,
@@ -128,8 +128,8 @@ def local_flatness(
         targets.to(device),
         box=adapter.box(inputs).to(device),
         settings=settings,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(int(seed)),
         restarts=restarts,
-        batch_size=batch_size,
+        batch_size=int(batch_size),
     )
     return flatness.cpu().numpy() if as_numpy else flatness.to(inputs.device)

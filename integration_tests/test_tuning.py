@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.settings import DEFAULTS, LFRSettings
@@ -177,7 +178,7 @@ def test_a_killed_run_goes_on(search, tmp_path):
     home = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         search(state_dir=home, minutes=4, callback=interrupt)
-    assert len(list(home.glob("*.json"))) == 2
+    assert len(list(home.glob("trial-*.json"))) == 2
     # The time that the finished ones took counts.
     found = search(state_dir=home, minutes=4)
     assert search.tried == list(LISTED[2:4])
@@ -189,22 +190,28 @@ def test_a_killed_run_goes_on(search, tmp_path):
     assert len(search(state_dir=home, minutes=1).trials) == 4
     search(state_dir=home, minutes=5)
     assert search.tried == [LISTED[4]]
-    # Whatever shapes a trial makes another one.
-    for change in (
-        {"seed": 1},
-        {"eps": 0.2},
-        {"epochs": 3},
-        {"held_out": 19},
-        {"augment": np.flip},
-        {"attacks": ["FGSM"]},
-        {"max_iter": 3},
-        {"make_scheduler": lambda o, n: torch.optim.lr_scheduler.StepLR(o, n)},
-        {"make_scheduler": lambda o, n: torch.optim.lr_scheduler.StepLR(o, n, gamma=0.5)},
+    # Whatever shapes a trial makes another tuning.
+    for named, change in (
+        ("seed is 1, but the tuning in state_dir has 0", {"seed": 1}),
+        ("eps is 0.2, but", {"eps": 0.2}),
+        ("epochs is 3, but", {"epochs": 3}),
+        ("batch_size is 9, but", {"batch_size": 9}),
+        (r"x is float32 of shape \[41, .*; x of held_out is", {"held_out": 19}),
+        ("trainer.augment is 'numpy", {"augment": np.flip}),
+        ("trainer.penalty is 'lfr-held'", {"penalty": "lfr-held"}),
+        (r"attacks is .*FastGradientMethod'", {"attacks": ["FGSM"]}),
+        ("max_iter is 3, but", {"max_iter": 3}),
+        (r"scheduler is '.*StepLR'", {"make_scheduler": lambda o, n: StepLR(o, n)}),
+        ("p is 2.0, but", {"norm": 2}),
     ):
-        search(state_dir=home, minutes=0.1, **change)
-        assert search.tried == [LISTED[0]], change
-    path = next(iter(sorted(home.glob("*.json"))))
-    for broken in home.glob("*.json"):
+        with pytest.raises(ValueError, match=named):
+            search(state_dir=home, minutes=0.1, **change)
+        assert search.tried == [], change
+    search(state_dir=tmp_path / "step", make_scheduler=lambda o, n: StepLR(o, n), minutes=0.1)
+    with pytest.raises(ValueError, match=r"scheduler.gamma is 0.5, but .* has 0.1"):
+        search(state_dir=tmp_path / "step", make_scheduler=lambda o, n: StepLR(o, n, gamma=0.5))
+    path = next(iter(sorted(home.glob("trial-*.json"))))
+    for broken in home.glob("trial-*.json"):
         broken.write_text('{"clean": "01"')
     with pytest.raises(ValueError, match="damaged"):
         search(state_dir=home)

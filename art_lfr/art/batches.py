@@ -26,6 +26,7 @@ class _CheckedBatches:
     batch_size: int
     _adapter: ClassifierAdapter
     _count: int
+    _source: object
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -39,9 +40,14 @@ class _CheckedBatches:
         """None: to read a sample would move the source on."""
         return
 
-    def fingerprint(self) -> str:
-        """Empty: the data cannot be known beforehand."""
-        return ""
+    def parts(self) -> dict[str, Any]:
+        """The number of batches, their size, and where they come from as far as it can be known."""
+        loader = self._source
+        parts = {"batch_size": self.batch_size, "batches": self._count}
+        if isinstance(loader, DataLoader):
+            names = ("dataset", "sampler", "batch_sampler", "drop_last", "collate_fn")
+            return {**parts, "loader": {name: getattr(loader, name) for name in names}}
+        return {**parts, "generator": type(loader)}
 
 
 class LoaderBatches(_CheckedBatches):
@@ -64,7 +70,7 @@ class LoaderBatches(_CheckedBatches):
             ) from error
         if self._count == 0:
             raise UsageError("train_loader has no batch; allowed: at least one")
-        self._loader: DataLoader[Any] = loader
+        self._source = self._loader = loader
         self._adapter = adapter
         # A batch sampler of the user's own may not say; then only its number of batches is known.
         size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
@@ -103,6 +109,8 @@ class GeneratorBatches(_CheckedBatches):
                 "allowed: both known and above 0"
             )
         self._generator = generator
+        # A generator around a torch loader is known by it.
+        self._source = getattr(generator, "iterator", generator)
         self._adapter = adapter
         self.batch_size = int(generator.batch_size)
         self._count = math.ceil(int(generator.size) / self.batch_size)

@@ -19,13 +19,12 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice, ModelAdapter, is_auto
-from art_lfr.core.arguments import as_tensor
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import mode, parameters_of, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
+from art_lfr.core.samples import as_tensor
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.fingerprint import described, public
 
 
 class ClassifierModule(nn.Module):
@@ -40,14 +39,6 @@ class ClassifierModule(nn.Module):
         self.network = classifier._model
         # In a tuple, so that the classifier is not looked at as a submodule.
         self._classifier = (classifier,)
-
-    def extra_repr(self) -> str:
-        """The preprocessing, which is in no state dict."""
-        defences = [
-            {"class": type(o), **public(o), "fit": o.apply_fit, "predict": o.apply_predict}
-            for o in self._classifier[0].preprocessing_operations
-        ]
-        return f"preprocessing={described(defences)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
@@ -134,6 +125,15 @@ class ClassifierAdapter(ModelAdapter):
         drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         low, high = box.low.nan_to_num(neginf=0.0), box.high.nan_to_num(posinf=1.0)
         return box.clip(low + (high - low) * drawn)
+
+    def parts(self) -> dict[str, Any]:
+        """What a run of this classifier must find again, beside its weights."""
+        classifier = self.classifier
+        return {
+            "loss": self.criterion,
+            "clip_values": classifier.clip_values,
+            "preprocessing": list(classifier.preprocessing_operations),
+        }
 
     @property
     def device(self) -> torch.device:

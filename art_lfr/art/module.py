@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeIs
 
-from art_lfr.core.arguments import as_tensor, check_inputs, check_labels
 from art_lfr.core.criterion import Criterion, LossLike
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import check_differentiable_weights, device_of, dtype_of
-from art_lfr.errors import UsageError
+from art_lfr.core.samples import as_tensor, check_inputs, class_labels, loss_targets, type_for
 
 # "auto": [0, 1] for a module, a classifier's own clip_values.
 BoundsChoice: TypeAlias = "Bounds | Literal['auto']"
@@ -52,6 +50,10 @@ class ModelAdapter:
         self.bounds: Bounds = (0.0, 1.0) if is_auto(bounds) else bounds
         self.name = name
 
+    def parts(self) -> dict[str, Any]:
+        """What a run of this model must find again, beside its weights."""
+        return {"loss": self.criterion, "bounds": self.bounds}
+
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the model's parameters."""
@@ -75,10 +77,8 @@ class ModelAdapter:
         tensor = as_tensor(name, x)
         check_inputs(name, tensor)
         self._check_shape(tensor, name)
-        if dtype is None:
-            typed = any(p.is_floating_point() for p in self.network.parameters())
-            dtype = self.dtype if typed or not isinstance(x, Tensor) else x.dtype
-        tensor = tensor.detach().to(dtype=dtype, copy=True)
+        dtype = dtype or type_for(self.network, x)
+        tensor = tensor.to(dtype=dtype, copy=True)
         check_inputs(name, tensor, self.box(tensor))
         return tensor
 
@@ -87,30 +87,7 @@ class ModelAdapter:
 
     def labels(self, y: object, count: int, classes: int, name: str = "y") -> Tensor:
         """Index labels on the CPU, shape (N,), from indices or one-hot rows."""
-        labels = as_tensor(name, np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
-        check_labels(name, labels, count)
-        if labels.dtype == torch.bool:
-            labels = labels.long()
-        if labels.dim() == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        if labels.dim() == 2:
-            one_hot = labels.shape[1] == classes and bool(
-                ((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all()
-            )
-            if not one_hot:
-                raise UsageError(
-                    f"{name} has shape {tuple(labels.shape)}; allowed: labels of shape (N,), or "
-                    f"one-hot rows (one 1, else 0) of shape (N, {classes})"
-                )
-            labels = labels.argmax(dim=1)
-        if labels.dim() != 1 or labels.is_complex() or bool((labels != labels.long()).any()):
-            raise UsageError(
-                f"{name} has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
-                f"integer labels of shape (N,), or one-hot rows of shape (N, {classes})"
-            )
-        labels = labels.long()
-        check_labels(name, labels, count, classes)
-        return labels
+        return class_labels(name, y, count, classes)
 
     def targets(self, labels: Tensor) -> Tensor:
         """What the loss takes for index labels."""
@@ -118,6 +95,5 @@ class ModelAdapter:
 
     def tensors(self, x: object, y: object, suffix: str = "") -> tuple[Tensor, Tensor]:
         """Checked inputs, and y as a plain module's loss takes it."""
-        inputs, targets = self.inputs(x, f"x{suffix}"), as_tensor(f"y{suffix}", y)
-        check_labels(f"y{suffix}", targets, len(inputs))
-        return inputs, targets
+        inputs = self.inputs(x, f"x{suffix}")
+        return inputs, loss_targets(f"y{suffix}", y, self.network, self.criterion, inputs)

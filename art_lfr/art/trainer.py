@@ -21,6 +21,7 @@ from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
+from art_lfr.storage.description import Description
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.loop import Record, TrainingLoop
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
@@ -174,6 +175,10 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             adapter.optimizer,
             settings=self._settings,
             options=self._options,
+            parts=adapter.parts(),
+            description=Description(
+                {"classifier": adapter.classifier, "adapter": adapter, "network": adapter.network}
+            ),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -272,7 +277,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         """
         check_integer("batch_size", batch_size, low=1)
         inputs, targets = self._adapter.tensors(x, y)
-        batches = TensorBatches(inputs, targets, batch_size, self._adapter.device)
+        batches = TensorBatches(inputs, targets, int(batch_size), self._adapter.device)
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
 
     @keywords_of(_fit)

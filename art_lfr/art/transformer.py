@@ -61,10 +61,10 @@ class LocalFlatnessRegularization(Transformer):
         teacher = ClassifierAdapter(self.classifier)
         self._refuse_shared(teacher, student)
         _ = student.optimizer  # refused here where there is none, under this argument's name
-        student.inputs(x)  # checked before the first classifier sees it
+        inputs = student.inputs(x, dtype=torch.float32)  # before the first classifier sees it
         if y is None:
             with preserved_random_state(teacher.device):
-                predictions = teacher.predict(x, batch_size=self.batch_size)
+                predictions = teacher.predict(inputs.numpy(), batch_size=self.batch_size)
             y = teacher.criterion.predicted(torch.as_tensor(predictions)).numpy()
         trainer = AdversarialTrainerLFRPyTorch(transformed_classifier, **self._settings)
         trainer.fit(x, y, batch_size=self.batch_size, nb_epochs=self.nb_epochs)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.attacks.target import LogitsModule, UnitBox, UnitBoxModule, untouched
-from art_lfr.core.arguments import Array, check_integer, check_type, reject_unknown
+from art_lfr.core.arguments import Array, check_integer, check_seed, check_type, reject_unknown
 from art_lfr.core.geometry import per_sample
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.samples import to_array
 from art_lfr.errors import UsageError
 
 INSTEAD = "attacks of ART, which take any clip_values"
@@ -76,7 +77,7 @@ class UnitBoxEvasion(EvasionAttack):
         super()._check_params()
         check_type("targeted", self.targeted, bool, "True or False")
         check_integer("batch_size", self.batch_size, low=1)
-        check_integer("seed", self.seed, low=0, optional=True)
+        check_seed("seed", self.seed, optional=True)
 
     def generate(self, x: Array, y: Any = None, **kwargs: Any) -> Array:
         """Attack each sample.
@@ -129,7 +130,7 @@ class UnitBoxEvasion(EvasionAttack):
                 examples = self._run_batch(module, unit.clone(), true, **more).detach().to(unit)
                 examples = torch.where(finite_samples(examples), examples, unit)
                 raw.append(unit_box.to_example(examples, batch, module.network, box).cpu())
-        result, values = torch.cat(raw), np.asarray(x)
+        result, values = torch.cat(raw), x if isinstance(x, np.ndarray) else to_array("x", x)
         # The values of x themselves, which may be of a wider type than the attack computes in.
         adversarial: Array = np.where(
             (result == start).numpy(), values, result.numpy().astype(values.dtype)

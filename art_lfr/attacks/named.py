@@ -16,7 +16,7 @@ from art_lfr.attacks.target import Target, ThreatModel, UnitBox, untouched
 from art_lfr.core.geometry import Box
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.fingerprint import attacks_inside
+from art_lfr.storage.description import attacks_inside
 
 
 class Attacked(NamedTuple):
@@ -44,7 +44,8 @@ class NamedAttack:
         black_box: It uses no gradients.
         transferred: It attacks another model than the one judged, which gets its examples.
         notes: What a reader of its row has to know.
-        parameters: What tells it from another of the same name, for resuming.
+        parameters: What tells it from another of the same name, for resuming; an attack object
+            tells all that it holds.
     """
 
     name: str

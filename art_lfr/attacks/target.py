@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice, ModelAdapter
 from art_lfr.art.module_or_classifier import adapter_of
-from art_lfr.core.arguments import check_integer, check_number
+from art_lfr.core.arguments import check_integer, check_number, check_seed
 from art_lfr.core.criterion import LossLike, logits_of
 from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
@@ -144,7 +144,7 @@ def make_target(
     check_number("eps", eps, low_allowed=False, optional=eps is None)
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     adapter = adapter_of(model, bounds=bounds, loss=loss, name=name)
     # Not in the model's type: the ball is around the user's x, which bfloat16 would move.
     inputs = adapter.inputs(x, dtype=torch.float32).cpu()
@@ -159,8 +159,8 @@ def make_target(
         ball=Ball(float(eps or 0), p, adapter.box(inputs)),
         classes=classes,
         device=device,
-        batch_size=batch_size,
-        seed=seed,
+        batch_size=int(batch_size),
+        seed=int(seed),
     )
 
 

@@ -31,6 +31,15 @@ def make_suite(model: object, **settings: Any) -> tuple[Any, ModuleType, str]:
 
     `settings` are norm, eps, seed, version and device, which mean the same in both.
     """
+    name = backend().partition(" ")[0]
+    if name == "autoattack":
+        settings["verbose"] = False
+    package, checks = importlib.import_module(name), importlib.import_module(f"{name}.checks")
+    return package.AutoAttack(model, **settings), checks, backend()
+
+
+def backend() -> str:
+    """The package that attacks, and its version."""
     name = "pyautoattack"
     if _original_is_installed():
         try:
@@ -38,13 +47,12 @@ def make_suite(model: object, **settings: Any) -> tuple[Any, ModuleType, str]:
         except ImportError:
             pass  # too old for this torch
         else:
-            name, settings["verbose"] = "autoattack", False
-    package, checks = importlib.import_module(name), importlib.import_module(f"{name}.checks")
+            name = "autoattack"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         version = "(not installed, a copy)"
-    return package.AutoAttack(model, **settings), checks, f"{name} {version}"
+    return f"{name} {version}"
 
 
 class TargetSuite(NamedTuple):

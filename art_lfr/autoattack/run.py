@@ -19,6 +19,7 @@ from art_lfr.core.arguments import Array, check_choice, check_flag
 from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
+from art_lfr.storage.files import check_output
 
 SQUARE_QUERIES = 1000
 # Square starts from stripes a fifth of an image wide, except for p = inf.
@@ -103,6 +104,8 @@ def run_autoattack(
     """
     check_choice("version", version, VERSIONS)
     check_flag("verbose", verbose)
+    if state_path is not None:  # before the model is called, which may change the directory
+        state_path = check_output(state_path, "state_path")
     target = make_target(
         model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )

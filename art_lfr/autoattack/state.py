@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from art_lfr.autoattack.backend import backend
 from art_lfr.core.randomness import RandomState
 from art_lfr.errors import UsageError
+from art_lfr.storage.description import array
 from art_lfr.storage.files import write_atomically
-from art_lfr.storage.fingerprint import fingerprint
+from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import digest, pack, unpack
 
 KIND = "art-lfr AutoAttack state"
-FORMAT = 1
+FORMAT = 2
 SETTINGS = ("n_restarts", "n_target_classes", "n_queries", "eot_iter", "use_largereps")
-ALLOWED = "allowed: the state of the same run, or a path where no file is"
+ALLOWED = "the state of the same run, or a path where no file is"
 
 
 @dataclass
@@ -53,25 +55,17 @@ class AttackState:
 
 
 class StateFile:
-    """The files of one run: only a run with the same `identity` (JSON types) may go on from them.
+    """The files of one run: only a run with the same `identity` may go on from them.
 
-    Raises ValueError naming `state_path` where it cannot be written, is damaged, or belongs to
-    another run.
+    Raises ValueError naming `state_path` where it is damaged, or belongs to another run.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
-        self.path = Path(path)
-        # By way of JSON, as it will be compared; NumPy's numbers become Python's.
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity, default=float))
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path = path
+        self.identity = identity
         self._order: list[int] = []
         self._hash = hashlib.sha256()
         self._length = 0
-        parent = self.path.parent
-        if self.path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UsageError(
-                f"state_path is {str(path)!r}; allowed: a file in a directory that exists and can "
-                "be written to"
-            )
         self.examples = self.path.with_name(self.path.name + ".examples")
 
     def load(self, x: Tensor, device: torch.device) -> AttackState | None:
@@ -82,15 +76,7 @@ class StateFile:
         if not self.path.exists():
             return None
         run = read_run(self.path)
-        for key, value in self.identity.items():
-            if run["identity"].get(key) != value:
-                # Hashes and lists of settings say nothing to a reader.
-                values = f" ({run['identity'].get(key)!r} there, {value!r} here)"
-                values = values if len(values) < 80 and key not in ("x", "y", "model") else ""
-                raise UsageError(
-                    f"state_path is {str(self.path)!r}, the state of a run with another {key}"
-                    f"{values}; {ALLOWED}"
-                )
+        self.identity.check(run["identity"], f"the run in state_path {str(self.path)!r}", ALLOWED)
         try:
             adversarial = self._read_examples(run["examples"], x)
             plain = json.loads(json.dumps(run["random"]), object_hook=_decoded)
@@ -126,7 +112,7 @@ class StateFile:
         self._hash.update(raw)
         self._order += fresh.tolist()
         run = {
-            "identity": self.identity,
+            "identity": self.identity.parts,
             "clean": pack(state.clean),
             "robust": pack(state.robust),
             "started": pack(state.started),
@@ -156,26 +142,23 @@ class StateFile:
         return adversarial
 
 
-def identity_of(suite: Any, x: Tensor, y: Tensor, batch_size: int) -> dict[str, Any]:
-    """What two runs have in common if one can go on where the other stopped, as JSON types.
-
-    Data and weights count by their hash; a model that is no `torch.nn.Module` has none.
-    """
-    return {
-        "x": fingerprint(tensors={"x": x}),
-        "y": fingerprint(tensors={"y": y}),
-        "model": fingerprint(suite.model if isinstance(suite.model, nn.Module) else None),
-        "samples": len(x),
-        "eps": float(suite.epsilon),
-        "norm": suite.norm,
-        "attacks": list(suite.attacks_to_run),
-        "seed": suite.seed,
-        "batch_size": batch_size,
-        "settings": {
-            name: _settings(getattr(suite, name))
-            for name in ("apgd", "apgd_targeted", "fab", "square")
+def identity_of(suite: Any, x: Tensor, y: Tensor, batch_size: int) -> Identity:
+    """What two runs have in common if one can go on where the other stopped."""
+    names = ("apgd", "apgd_targeted", "fab", "square")
+    return Identity(
+        {
+            "model": suite.model,
+            "samples": len(x),
+            "eps": float(suite.epsilon),
+            "norm": suite.norm,
+            "attacks": list(suite.attacks_to_run),
+            "seed": suite.seed,
+            "batch_size": batch_size,
+            "settings": {name: _settings(getattr(suite, name)) for name in names},
+            "backend": backend(),
         },
-    }
+        plain={"x": array(x), "y": array(y)},
+    )
 
 
 def _settings(attack: Any) -> dict[str, Any]:
@@ -204,7 +187,7 @@ def read_run(path: Path) -> dict[str, Any]:
 def _damaged(path: Path, reason: str) -> ValueError:
     return UsageError(
         f"state_path is {str(path)!r}, which is damaged or no state of AutoAttack ({reason}); "
-        f"{ALLOWED}"
+        f"allowed: {ALLOWED}"
     )
 
 

@@ -17,6 +17,7 @@ from art_lfr.autoattack.backend import FlagCollector, find_flags
 from art_lfr.autoattack.state import AttackState, StateFile, identity_of
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.geometry import NORM_NAMES, sample_norm
+from art_lfr.storage.files import check_output, locked
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
 
@@ -50,7 +51,9 @@ def run_suite(
     """
     for attack in suite.attacks_to_run:
         check_choice("attacks_to_run", attack, ATTACKS)
-    return _Run(suite, x, y, batch_size, checks, log, warn, progress).go(state_path)
+    path = None if state_path is None else check_output(state_path, "state_path")
+    with locked(path, "state_path", file=True):
+        return _Run(suite, x, y, batch_size, checks, log, warn, progress).go(path)
 
 
 @dataclass
@@ -69,7 +72,7 @@ class _Run:
     def device(self) -> torch.device:
         return torch.device(self.suite.device)
 
-    def go(self, state_path: str | Path | None) -> AttackState:
+    def go(self, state_path: Path | None) -> AttackState:
         state, attacks = None, list(self.suite.attacks_to_run)
         if state_path is not None:
             identity = identity_of(self.suite, self.x, self.y, self.batch_size)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from art_lfr.check.probing import Probe
-from art_lfr.core.arguments import as_tensor, check_choice, check_integer
+from art_lfr.core.arguments import check_choice, check_integer
 from art_lfr.core.geometry import Bounds, Box
 from art_lfr.core.modes import (
     device_of,
@@ -22,6 +22,7 @@ from art_lfr.core.modes import (
     kept_in_eval_mode,
     parameters_of,
 )
+from art_lfr.core.samples import as_tensor, class_labels
 from art_lfr.core.settings import ESTIMATORS
 from art_lfr.errors import UsageError, WrongTypeError
 
@@ -79,11 +80,12 @@ def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
             "clip_values, with eps in the same units",
             "error" if outside else "warning",
         )
-    elif math.isfinite(top) and top > 2 and high <= 1:
+    elif math.isfinite(top) and ((top > 2 and high <= 1) or 0 <= low < high <= top / 100):
         yield Finding(
             "data",
             f"x has no value above {high:g} where the bounds reach {top:g}",
-            "one unit for x, bounds and eps: clip_values (0, 1) for x in [0, 1]",
+            "one unit for x, bounds and eps: clip_values (0, 1) for x in [0, 1]; images of 0 and 1 "
+            "are not to be divided by 255",
             "warning",
         )
 
@@ -128,7 +130,7 @@ def check_model(
     """
     check_choice("estimator", estimator, ESTIMATORS)
     check_integer("batch_size", batch_size, low=1)
-    data = None if x is None else as_tensor("x", x).detach().cpu()
+    data = None if x is None else as_tensor("x", x).cpu()
     if data is not None and (data.dim() < 2 or len(data) == 0):
         raise UsageError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
     if data is not None and isinstance(model, nn.Module):
@@ -225,34 +227,18 @@ def _look_at_classifier(
 
 def look_at_labels(probe: Probe, x: Tensor, y: object) -> Iterator[Finding]:
     """Labels that the model has no class for, or that start at 1."""
-    labels = as_tensor("y", np.asarray(y) if isinstance(y, list | tuple) else y).detach().cpu()
-    if labels.dim() == 0 or len(labels) != len(x):
-        problem = f"y has shape {tuple(labels.shape)} for {len(x)} samples"
-        yield Finding("labels", problem, "one label for each sample")
-        return
     logits = probe.logits()
-    if logits is None or logits.dim() != 2 or logits.shape[1] < 2:
+    classes = 0 if logits is None or logits.dim() != 2 else logits.shape[1]
+    if classes < 2:
         return
-    classes = logits.shape[1]
-    if labels.dim() == 2 and labels.shape[1] > 1:
-        rows = labels.double()
-        if labels.shape[1] != classes or not bool((rows.sum(dim=1) - 1).abs().max() < 1e-3):
-            yield Finding(
-                "labels",
-                f"y has rows of shape {tuple(labels.shape)} that are no probabilities of the "
-                f"model's {classes} classes",
-                f"indices of shape (N,), or one-hot rows of shape (N, {classes})",
-            )
-            return
-        labels = rows.argmax(dim=1)
-    labels = labels.flatten()
-    if labels.is_complex() or not bool(labels.double().isfinite().all()):
-        yield Finding("labels", "y holds NaN or no numbers", "integer labels")
+    try:
+        labels = class_labels("y", y, len(x))
+    except (ValueError, TypeError) as error:
+        problem, _, fix = str(error).partition("; ")
+        yield Finding("labels", problem, fix)
         return
     low, high = int(labels.min()), int(labels.max())
-    if bool((labels != labels.long()).any()):
-        yield Finding("labels", "y holds fractions", "integer labels, or one-hot rows")
-    elif low == 1 and high == classes:
+    if low == 1 and high == classes:
         yield Finding("labels", f"y has labels from 1 to {high}", "y - 1: labels start at 0")
     elif low < 0 or high >= classes:
         yield Finding(

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer, check_labels
+from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.imports import named_object
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.samples import class_labels
 from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import BUILT_IN
 from art_lfr.storage import files
-from art_lfr.storage.tensor_files import load_safely
+from art_lfr.storage.tensor_files import load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -38,8 +39,8 @@ def load_model(
     """A built-in network, or what `module.path:factory` returns, with weights where given.
 
     `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
-    current directory can be imported from, as with `python -m`. Weights are a state dict written
-    by `torch.save`; files that hold code are refused, in an error that names `option`.
+    current directory can be imported from, as with `python -m`. Weights are a state dict written by
+    `torch.save`, see `load_weights`; errors name `option`.
     """
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
     if name in BUILT_IN:
@@ -64,12 +65,7 @@ def load_model(
         raise UsageError(f"--model is {name!r}; allowed: {allowed}")
     if weights is not None:
         try:
-            model.load_state_dict(load_safely(weights))
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"{option} is {str(weights)!r}, which does not fit the model: {detail}"
-            ) from error
+            load_weights(model, weights.expanduser())
         except (OSError, ValueError) as error:
             raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
     return model
@@ -97,7 +93,7 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
             f"--model gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
             "of shape (1, classes)"
         )
-    check_labels("--data", torch.from_numpy(y), len(x), logits.shape[1])
+    class_labels("--data", y, len(x), logits.shape[1])
     return logits.shape[1]
 
 

@@ -140,11 +140,11 @@ def train(
 
 
 def _check_counts(epochs: int, batch_size: int, seed: int) -> None:
-    from art_lfr.core.arguments import check_integer
+    from art_lfr.core.arguments import check_integer, check_seed
 
     check_integer("--epochs", epochs, low=1)
     check_integer("--batch-size", batch_size, low=1)
-    check_integer("--seed", seed, low=0)
+    check_seed("--seed", seed)
 
 
 def _record_table(record: dict[str, float]) -> Table:
@@ -224,8 +224,6 @@ def tune(
     from art_lfr.tuning.run import tune as run
 
     inputs.check_output(output, (".json",))
-    if state_dir.exists() and not state_dir.is_dir():
-        raise UsageError(f"--state-dir is {str(state_dir)!r}, a file; allowed: a directory")
     for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
         check_number(name, length, low_allowed=False)
     check_floor("--clean-floor", clean_floor)
@@ -354,13 +352,13 @@ def compare(
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
     import torch
-    from filelock import FileLock
 
     from art_lfr.cli import inputs
-    from art_lfr.comparison.plan import read_plan
+    from art_lfr.comparison.plan import RUNS, read_plan
     from art_lfr.comparison.results import Results, table, to_markdown, write_report
     from art_lfr.comparison.runner import run_all, take_known
     from art_lfr.core.arguments import check_integer
+    from art_lfr.storage.files import as_path, check_output, held, make_directory
 
     check_integer("--threads", threads, low=1)
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
@@ -369,18 +367,20 @@ def compare(
     for name, folder in (("--known", known), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{name} is {str(folder)!r}; allowed: a folder")
-    shared = output / "trainings"
-    shared.mkdir(parents=True, exist_ok=True)
+    output, data_dir = as_path("--output", output), as_path("--data-dir", data_dir)
+    shared = output / RUNS
+    make_directory(shared, "--output")
+    for comparison in chosen:  # before hours of training
+        check_output(output / f"{comparison.name}.json", "--output")
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
-    lock = FileLock(shared / "lock")
     printed: dict[str, object] = {}
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for comparison in chosen:
             if known is not None:
-                with lock:
+                with held(shared / "lock", wait=True):
                     taken = take_known(comparison, known, output)
                 if taken:
                     typer.echo(f"{comparison.name}: {taken} runs taken from {known}", err=True)
@@ -395,7 +395,7 @@ def compare(
                     only=only,
                     tell=lambda line: typer.echo(line, err=True),
                 )
-            with lock:
+            with held(shared / "lock", wait=True):
                 results = Results.read(comparison, output)
                 if results.runs:
                     write_report(results, output)

@@ -11,14 +11,26 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.core.arguments import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_seed,
+    check_type,
+)
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.settings import DEFAULTS
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.presets import NAMES
+from art_lfr.storage.files import check_file_name, read_bytes
 from art_lfr.storage.records import digest
 
 ATTACKS = ("PGD-40", "APGD-CE", "APGD-T", "Square")
+# The folder of all trainings, beside those of the comparisons.
+RUNS = "trainings"
+# Larger counts, files and plans are mistakes, or made to use up the machine.
+MOST, MOST_VALUES, LONGEST_PLAN = 10**9, 10**5, 10**6
 NEEDED = {"name", "data", "model", "eps", "methods"}
 # The settings that every kind of method understands.
 _COMMON = {
@@ -91,54 +103,79 @@ class Comparison:
     renew_every: int | None = None
 
     def __post_init__(self) -> None:
+        check_file_name("name", self.name)
+        if self.name == RUNS:
+            raise UsageError(f"name is {RUNS!r}; allowed: another, as the weights of all lie there")
+        for key in ("data", "model"):
+            _check_text(key, getattr(self, key))
+        check_type("title", self.title, str, "a text")
         check_number("eps", self.eps, low_allowed=False)
         parse_norm(self.norm)
         check_choice("part", self.part, ("test", "validation"))
-        check_integer("validation", self.validation, low=1 if self.part == "validation" else 0)
-        check_integer("epochs", self.epochs, low=1)
-        check_integer("batch_size", self.batch_size, low=1)
+        _check_count("validation", self.validation, low=1 if self.part == "validation" else 0)
+        for key in ("epochs", "batch_size"):
+            _check_count(key, getattr(self, key))
+        for key in ("train", "snapshots", "renew_every"):
+            _check_count(key, getattr(self, key), optional=True)
+        _check_count("masking_images", self.masking_images, low=0)
         check_number("lr", self.lr, low_allowed=False)
-        check_integer("masking_images", self.masking_images, low=0)
-        check_integer("snapshots", self.snapshots, low=1, optional=True)
-        check_integer("renew_every", self.renew_every, low=1, optional=True)
+        check_number("weight_decay", self.weight_decay)
+        check_flag("flip", self.flip)
         if len(self.images) != 2:
             raise UsageError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
+        _check_count("images", self.images[0], low=0)
+        _check_count("images", self.images[1], low=self.images[0] + 1, optional=True)
+        for key in ("methods", "seeds", "splits", "attacks"):
+            if not getattr(self, key):
+                raise UsageError(f"{self.name}: {key} is empty; allowed: at least one")
         for attack in self.attacks:
             check_choice("attacks", attack, NAMES)
+        for key in ("seeds", "splits"):
+            for seed in getattr(self, key):
+                check_seed(key, seed)
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise UsageError(f"{key} is {list(getattr(self, key))}; allowed: each number once")
         if self.data != "digits" and self.splits != (0,):
             raise UsageError(
                 f"splits is {list(self.splits)} with data {self.data!r}; allowed: [0], as only "
                 "digits has others"
             )
-        if not self.methods or not self.seeds or not self.splits:
-            raise UsageError(f"{self.name}: methods, seeds and splits must not be empty")
-        names = [str(method.get("name")) for method in self.methods]
-        if len(set(names)) < len(names):
-            raise UsageError(f"{self.name}: methods are named {names}; allowed: each name once")
         for method in self.methods:
-            check_choice("kind", method.get("kind"), tuple(KINDS))
-            unknown = set(method) - _COMMON - KINDS[method["kind"]]
-            if unknown or "name" not in method:
-                raise UsageError(
-                    f"{self.name}: method {method.get('name')!r} has the settings "
-                    f"{sorted(unknown)}; allowed for kind {method['kind']!r}: "
-                    f"{sorted(_COMMON | KINDS[method['kind']])}"
-                )
-            try:
-                _check_values(method)
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{self.name}: method {method['name']!r}: {error}") from error
-            if method.get("warm_start") and method.get("flip", self.flip):
-                raise UsageError(
-                    f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
-                    "one of the two"
-                )
-            seeds = method.get("seeds", self.seeds)
-            if not isinstance(seeds, list | tuple) or not seeds or set(seeds) - set(self.seeds):
-                raise UsageError(
-                    f"{self.name}: method {method['name']!r} has the seeds {seeds!r}; allowed: a "
-                    f"list of some of {list(self.seeds)}"
-                )
+            check_type("methods", method, Mapping, "mappings with a name, a kind and settings")
+            self._check_method(method)
+        names = [str(method["name"]) for method in self.methods]
+        if len({name.casefold() for name in names}) < len(names):
+            raise UsageError(f"{self.name}: methods are named {names}; allowed: each name once")
+
+    def _check_method(self, method: Mapping[str, Any]) -> None:
+        check_choice("kind", method.get("kind"), tuple(KINDS))
+        unknown = set(method) - _COMMON - KINDS[method["kind"]]
+        if unknown or "name" not in method:
+            raise UsageError(
+                f"{self.name}: method {method.get('name')!r:.100} has the settings "
+                f"{sorted(map(str, unknown))}; allowed for kind {method['kind']!r}: "
+                f"{sorted(_COMMON | KINDS[method['kind']])}"
+            )
+        try:
+            check_file_name("name", method["name"])
+            _check_values(method)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{self.name}: method {method['name']!r:.100}: {error}") from error
+        if method.get("warm_start") and method.get("flip", self.flip):
+            raise UsageError(
+                f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
+                "one of the two"
+            )
+        seeds = method.get("seeds", self.seeds)
+        if (
+            not isinstance(seeds, list | tuple)
+            or not seeds
+            or not all(s in self.seeds for s in seeds)
+        ):
+            raise UsageError(
+                f"{self.name}: method {method['name']!r} has the seeds {seeds!r:.100}; allowed: a "
+                f"list of some of {list(self.seeds)}"
+            )
 
     def runs(self) -> Iterator[Run]:
         """Every run, seed by seed: the runs of the first seeds alone are a fair comparison."""
@@ -200,13 +237,70 @@ class Run:
 
 
 def _check_values(method: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for numbers out of range; the trainers check the others."""
-    for name in ("epochs", "batch_size"):
-        check_integer(name, method.get(name, 1), low=1)
-    check_integer("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)
+    """Raise ValueError or TypeError for bad values; the trainers check what goes with what."""
+    for name in ("epochs", "batch_size", "attack_steps", "renew_every"):
+        _check_count(name, method.get(name, 1))
+    _check_count("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)
+    for name in ("flip", "autocast", "warm_start"):
+        check_flag(name, method.get(name, False))
+    for name in ("model", "estimator", "batch_norm", "penalty"):
+        _check_text(name, method.get(name, "-"))
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
         value = method.get(name)
         check_number(name, value, low_allowed=name in _NOT_NEGATIVE, optional=True)
+
+
+def _check_count(name: str, value: object, *, low: int = 1, optional: bool = False) -> None:
+    check_integer(name, value, low=low, optional=optional)
+    if isinstance(value, int) and value > MOST:
+        raise UsageError(f"{name} is {value:.3g}; allowed: an integer from {low} to {MOST}")
+
+
+def _check_text(name: str, value: object) -> None:
+    check_type(name, value, str, "a text")
+    if not str(value) or not str(value).isprintable():
+        raise UsageError(f"{name} is {value!r:.100}; allowed: a text without control characters")
+
+
+def _read_yaml(path: Path) -> Any:
+    """The content of a YAML file; ValueError with the line where a key is there twice.
+
+    PyYAML takes the last one. It also lets a few lines stand for any number of values.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(read_bytes(path, "plan", LONGEST_PLAN))
+        root = loader.get_single_node()
+        if root is not None and _size(root, {}) > MOST_VALUES:
+            raise UsageError(f"it stands for more than {MOST_VALUES} values")
+        return None if root is None else loader.construct_document(root)
+    # Numbers and dates of YAML that Python does not have are ValueErrors.
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise UsageError(f"plan {str(path)!r} is no YAML of a plan: {error}") from error
+
+
+def _size(node: Any, sizes: dict[int, int]) -> int:
+    """How many values a node of YAML stands for; one that holds itself has too many."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = MOST_VALUES
+    parts = [] if isinstance(node.value, str) else node.value
+    keys: set[str] = set()
+    count = 1
+    for part in parts:
+        if isinstance(part, tuple):
+            key = part[0]
+            if str(key.value) in keys:
+                raise UsageError(
+                    f"line {key.start_mark.line + 1} has the key {str(key.value)!r:.60} again; "
+                    "allowed: each key once"
+                )
+            keys.add(str(key.value))
+        children = part if isinstance(part, tuple) else (part,)
+        count += sum(_size(child, sizes) for child in children)
+    sizes[id(node)] = count
+    return count
 
 
 def read_plan(path: Path) -> list[Comparison]:
@@ -214,15 +308,10 @@ def read_plan(path: Path) -> list[Comparison]:
 
     Raises FileNotFoundError, or ValueError naming what is wrong.
     """
-    import yaml
-
-    if not path.is_file():
-        raise FileNotFoundError(f"plan {str(path)!r} is no file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UsageError(f"plan {str(path)!r} is no YAML: {error}") from error
+    content = _read_yaml(path.expanduser())
     entries = content if isinstance(content, list) else [content]
+    if not entries:
+        raise UsageError(f"plan {str(path)!r} is empty; allowed: at least one comparison")
     known = {f.name for f in fields(Comparison)}
     comparisons = []
     for entry in entries:
@@ -233,12 +322,15 @@ def read_plan(path: Path) -> list[Comparison]:
             )
         if unknown := set(entry) - known:
             raise UsageError(
-                f"{entry['name']}: unknown settings {sorted(unknown)}; allowed: {sorted(known)}"
+                f"{entry['name']!r:.100}: unknown settings {sorted(map(str, unknown))}; allowed: "
+                f"{sorted(known)}"
             )
-        tuples = ("methods", "images", "splits", "seeds", "attacks")
-        settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in entry.items()}
+        settings = dict(entry)
+        for key in {"methods", "images", "splits", "seeds", "attacks"} & set(entry):
+            check_type(key, entry[key], list, "a list")
+            settings[key] = tuple(entry[key])
         comparisons.append(Comparison(**settings))
     names = [comparison.name for comparison in comparisons]
-    if len(set(names)) < len(names):
+    if len({name.casefold() for name in names}) < len(names):
         raise UsageError(f"plan {str(path)!r} names {names}; allowed: each name once")
     return comparisons

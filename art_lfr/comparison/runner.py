@@ -13,24 +13,27 @@ from typing import Any, TypeAlias
 
 import torch
 from art.estimators.classification import PyTorchClassifier
-from filelock import FileLock, Timeout
 from torch import nn
 
 from art_lfr import __version__
+from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.comparison import judging, methods
-from art_lfr.comparison.plan import Comparison, Run
+from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage.description import Description, Network, array
+from art_lfr.storage.files import held, write_atomically
+from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import read_record, write_record
-from art_lfr.storage.tensor_files import load_run, load_safely, to_plain
+from art_lfr.storage.tensor_files import LAST, load_run, load_safely, to_plain
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.processes import Processes
 from art_lfr.training.scheduling import Schedule
 
 CPU = torch.device("cpu")
 STATE, TIMES, STOPPED, WEIGHTS = "epochs.pt", "times.json", "stopped.txt", "weights.pt"
+IDENTITY = "identity.json"
 # (name, seed, classes) -> network
 Factory: TypeAlias = Callable[[str, int, int], nn.Module]
 
@@ -105,7 +108,7 @@ def _train_lfr(
     run: Run, classifier: PyTorchClassifier, x: Array, y: Array, directory: Path, times: Times
 ) -> None:
     trainer = methods.lfr_trainer(run, classifier)
-    last = directory / "last.pt"
+    last = directory / LAST
     times.cut(len(load_run(last)["history"]) if last.exists() else 0)
 
     def end(record: dict[str, float]) -> None:
@@ -226,22 +229,21 @@ def run_all(
     for run in {run.method: run for run in todo}.values():  # before hours of training
         methods.check_method(run)
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
+    _check_finished(comparison, runs, directory, data_dir, factory, tell)
     data: dict[int, judging.Split] = {}
     for number, run in enumerate(todo, 1):
         about = f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}"
         home = _home(run, directory)
         home.mkdir(parents=True, exist_ok=True)
-        try:  # until the block ends or this process dies, no other may do the run
-            claim = FileLock(home / "lock").acquire(blocking=False)
-        except Timeout:
-            tell(f"{about}: at work in another process")
-            continue
-        with claim:
+        # Until the block ends or this process dies, no other may do the run.
+        with held(home / "lock") as mine:
+            if not mine:
+                tell(f"{about}: at work in another process")
+                continue
             if _is_done(run, directory):  # by another process, since the list was made
                 continue
             if run.split not in data:
                 data = {run.split: judging.load_split(comparison, run.split, data_dir)}
-                _check_digest(comparison, run.split, data[run.split].digest, directory)
             result = run_one(run, data[run.split], directory, factory)
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
@@ -249,32 +251,90 @@ def run_all(
         tell(f"{about}: {rates}; {seconds}{stopped}")
 
 
-def _check_digest(comparison: Comparison, split: int, digest: str, directory: Path) -> None:
-    """Raise ValueError where finished runs of the split were done on other data of that name."""
-    for run in comparison.runs():
-        if run.split == split and result_path(run, directory).exists():
-            finished = read_result(run, directory)["data"]["digest"]
-            if finished != digest:
+def _check_finished(
+    comparison: Comparison,
+    runs: list[Run],
+    directory: Path,
+    data_dir: Path,
+    factory: Factory,
+    tell: Callable[[str], object],
+) -> None:
+    """Raise ValueError where finished runs had other data or another network of the same name.
+
+    Only their table is wanted, where the data is not here any more: then that is told.
+    """
+    for split in dict.fromkeys(run.split for run in runs):
+        finished = [r for r in runs if r.split == split and result_path(r, directory).exists()]
+        if not finished:
+            continue
+        try:
+            data = judging.load_split(comparison, split, data_dir)
+        except (OSError, UsageError) as error:
+            tell(f"{comparison.name}: finished runs are taken unchecked, without data: {error}")
+            continue
+        for run in finished:
+            digest = read_result(run, directory)["data"]["digest"]
+            if digest != data.digest:
                 raise UsageError(
-                    f"data {run.comparison.data!r} has the digest {digest}, and the finished run "
-                    f"{run.method!r}, seed {run.seed}, has {finished}; allowed: the same data for "
+                    f"data {comparison.data!r} has the digest {data.digest}, and the finished run "
+                    f"{run.method!r}, seed {run.seed}, has {digest}; allowed: the same data for "
                     "all runs of a comparison, or another output folder"
                 )
+            if (_home(run, directory) / IDENTITY).exists():
+                _check_identity(run, data, directory, _maker(run, data, factory))
+
+
+def _maker(run: Run, split: judging.Split, factory: Factory) -> Callable[[], nn.Module]:
+    """What makes the network of a run, always with the same first weights."""
+    return lambda: factory(run.settings["model"], run.seed, _classes(split))
+
+
+def _classes(split: judging.Split) -> int:
+    return int(split.y_train.max()) + 1
+
+
+def _check_identity(
+    run: Run, split: judging.Split, directory: Path, make: Callable[[], nn.Module]
+) -> None:
+    """Raise ValueError where the training of the run began with other things, which it names.
+
+    At its beginning they are written beside its state.
+    """
+    with preserved_random_state(CPU):
+        classifier = methods.make_classifier(make(), run, split.x_train, _classes(split))
+    identity = Identity(
+        {
+            "network": Network(classifier.model),
+            **ClassifierAdapter(classifier).parts(),
+            "optimizer": classifier.optimizer,
+            "settings": run.settings,
+        },
+        Description({"network": classifier.model}),
+        plain={"training images": array(split.x_train), "training labels": array(split.y_train)},
+    )
+    home = _home(run, directory)
+    if (path := home / IDENTITY).exists():
+        where = f"the run {run.method!r}, seed {run.seed}, in {home}"
+        identity.check(read_record(path), where, "the same, or another output folder")
+    elif found := [name for name in (STATE, LAST, WEIGHTS) if (home / name).exists()]:
+        raise UsageError(
+            f"{home} has {found[0]} and no {IDENTITY} that says of which training; allowed: "
+            "another output folder"
+        )
+    else:
+        write_record(path, identity.parts)
 
 
 def _home(run: Run, directory: Path) -> Path:
     """Where the training of a run keeps its state and its weights."""
-    return directory / "trainings" / run.training_key
+    return directory / RUNS / run.training_key
 
 
 def run_one(run: Run, split: judging.Split, directory: Path, factory: Factory) -> dict[str, Any]:
     """Train (unless its weights are there) and judge one network; what is written of it."""
-    home = _home(run, directory)
-    classes = int(split.y_train.max()) + 1
-
-    def make() -> nn.Module:
-        return factory(run.settings["model"], run.seed, classes)
-
+    home, classes, make = _home(run, directory), _classes(split), _maker(run, split, factory)
+    home.mkdir(parents=True, exist_ok=True)
+    _check_identity(run, split, directory, make)
     finished = home / WEIGHTS
     if finished.exists():
         content = load_safely(finished)
@@ -284,7 +344,7 @@ def run_one(run: Run, split: judging.Split, directory: Path, factory: Factory) -
     else:
         classifier, times = train(run, make, split.x_train, split.y_train, classes, home)
         save_weights(classifier.model.network, finished)
-        for state in ("epochs.pt", "last.pt"):
+        for state in (STATE, LAST):
             (home / state).unlink(missing_ok=True)
     path, masking = result_path(run, directory), masking_path(run, directory)
     path.parent.mkdir(parents=True, exist_ok=True)

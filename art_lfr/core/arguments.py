@@ -10,12 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from art_lfr.core.geometry import Box
 from art_lfr.errors import UsageError, WrongTypeError
 
 P = ParamSpec("P")
@@ -51,6 +47,13 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
         raise WrongTypeError(f"{name} is {value!r}; allowed: {allowed}")
     if value < low:
         raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def check_seed(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise unless `value` is an integer that every generator takes; None passes if `optional`."""
+    check_integer(name, value, low=0, optional=optional)
+    if isinstance(value, Integral) and int(value) >= 2**63:
+        raise UsageError(f"{name} is {value!r}; allowed: an integer from 0 to 2**63 - 1")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -146,65 +149,3 @@ def check_type(name: str, value: object, kind: type, allowed: str) -> None:
     """Raise TypeError unless `value` is a `kind`, in words `allowed`."""
     if not isinstance(value, kind):
         raise WrongTypeError(f"{name} is a {type(value).__name__}; allowed: {allowed}")
-
-
-def check_batch(model: object, x: object, y: object) -> None:
-    """Raise TypeError unless these are a module and two tensors."""
-    check_type("model", model, nn.Module, "a torch.nn.Module")
-    check_type("x", x, Tensor, "a tensor")
-    check_type("y", y, Tensor, "a tensor")
-
-
-def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
-    """Raise ValueError unless x is a non-empty, floating, finite batch inside the box."""
-    if x.dim() < 2 or len(x) == 0 or x[0].numel() == 0:
-        raise UsageError(
-            f"{name} has shape {tuple(x.shape)}; allowed: (N, ...) with at least one sample"
-        )
-    if not x.is_floating_point():
-        raise UsageError(
-            f"{name} has dtype {x.dtype}; allowed: floating point (convert integer images and "
-            "scale them as the model expects)"
-        )
-    if not bool(x.isfinite().all()):
-        raise UsageError(f"{name} holds NaN or infinite values; allowed: finite values")
-    if box is not None and not box.contains(x):
-        low, high = float(box.low.min()), float(box.high.max())
-        raise UsageError(
-            f"{name} has values from {float(x.min()):g} to {float(x.max()):g}; allowed: inside "
-            f"the bounds, [{low:g}, {high:g}]"
-            + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
-        )
-
-
-def check_labels(name: str, y: Tensor, count: int, classes: int | None = None) -> None:
-    """Raise ValueError unless y has one label per sample; index labels lie in 0..classes-1."""
-    if y.dim() == 0 or len(y) != count:
-        raise UsageError(
-            f"{name} has shape {tuple(y.shape)} for {count} samples; allowed: one label per sample"
-        )
-    if classes is None:
-        return
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        raise UsageError(
-            f"{name} has labels from {low} to {high}; allowed: 0 to {classes - 1}, as the model "
-            f"has {classes} classes"
-        )
-
-
-def as_tensor(name: str, value: object) -> Tensor:
-    """Turn an array into a tensor, or raise TypeError naming the parameter."""
-    try:
-        if isinstance(value, np.ndarray) and value.ndim:
-            # torch takes no negative strides, such as those of x[::-1].
-            value = np.ascontiguousarray(value)
-        if isinstance(value, np.ndarray) and not value.flags.writeable:
-            value = value.copy()  # torch warns about tensors over read-only memory
-        tensor = torch.as_tensor(value)
-        # One made in inference mode takes part in no gradient.
-        return tensor.clone() if tensor.is_inference() else tensor
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WrongTypeError(
-            f"{name} is a {type(value).__name__}; allowed: a numeric array or tensor"
-        ) from error

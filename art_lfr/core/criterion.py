@@ -27,6 +27,7 @@ class Criterion:
         self._loss: Callable[[Tensor, Tensor], Tensor]
         # The losses that add up the entries of one sample: ones with reduction "sum", "batchmean".
         self._adds_entries = False
+        self._checked: Tensor | None = None
         loss = nn.CrossEntropyLoss() if loss is None else loss
         if isinstance(loss, Criterion):
             self._loss, self._adds_entries = loss._loss, loss._adds_entries
@@ -49,17 +50,37 @@ class Criterion:
                 "or a callable (outputs, y) -> one value per sample"
             )
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether the loss is one of torch's that take index labels."""
+        return type(self._loss) in (nn.CrossEntropyLoss, nn.NLLLoss)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether the loss also takes rows of probabilities."""
+        return type(self._loss) is nn.CrossEntropyLoss
+
+    @property
+    def of_torch(self) -> bool:
+        """Whether the loss is one of `torch.nn`, as opposed to a function of the user's."""
+        return type(self._loss).__module__.startswith("torch.nn")
+
     def values(self, outputs: Tensor, y: Tensor) -> Tensor:
         """One loss value per sample, shape (N,)."""
+        if outputs.dim() == 2 and y.shape == (len(outputs), 1) and self.of_classes:
+            y = y[:, 0]
         self._check_labels(outputs, y)
         try:
             values: object = self._loss(outputs, y.long() if self._takes_indices(y) else y)
-        except IndexError as error:
-            if not self._takes_indices(y):
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            if not self.of_torch:
                 raise
             raise UsageError(
-                f"y has labels from {int(y.min())} to {int(y.max())}; allowed: 0 to "
-                f"{outputs.shape[1] - 1}, as the model has {outputs.shape[1]} classes"
+                f"y has shape {tuple(y.shape)} and dtype {y.dtype}; allowed: what "
+                f"{type(self._loss).__name__} takes for outputs of shape {tuple(outputs.shape)}. "
+                f"It said: {str(error).splitlines()[0]}"
             ) from error
         if not isinstance(values, Tensor):
             raise WrongTypeError(
@@ -73,17 +94,28 @@ class Criterion:
         return self._per_sample(values)
 
     def _check_labels(self, outputs: Tensor, y: Tensor) -> None:
-        """Raise ValueError where torch's losses for classes would fail, or broadcast."""
-        if type(self._loss) not in (nn.CrossEntropyLoss, nn.NLLLoss) or outputs.dim() < 2:
+        """Raise ValueError where torch's losses for classes would fail, broadcast, or end CUDA."""
+        if not self.of_classes or outputs.dim() < 2:
             return
         indices = outputs.shape[:1] + outputs.shape[2:]
-        dense = type(self._loss) is nn.CrossEntropyLoss and y.is_floating_point()
+        dense = self.of_rows and y.is_floating_point()
         if y.shape != (outputs.shape if dense else indices):
             raise UsageError(
                 f"y has shape {tuple(y.shape)} and dtype {y.dtype}; allowed: integer labels of "
                 f"shape {tuple(indices)}, or with CrossEntropyLoss probabilities of shape "
                 f"{tuple(outputs.shape)}"
             )
+        if dense or y is self._checked:
+            return
+        counted: Any = y[y != self._loss.ignore_index]  # type: ignore[attr-defined]
+        low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+        if low < 0 or high >= outputs.shape[1]:
+            raise UsageError(
+                f"y has labels from {low} to {high}; allowed: 0 to {outputs.shape[1] - 1}, as the "
+                f"model has {outputs.shape[1]} classes"
+            )
+        # An ascent takes the loss of the same labels many times.
+        self._checked = y
 
     def _per_sample(self, values: Tensor) -> Tensor:
         if values.dim() == 1:

@@ -112,6 +112,7 @@ def _at_least_float32(x: Tensor) -> torch.dtype:
 
 def seed_global_generators(seed: int) -> None:
     """Seed torch's, NumPy's and Python's global generators."""
+    seed = int(seed)  # torch takes no NumPy integers
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

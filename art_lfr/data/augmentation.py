@@ -12,8 +12,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from art_lfr.core.arguments import check_inputs, check_integer
+from art_lfr.core.arguments import check_integer
 from art_lfr.core.geometry import Box
+from art_lfr.core.samples import check_inputs
 from art_lfr.errors import UsageError
 
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]

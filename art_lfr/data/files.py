@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -10,10 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.arguments import Array, check_seed
 from art_lfr.core.imports import require
-from art_lfr.data.image_data import PARTS, ImageData, as_images, as_labels, assemble, choose
+from art_lfr.data.image_data import (
+    PARTS,
+    ImageData,
+    as_images,
+    as_labels,
+    assemble,
+    choose,
+    scale_bytes,
+)
 from art_lfr.errors import UsageError
+from art_lfr.storage.files import read_bytes
 
 # The extra of this package that installs Pillow and torchvision.
 EXTRA = "vision"
@@ -24,6 +35,10 @@ COLOUR_MODES = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 PLAIN = ("x_{}", "y_{}")
 JPEG = ("{}_jpeg", "{}_offsets", "{}_labels")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+# What Pillow may take a file for, whatever its ending: for PostScript it would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+# An archive that unpacks to more than this, and to so many times its own size, is no data.
+BOMB_BYTES, BOMB_RATIO = 2**28, 200
 
 
 def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | None = None) -> Array:
@@ -51,15 +66,16 @@ def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | No
     stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.float32)
     for row, image in zip(stacked, images, strict=True):
         row[:] = np.moveaxis(image, 2, 0)  # a grey image fills all channels
-    stacked /= np.float32(255)
+    scale_bytes("the images", stacked)
     return stacked
 
 
 def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> Array:
     """One image as uint8, shape (H, W, C)."""
     pillow = require("PIL.Image", EXTRA)
+    content = file if isinstance(file, bytes) else read_bytes(file, "image")
     try:
-        with pillow.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
             mode = image.mode
             if mode in (*GREY_MODES, *COLOUR_MODES):
                 image = image.convert("L" if mode in GREY_MODES else "RGB")
@@ -67,8 +83,10 @@ def _pixels(name: str, file: Path | bytes, size: tuple[int, int] | None) -> Arra
                     image = image.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
                 pixels: Array = np.asarray(image)
                 return pixels.reshape(*pixels.shape[:2], -1)
-    except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
-        raise UsageError(f"{name} cannot be read as an image: {error}") from error
+    except Exception as error:  # the readers of damaged files raise all kinds
+        raise UsageError(
+            f"{name} cannot be read as an image: {_line(error)}; allowed: {', '.join(FORMATS)}"
+        ) from error
     raise UsageError(
         f"{name} has Pillow's mode {mode!r}; allowed: images of 8 bits a channel, grey or colour"
     )
@@ -100,23 +118,14 @@ def load_npz(
     Raises FileNotFoundError where there is no such file, ValueError for anything in it that is
     not as described, ImportError for JPEGs without Pillow. Pickled objects are refused.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"data file {str(path)!r} does not exist")
+    path = Path(path).expanduser()
     known = {pattern.format(part) for part in PARTS for pattern in (*PLAIN, *JPEG)}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            arrays = {name: archive[name] for name in sorted(known & names)}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise UsageError(
-            f"data file {str(path)!r} cannot be read as .npz without pickled objects: {error}"
-        ) from error
+    names, arrays = _read_arrays(path, known)
     jpeg = "train_jpeg" in names and "x_train" not in names
     patterns = JPEG if jpeg else PLAIN
     if missing := {pattern.format("train") for pattern in patterns} - names:
         raise UsageError(
-            f"data file {str(path)!r} has the arrays {', '.join(sorted(names)) or 'none'}; "
+            f"data file {str(path)!r} has the arrays {_listed(names)}; "
             f"missing: {', '.join(sorted(missing))}"
         )
     complete = _complete_parts(path, arrays, patterns)
@@ -128,6 +137,57 @@ def load_npz(
         x = as_images(f"x_{part}", arrays[f"x_{part}"])
         parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
+
+
+def _read_arrays(path: Path, known: set[str]) -> tuple[set[str], dict[str, Array]]:
+    """The names of all arrays of a .npz file, and those of its arrays that are known."""
+    if not path.is_file():  # a pipe would be waited for
+        problem = "is no file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"data file {str(path)!r} {problem}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            listed = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = set(listed)
+            wanted = sorted(known & names)
+            if twice := [name for name in wanted if listed.count(name) > 1]:
+                raise UsageError(f"{twice[0]} is there twice")
+            infos = [archive.getinfo(f"{name}.npy") for name in wanted]
+            size, packed = (
+                sum(getattr(info, key) for info in infos) for key in ("file_size", "compress_size")
+            )
+            if (size > BOMB_BYTES and size > BOMB_RATIO * max(1, packed)) or size > memory_bytes():
+                raise UsageError(f"it unpacks from {packed:.3g} to {size:.3g} bytes")
+            arrays = {}
+            for name, info in zip(wanted, infos, strict=True):
+                with archive.open(info) as file:
+                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+                    if file.read(1):
+                        raise UsageError(f"{name} is longer than its header says")
+    except Exception as error:  # NumPy, zipfile and zlib raise all kinds for damaged files
+        raise UsageError(
+            f"data file {str(path)!r} cannot be read as .npz without pickled objects: "
+            f"{_line(error)}"
+        ) from error
+    return names, arrays
+
+
+def _listed(names: set[str]) -> str:
+    """The first names of an archive, without what could trick a terminal."""
+    shown = [ascii(name)[1:-1][:60] for name in sorted(names)]
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
+
+
+def memory_bytes() -> float:
+    """The memory of this machine; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # Windows has no such call
+        return math.inf
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _complete_parts(path: Path, arrays: dict[str, Array], patterns: Sequence[str]) -> list[str]:
@@ -206,8 +266,8 @@ def load_folder(
     Raises FileNotFoundError where the folder or its `train` is missing, ValueError for anything in
     it that is not as described, ImportError where Pillow is missing.
     """
-    path = Path(path)
-    check_integer("seed", seed, low=0)
+    path = Path(path).expanduser()
+    check_seed("seed", seed)
     sides = _height_and_width(size)
     if not (path / "train").is_dir():
         missing = "has no folder train" if path.is_dir() else "does not exist"
@@ -276,5 +336,7 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
                 f"data folder {str(folder)!r} has no images; allowed: files ending in "
                 f"{', '.join(ENDINGS)}"
             )
+        if odd := [file for file in images if not file.is_file()]:
+            raise UsageError(f"image {str(odd[0])!r} is no file; allowed: regular files")
         pairs += [(file, classes.index(folder.name)) for file in images]
     return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]

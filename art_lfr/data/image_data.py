@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.samples import class_labels
 from art_lfr.errors import UsageError
 
 PARTS = ("train", "validation", "test")
 # An image with this many channels or fewer in its last axis, and more rows than that, is NHWC.
 MOST_CHANNELS = 4
+# One wrong label must not take the memory of an output for each number below it.
+MOST_CLASSES = 100_000
 
 
 def choose(
@@ -80,24 +83,28 @@ def as_images(name: str, x: Array) -> Array:
         x = np.moveaxis(x, 3, 1)
     images: Array = np.ascontiguousarray(x, dtype=np.float32)
     if x.dtype == np.uint8:  # then `images` is a copy
-        images /= np.float32(255)
+        scale_bytes(name, images)
     return images
+
+
+def scale_bytes(name: str, images: Array) -> None:
+    """Divide images of bytes by 255, in place; ValueError where they have 0 and 1 only."""
+    if images.max() == 1:
+        raise UsageError(
+            f"{name} has bytes of 0 and 1 only, which would be all but black as parts of 255; "
+            "allowed: bytes in 0 to 255, or floats in [0, 1]"
+        )
+    images /= np.float32(255)
 
 
 def as_labels(name: str, y: Array, count: int) -> Array:
     """Integer labels of shape (N,), from indices or one-hot rows; ValueError for anything else."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    elif y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
-        y = y.argmax(axis=1)
-    if y.dtype.kind not in "fiu" or y.shape != (count,) or (y != y.astype(np.int64)).any():
+    labels: Array = class_labels(name, y, count).numpy()
+    if labels.max() >= MOST_CLASSES:
         raise UsageError(
-            f"{name} has shape {y.shape} and dtype {y.dtype} for {count} images; allowed: integer "
-            "labels of shape (N,), or one-hot rows"
+            f"{name} has the label {labels.max()}; allowed: below {MOST_CLASSES}, as a network "
+            "has an output for each class"
         )
-    labels: Array = y.astype(np.int64)
-    if labels.min() < 0:
-        raise UsageError(f"{name} has the label {labels.min()}; allowed: 0 and above")
     return labels
 
 

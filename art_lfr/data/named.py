@@ -185,7 +185,9 @@ def load(
 def check_data_name(parameter: str, name: object) -> None:
     """Raise ValueError unless `load` takes the name; a .npz file need not be there."""
     if isinstance(name, (str, Path)) and (
-        name in NAMES or str(name).endswith(".npz") or (str(name) and Path(name).is_dir())
+        name in NAMES
+        or str(name).endswith(".npz")
+        or (str(name) and Path(name).expanduser().is_dir())
     ):
         return
     raise UsageError(

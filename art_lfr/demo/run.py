@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import check_integer
+from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data import ImageData, digits
@@ -32,7 +32,7 @@ from art_lfr.evaluation.run import evaluate
 from art_lfr.models import digits_cnn
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.drawing import has_matplotlib, training_curves
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage.files import as_path, make_directory, write_atomically
 from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 
@@ -229,11 +229,12 @@ def run_demo(
 
     Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     check_integer("epochs", epochs, low=1)
     Processes().check_alone("art-lfr demo")
     # First, as this should not fail after minutes of training.
-    Path(output).mkdir(parents=True, exist_ok=True)
+    output = as_path("output", output)
+    make_directory(output, "output")
     began = time.perf_counter()
     console = console or Console()
     data = digits()

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
 from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
-from art_lfr.autoattack.backend import FEWEST_CLASSES
+from art_lfr.autoattack.backend import FEWEST_CLASSES, backend
 from art_lfr.autoattack.run import SQUARE_QUERIES, attack_target, auto_attack
 from art_lfr.core.arguments import check_choice
-from art_lfr.storage.fingerprint import described_attack
 
 PRESETS = {
     "quick": ("PGD-40", "APGD-T", "Square"),
@@ -63,9 +62,7 @@ def _l2_threat(target: Target) -> ThreatModel:
 
 def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
     keywords = {"threat": target.threat, "name": "", **keywords}
-    return NamedAttack(
-        run=art_attack(attack, target), parameters=described_attack(attack), **keywords
-    )
+    return NamedAttack(run=art_attack(attack, target), parameters={"object": attack}, **keywords)
 
 
 def _in_ball(kind: str, target: Target, **settings: Any) -> NamedAttack:
@@ -147,7 +144,10 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
         run=auto_attack(name, target),
         threat=target.threat,
         black_box=name == "Square",
-        parameters={"queries": SQUARE_QUERIES} if name == "Square" else {},
+        parameters={
+            "backend": backend(),
+            **({"queries": SQUARE_QUERIES} if name == "Square" else {}),
+        },
     )
 
 
@@ -171,7 +171,7 @@ def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -
         run=attack,
         threat=target.threat,
         black_box=True,
-        parameters={"version": "standard"},
+        parameters={"backend": backend(), "version": "standard"},
     )
 
 

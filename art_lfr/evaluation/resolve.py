@@ -28,13 +28,8 @@ from art_lfr.core.arguments import check_integer
 from art_lfr.core.modes import device_of
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
-from art_lfr.storage.fingerprint import (
-    attacks_inside,
-    described,
-    described_attack,
-    fingerprint,
-    library_of,
-)
+from art_lfr.storage.description import attacks_inside, library_of
+from art_lfr.storage.files import check_file_name
 
 # Rows of every table, arrays of every file of examples, and arguments of numpy.savez.
 RESERVED = ("clean", "worst case", "x", "y", "file", "allow_pickle")
@@ -105,6 +100,7 @@ def resolve_attacks(
             wanted, taken = name or attack.name, {other.name for other in resolved}
             numbered = (f"{wanted} {number}" for number in count(2))
             free = next(free for free in chain([wanted], numbered) if free not in taken)
+            check_file_name("the name in attacks", free)
             if free in RESERVED:
                 raise UsageError(
                     f"attacks has the name {free!r}; allowed: any but {', '.join(RESERVED)}"
@@ -184,11 +180,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         black_box=_needs_no_gradient(attack),
         transferred=transferred,
         notes=tuple(notes),
-        parameters=(
-            _described_function(attack)
-            if library == "function"
-            else {**described_attack(attack), **_source(attack, target)}
-        ),
+        parameters={"object": attack},
     )
 
 
@@ -204,25 +196,6 @@ def _kind(attack: Any) -> str:
     if library_of(attack) is not None or not callable(attack):
         return type(attack).__name__
     return str(_unwrapped(attack).__name__).strip("<>")
-
-
-def _described_function(function: Any) -> dict[str, Any]:
-    """A function, its code, and the values that it was given, for resuming."""
-    arguments: dict[str, Any] = {}
-    while isinstance(function, partial):
-        arguments = {"args": function.args, **function.keywords, **arguments}
-        function = function.func
-    code = getattr(function, "__code__", None)
-    attributes = dict(getattr(function, "__dict__", {}))
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    return {
-        "function": described(function),
-        "code": None if code is None else [code.co_code.hex(), repr(code.co_names)],
-        "constants": None if code is None else [described(c) for c in code.co_consts],
-        "arguments": described(
-            [arguments, cells, getattr(function, "__defaults__", None), attributes]
-        ),
-    }
 
 
 def _reach(attack: Any, library: str, target: Target, threat: ThreatModel) -> float:
@@ -254,15 +227,6 @@ def _needs_no_gradient(attack: Any) -> bool:
     parts = [*getattr(attack, "attacks", ()), getattr(attack, "_autoattack", None)]
     by_itself = type(attack).__name__ in BLACK_BOX
     return by_itself or any(_needs_no_gradient(part) for part in parts if part is not None)
-
-
-def _source(attack: Any, target: Target) -> dict[str, str]:
-    """The model that an attack of ART was made for, where it is another than the judged one."""
-    estimator = getattr(attack, "estimator", None)
-    model = getattr(estimator, "model", None)
-    if estimator is target.adapter.classifier or not isinstance(model, nn.Module):
-        return {}
-    return {"model": fingerprint(model)}
 
 
 def _library(attack: object) -> str:

@@ -104,20 +104,23 @@ class Evaluation:
         return "\n".join([self.table("latex_booktabs"), *lines])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON types; an infinite distance is None."""
+        """Everything as JSON types; what is NaN or infinite is None."""
         rows = [{**vars(row), "details": dict(row.details)} for row in self.rows]
         for row in rows:
-            row["distance"] = None if row["distance"] == math.inf else row["distance"]
+            row["distance"] = finite_or_none(row["distance"])
         return {
             "eps": self.eps,
             "norm": self.norm,
             "rows": rows,
-            "flatness": {**self.flatness_summary, "steps": self.flatness_steps},
-            "metrics": dict(self.metrics),
+            "flatness": {
+                **{name: finite_or_none(value) for name, value in self.flatness_summary.items()},
+                "steps": self.flatness_steps,
+            },
+            "metrics": {name: finite_or_none(value) for name, value in self.metrics.items()},
             "notes": list(self.notes),
             "per_sample": {
                 "correct": {name: values.tolist() for name, values in self.correct.items()},
-                "flatness": self.flatness.tolist(),
+                "flatness": [finite_or_none(value) for value in self.flatness.tolist()],
             },
         }
 
@@ -166,6 +169,11 @@ class Evaluation:
                 steps = ", ".join(f"{part} {count}" for part, count in parts)
                 lines.append(f"{row.name}, images still right after each part: {steps}")
         return [*lines, *self.notes]
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The number, as JSON can have it."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def summary(values: Array) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from art_lfr.core.arguments import check_integer
+from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError
 from art_lfr.storage.records import read_record
@@ -40,7 +40,7 @@ def seeded(seed: int, classes: int) -> Iterator[None]:
 
     Raises TypeError or ValueError unless `seed` is an integer >= 0 and `classes` one >= 2.
     """
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     check_integer("classes", classes, low=2)
     with preserved_random_state(torch.device("cpu")):
         torch.manual_seed(seed)

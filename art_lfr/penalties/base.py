@@ -24,7 +24,7 @@ from art_lfr.core.modes import (
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.storage.fingerprint import SelfDescribed, described, public
+from art_lfr.storage.description import public
 
 
 class Part(NamedTuple):
@@ -95,13 +95,13 @@ class LossView:
             yield
 
 
-class Penalty(SelfDescribed, ABC):
+class Penalty(ABC):
     """A penalty on the loss around each sample; training descends l(x) + lam * penalty.
 
     A subclass gives `parts`, which yields a `Part` for each summand from the passes of a
     `LossView`; `start`, where it needs random numbers (`Ball.start_point`, `Ball.random_point`);
     and `search`, where it has to look for a point first. Values need a graph in the weights, or
-    they pull at nothing. A resumed run knows it by its public attributes. `lam` has no default.
+    they pull at nothing. A resumed run knows it by its code and all it holds. `lam` has no default.
 
     Attributes:
         ascends: Whether `search` is an ascent from `start` that heeds `settings.autocast`, and
@@ -112,8 +112,8 @@ class Penalty(SelfDescribed, ABC):
     ascends: ClassVar[bool] = False
 
     def __repr__(self) -> str:
-        """Class and settings: by this a resumed run knows the penalty again."""
-        return f"{type(self).__qualname__}({described(public(self))})"
+        settings = ", ".join(f"{name}={value!r:.60}" for name, value in public(self).items())
+        return f"{type(self).__qualname__}({settings})"
 
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """Where the search starts, shape of x: all that is random in a penalty is drawn here.

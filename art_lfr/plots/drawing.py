@@ -68,8 +68,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     require_matplotlib()
     import matplotlib
 
-    path = Path(path)
-    check_output(path, "path", FIGURE_FORMATS)
+    path = check_output(path, "path", FIGURE_FORMATS)
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "art-lfr"}):
         write_atomically(
             path,

@@ -15,10 +15,11 @@ from art_lfr.attacks.target import preserved_gradients
 from art_lfr.autoattack.backend import differentiates
 from art_lfr.check.model import Finding
 from art_lfr.check.probing import Probe
-from art_lfr.core.arguments import as_tensor, check_inputs, check_integer
+from art_lfr.core.arguments import check_integer
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.modes import device_of, dtype_of, mode
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.core.samples import as_tensor, check_inputs
 
 # Samples on which layers are tried one by one.
 PROBED = 4
@@ -81,7 +82,7 @@ def check_conditions(model: object, x: Any, *, samples: int = 50) -> Conditions:
     Source: Croce et al., "RobustBench: a standardized adversarial robustness benchmark", 2021.
     """
     check_integer("samples", samples, low=1)
-    inputs = as_tensor("x", x).detach()[:samples]
+    inputs = as_tensor("x", x)[:samples]
     check_inputs("x", inputs)
     adapter = adapter_of(model)
     module, network = adapter.module, adapter.network

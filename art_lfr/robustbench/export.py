@@ -28,7 +28,7 @@ from art_lfr.robustbench.entry import (
     request_text,
 )
 from art_lfr.robustbench.zoo import zoo_of
-from art_lfr.storage.files import write_together
+from art_lfr.storage.files import as_path, make_directory, write_together
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Stands where the zoo has the id of a download; without one `load_model` takes no local file.
@@ -138,7 +138,8 @@ def export(
             **{robust_field: per_cent(robust_accuracy)},
         )
     )
-    root = Path(directory)
+    root = as_path("directory", directory)
+    make_directory(root, "directory")
     # RobustBench looks for the weights of "corruptions_3d" beside those of "corruptions".
     place = Path(dataset) / threat_model.removesuffix("_3d")
     entry = Entry(

@@ -18,14 +18,12 @@ from torch import Tensor, nn
 from art_lfr.attacks.target import count_classes, parse_library_norm, preserved
 from art_lfr.autoattack.backend import FEWEST_CLASSES
 from art_lfr.core.arguments import (
-    as_tensor,
-    check_inputs,
     check_integer,
-    check_labels,
     check_number,
     check_type,
 )
 from art_lfr.core.modes import device_of
+from art_lfr.core.samples import as_tensor, check_inputs, class_labels
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
 from art_lfr.robustbench.entry import (
@@ -266,20 +264,7 @@ def check_data(model: object, x: Any, y: Any) -> tuple[Tensor, Tensor, int]:
     assert isinstance(model, nn.Module)
     images = _unit_images(x).cpu().float()
     classes = count_classes(model, images, device_of(model, images))
-    labels = as_tensor("y", y).detach().cpu()
-    integers = not labels.is_floating_point() and labels.dtype != torch.bool
-    if labels.shape != (len(images),) or not integers or labels.is_complex():
-        raise UsageError(
-            f"y has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed: "
-            f"{len(images)} integer labels of shape ({len(images)},), one for each image"
-        )
-    if int(labels.min()) == 1 <= int(labels.max()) == classes:
-        raise UsageError(
-            f"y has labels from 1 to {classes}; allowed: 0 to {classes - 1}, as the model has "
-            f"{classes} classes; they seem to begin with 1: use y - 1"
-        )
-    check_labels("y", labels, len(images), classes)
-    return images, labels.long(), classes
+    return images, class_labels("y", y, len(images), classes), classes
 
 
 @contextmanager
@@ -301,7 +286,7 @@ def moved(model: nn.Module, device: str | torch.device | None) -> Iterator[torch
 
 def _unit_images(x: object) -> Tensor:
     """Images in [0, 1] as a tensor, shape (N, C, H, W), floating point; errors say what to do."""
-    images = as_tensor("x", x).detach()
+    images = as_tensor("x", x)
     if not images.is_floating_point():
         raise UsageError(
             f"x has dtype {images.dtype}; allowed: floating point images in [0, 1] "

@@ -13,7 +13,7 @@ from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from robustbench.utils import load_model
 from torch import nn
 
-from art_lfr.core.arguments import check_choice, check_integer, check_number
+from art_lfr.core.arguments import check_choice, check_integer, check_number, check_seed
 from art_lfr.core.modes import device_of, frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError, WrongTypeError
@@ -64,7 +64,7 @@ def to_art(
     check_integer("new_classes", new_classes, low=2, optional=True)
     check_number("learning_rate", learning_rate, low_allowed=False)
     check_number("weight_decay", weight_decay)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     if isinstance(model_or_name, str):
         check_choice("model_or_name", model_or_name, tuple(zoo))
         model = load_model(model_or_name, str(model_dir), dataset, threat_model)

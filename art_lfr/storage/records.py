@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.errors import UsageError
-from art_lfr.storage.files import write_atomically
+from art_lfr.storage.files import read_bytes, write_atomically
 
 
 def digest(content: Any) -> str:
@@ -30,7 +30,7 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote; ValueError where it is anything else."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path, "record"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
         raise _damaged(path, "not JSON") from error
     if not isinstance(content, dict):

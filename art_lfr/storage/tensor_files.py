@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tarfile
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -10,12 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from art_lfr.errors import UsageError, WrongTypeError
 
-FORMAT = 1
+FORMAT = 2
 LAST = "last.pt"
+# With this torch.save began its files before torch 1.6.
+BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Where published checkpoints keep their weights, and what wrappers put before their names.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def to_plain(value: Any, name: str) -> Any:
@@ -55,8 +63,8 @@ def load_safely(path: Path) -> dict[str, Any]:
     """Read tensors and JSON types from a file of torch.save; no code in it is ever run.
 
     `weights_only=True` refuses foreign classes. Older torch could still be tricked through its
-    tar and TorchScript formats, so anything but the plain zip format is refused before, as is a
-    file with a bit that has changed.
+    tar and TorchScript formats, so anything but the plain zip format, and the one of torch before
+    1.6, is refused before, as is a zip file with a bit that has changed.
 
     Raises:
         FileNotFoundError: Where there is no file.
@@ -65,24 +73,85 @@ def load_safely(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-            if "data.pkl" not in names or "constants.pkl" in names:
-                raise zipfile.BadZipFile("not written by torch.save")
-            # The sums are in the file; torch itself does not look at them.
-            if (spoilt := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(
-                    f"{spoilt} is not what its check sum says, or torch was told to write none"
-                )
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            begins = file.read(len(BEFORE_1_6))
+        if begins != BEFORE_1_6 or tarfile.is_tarfile(path):
+            _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a coming end of the older format
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
+        # torch's own advice is to load it unsafely.
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {wanted[1]}" if wanted else str(error).split("\n")[0][:120]
         raise UsageError(
             f"{path} is damaged or is no file of tensors; allowed: a file written by torch.save "
-            f"that holds tensors and plain values only ({str(error).splitlines()[0][:120]})"
+            f"that holds tensors and plain values only ({reason or type(error).__name__})"
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds a {type(content).__name__}; allowed: a dict")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise BadZipFile for anything but what torch.save writes, with every bit as it was."""
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+        packed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+        if "data.pkl" not in names or "constants.pkl" in names or packed:
+            raise zipfile.BadZipFile("not written by torch.save")
+        # The sums are in the file; torch itself does not look at them.
+        if (spoilt := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(
+                f"{spoilt} is not what its check sum says, or torch was told to write none"
+            )
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a model: a state dict, or what is usual around one.
+
+    That is a dict with the state dict under one of `WRAPPERS`, and names with one of `PREFIXES`
+    before each, as wrappers of modules leave them. Raises as `load_safely` does, and ValueError
+    for weights that are NaN or do not fit, naming what would.
+    """
+    content: Any = load_safely(path)
+    while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]:
+        content = inner[0]
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UsageError(
+                f"{path} has a {type(value).__name__} under {name!r:.60}; allowed: a dict of names "
+                f"and tensors, by itself or under one of {', '.join(WRAPPERS)}"
+            )
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise UsageError(f"{path} has NaN in {name!r}; allowed: weights without")
+    own = model.state_dict()
+    for prefix in PREFIXES * 2:  # in either order
+        if not own.keys() & content.keys() and all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    # torch before 0.4.1 did not count batches; a plain dict says that it may be as old.
+    lacking = [n for n in own if n not in content and not n.endswith("num_batches_tracked")]
+    foreign = [name for name in content if name not in own]
+    if lacking or foreign:
+        shapes = [[tuple(v.shape) for v in d.values() if v.dim()] for d in (own, content)]
+        fix = "weights of this network"
+        if shapes[0] == shapes[1]:
+            fix += (
+                ". These have its shapes in its order: to rename them, torch.save(dict(zip("
+                "model.state_dict(), weights.values())), 'renamed.pt')"
+            )
+        parts = [("lacks", lacking), ("has", foreign)]
+        named = " and ".join(f"{verb} {_first(names)}" for verb, names in parts if names)
+        raise UsageError(f"{path} does not fit the model: it {named}; allowed: {fix}")
+    try:
+        model.load_state_dict(dict(content))
+    except (RuntimeError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path} does not fit the model: {detail}") from error
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def load_run(path: Path) -> dict[str, Any]:

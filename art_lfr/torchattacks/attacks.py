@@ -19,13 +19,14 @@ from art_lfr.attacks.evasion import (
     own_randomness,
 )
 from art_lfr.attacks.target import UnitBox, parse_library_norm, untouched
-from art_lfr.core.arguments import check_integer, check_number, check_type
+from art_lfr.core.arguments import check_number, check_seed, check_type
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.flatness import find_least_flat_point
 from art_lfr.core.geometry import Ball, Box, dual_norm, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.imports import require
 from art_lfr.core.modes import device_of, mode
+from art_lfr.core.samples import class_labels
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import WrongTypeError
 
@@ -91,7 +92,7 @@ class ARTAttack(HarmlessAttack):
     ) -> None:
         allowed = "an art.attacks.EvasionAttack"
         check_type("attack", attack, EvasionAttack, allowed)
-        check_integer("seed", seed, low=0, optional=True)
+        check_seed("seed", seed, optional=True)
         adapter = ClassifierAdapter(attack.estimator, "the estimator of attack")
         super().__init__(type(attack).__name__, adapter.network if model is None else model, seed)
         self.art_attack = attack
@@ -117,8 +118,8 @@ class ARTAttack(HarmlessAttack):
         ignored = isinstance(attack, SaliencyMapMethod) and not self.targeted
         y = None
         if labels is not None and not ignored:
-            classes = int(adapter.classifier.nb_classes)
-            y = np.eye(classes, dtype=np.float32)[labels.detach().cpu().numpy()]
+            indices = adapter.labels(labels, len(start), name="labels")
+            y = np.eye(int(adapter.classifier.nb_classes), dtype=np.float32)[indices.numpy()]
         with untouched(adapter.module, adapter.device), _targeted(attack, self.targeted):
             # A copy: ART may write to what it is given.
             examples = attack.generate(x=start.numpy().copy(), y=y)
@@ -208,7 +209,7 @@ class LocalFlatnessAttack(HarmlessAttack):
     def _settings(self) -> LFRSettings:
         check_number("eps", self.eps)
         check_number("alpha", self.alpha, low_allowed=False, optional=True)
-        check_integer("seed", self.seed, low=0)
+        check_seed("seed", self.seed)
         return LFRSettings(
             eps=self.eps,
             norm=parse_library_norm(self.norm),
@@ -223,10 +224,11 @@ class LocalFlatnessAttack(HarmlessAttack):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """The least flat point found around each image; the model runs in eval mode."""
         settings = self._settings()
-        x, y = self.on_device(images), self.on_device(labels)
+        x = self.on_device(images)
+        y = class_labels("labels", labels, len(x)).to(x.device)
         ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         model, criterion = _Logits(self), Criterion()
-        start = ball.start_point(x, torch.Generator().manual_seed(self.seed))
+        start = ball.start_point(x, torch.Generator().manual_seed(int(self.seed)))
         with mode(model, training=False):
             best = find_least_flat_point(
                 model, criterion, x, y, ball=ball, settings=settings, start=start

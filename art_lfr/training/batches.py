@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from art_lfr.storage.fingerprint import fingerprint
+from art_lfr.storage.description import array
 
 
 class Batch(NamedTuple):
@@ -44,8 +44,8 @@ class Batches(Protocol):
         """A fixed random subset to monitor training on, or None where there is none."""
         ...
 
-    def fingerprint(self) -> str:
-        """What a resumed run must find again; empty where it cannot be known."""
+    def parts(self) -> dict[str, Any]:
+        """What a resumed run must find again, as parts of its identity."""
         ...
 
 
@@ -80,9 +80,9 @@ class TensorBatches:
         indices = order[:count].to(self.x.device)
         return self.x[indices], self.y[indices]
 
-    def fingerprint(self) -> str:
-        """A hash of shapes and values."""
-        return fingerprint(tensors={"x": self.x, "y": self.y})
+    def parts(self) -> dict[str, Any]:
+        """The batch size, and shapes and values of the data."""
+        return {"batch_size": self.batch_size, "x": array(self.x), "y": array(self.y)}
 
 
 def parts_of(samples: int, largest: int, processes: int) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from art_lfr.errors import UsageError
+from art_lfr.storage.description import Plain
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.tensor_files import FORMAT, LAST, load_run, to_plain
+from art_lfr.training import contents
 from art_lfr.training.averaging import (
     WeightAverage,
     copied_state,
@@ -20,7 +23,7 @@ from art_lfr.training.averaging import (
     tensors_of,
 )
 from art_lfr.training.best import BestWeights, is_comparable
-from art_lfr.training.identity import Identity
+from art_lfr.training.identity import RunIdentity
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
 from art_lfr.training.warm_start import EndPoints
@@ -45,7 +48,9 @@ class RunState:
         self.stopped = False
         self.collapse_reported = False
         self._path: Path | None = None
-        self._identity: Identity | None = None
+        self._identity: RunIdentity | None = None
+        # What the network held at the very beginning, of that which training may leave as it is.
+        self._constants: dict[str, Plain] | None = None
         self._interrupted = False
         # The weights to go on from, where the user was handed others (averaged or best ones).
         self._raw: dict[str, Tensor] | None = None
@@ -70,7 +75,7 @@ class RunState:
         ema_decay: float | None,
         checkpoint_dir: Path | None,
         resume: bool,
-        identity: Identity,
+        identity: RunIdentity,
     ) -> None:
         """Start a call of `fit`: go on in memory, resume from a checkpoint, or start fresh.
 
@@ -87,10 +92,14 @@ class RunState:
             )
         # This run is in memory, unless its last call was interrupted in the middle of an epoch.
         if content is not None and resume and (not this_run or self._interrupted):
-            identity.check_resumes(content["identity"])
-            self._restore(content, network, optimizer, schedule)
+            assert path is not None
+            contents.check(content, path, network, optimizer, schedule, identity)
+            identity.check_resumes(content["identity"], content["network"])
+            self._restore(content, path, network, optimizer, schedule)
         else:
             self._go_on(network, identity)
+        if self._constants is None:
+            self._constants = identity.parts["constants"]
         self._raw = self._handed = None
         self._interrupted = True
         if ema_decay is not None and self.average is None:
@@ -98,7 +107,7 @@ class RunState:
         self.last_epoch = self.first_epoch + nb_epochs
         self._path, self._identity = path, identity
 
-    def _go_on(self, network: nn.Module, identity: Identity) -> None:
+    def _go_on(self, network: nn.Module, identity: RunIdentity) -> None:
         """Continue from memory; from the raw weights, if the user kept what he was given."""
         self.first_epoch, self.stopped = self.epoch, False
         if self._identity is not None and not identity.compares_with(self._identity):
@@ -148,7 +157,7 @@ class RunState:
         content = {
             "format": FORMAT,
             "run_id": self.run_id,
-            "identity": self._identity.plain(),
+            "identity": {**self._identity.parts, "constants": self._constants},
             "position": [self.epoch, self.first_epoch],
             "stopped": self.stopped,
             "collapse_reported": self.collapse_reported,
@@ -170,13 +179,21 @@ class RunState:
     def _restore(
         self,
         content: dict[str, Any],
+        path: Path,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
     ) -> None:
-        schedule.load(content["scheduler"])
-        optimizer.load_state_dict(content["optimizer"])
-        network.load_state_dict(content["network"])
+        before = copied_state(network), copy.deepcopy(optimizer.state_dict()), schedule.state()
+        try:
+            schedule.load(content["scheduler"])
+            optimizer.load_state_dict(content["optimizer"])
+            network.load_state_dict(content["network"])
+        except Exception as error:  # of an optimizer or a scheduler of the user's own
+            put_state(network, before[0])
+            optimizer.load_state_dict(before[1])
+            schedule.load(before[2])
+            raise contents.damaged(path, str(error)) from error
         self.run_id = content["run_id"]
         self.epoch, self.first_epoch = content["position"]
         self.stopped = content["stopped"]
@@ -185,6 +202,7 @@ class RunState:
         self.ends.points = content["ends"]
         self.random = content["random"]
         self.generator.set_state(content["generator"])
+        self._constants = content["identity"]["constants"]
         self.best = None if content["best"] is None else BestWeights(**content["best"])
         self.average = None
         if content["average"] is not None:

@@ -1,114 +1,119 @@
-"""What makes a training run the same: only a run of the same identity goes on from a checkpoint."""
+"""What makes a training run the same: only a run of the same identity goes on from a checkpoint.
+
+Not a part of it, so that it may differ: `nb_epochs`, `verbose`, `max_physical_batch_size`,
+`callback`, `summary_writer`, where the files lie, the device, the weights that training changes,
+and how a `DataLoader` reads (workers, pinned memory).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from art_lfr.core.modes import kept_in_eval_mode, parameters_of
 from art_lfr.core.settings import LFRSettings
-from art_lfr.errors import UsageError
-from art_lfr.storage.fingerprint import described, fingerprint
-from art_lfr.storage.tensor_files import to_plain
+from art_lfr.storage.description import Description, Network, Plain, array
+from art_lfr.storage.identity import Identity, differences, refuse_differences
 from art_lfr.training.averaging import tensors_of
 from art_lfr.training.batches import Batches
 from art_lfr.training.options import TrainingOptions
 
-# Of what an optimizer is made with, that which a checkpoint would put back without a word.
-OPTIMIZER_SETTINGS = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "betas")
+# Smaller parts may be what a run needs to go on.
+FREE = ("verbose", "max_physical_batch_size")
+# What the trainer calls some of the settings.
+NAMES = {"steps": "max_iter", "step_size": "eps_step"}
 # What may differ between two runs whose best weights can still be compared.
-NOT_COMPARED = ("optimizer_settings",)
+NOT_COMPARED = (
+    *("optimizer", "scheduler", "scheduler_interval", "scheduler_metric"),
+    *("modules in eval mode", "constants", "version"),
+)
+WHERE = "the run in checkpoint_dir"
+ALLOWED = "the same, or another directory"
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A run as a checkpoint knows it again, in plain values.
+class RunIdentity(Identity):
+    """That of one call of `fit`; see the module.
 
-    Attributes:
-        settings: Those of the objective.
-        options: Those of training that count.
-        network: The shape of each parameter and buffer.
-        optimizer: Its class.
-        optimizer_settings: As it was made: a scheduler changes them later.
-        attack, penalty: In words.
-        batch_size: Samples in a batch.
-        data, validation_data: Hashes; empty where they are not known beforehand.
+    Args:
+        parts: What only this call knows, by the names of `fit`.
+        description: The trainer's: it knows things as they were when it first saw them, before
+            training changed them.
+        settings, options: Those of the trainer.
+        network, optimizer: Whose weights are trained, and by what.
+        batches: The training data.
+        validation: (x, y), or None.
     """
 
-    settings: Mapping[str, Any]
-    options: Mapping[str, Any]
-    network: Mapping[str, list[int]]
-    optimizer: str
-    optimizer_settings: Mapping[str, Any]
-    attack: str
-    penalty: str
-    batch_size: int
-    data: str
-    validation_data: str
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
+        parts: Mapping[str, Any],
+        description: Description,
         *,
         settings: LFRSettings,
         options: TrainingOptions,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        attack: object,
-        penalty: str,
         batches: Batches,
         validation: tuple[Tensor, Tensor] | None,
-    ) -> Identity:
-        """That of the run which is about to begin."""
-        return cls(
-            settings=asdict(settings),
-            options=options.plain(),
-            network={name: list(value.shape) for name, value in tensors_of(network).items()},
-            optimizer=type(optimizer).__name__,
-            optimizer_settings={
-                name: described(optimizer.defaults.get(name)) for name in OPTIMIZER_SETTINGS
+    ) -> None:
+        chosen = {NAMES.get(name, name): value for name, value in asdict(settings).items()}
+        names = [field.name for field in fields(options) if field.name not in FREE]
+        chosen |= {name: getattr(options, name) for name in names}
+        kept = set(kept_in_eval_mode(network, parameters_of(optimizer)))
+        validation_data = None if validation is None else [array(data) for data in validation]
+        super().__init__(
+            {
+                **chosen,
+                "network": Network(network, with_weights=False),
+                "optimizer": optimizer,
+                **parts,
+                **batches.parts(),
             },
-            attack=repr(attack),
-            penalty=penalty,
-            batch_size=batches.batch_size,
-            data=batches.fingerprint(),
-            validation_data="" if validation is None else _hash(*validation),
+            description,
+            {
+                "modules in eval mode": [n for n, m in network.named_modules() if m in kept],
+                "trained parameters": sorted(
+                    n for n, p in network.named_parameters() if p.requires_grad
+                ),
+                "validation_data": validation_data,
+                "constants": constants_of(network),
+            },
         )
 
-    def plain(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
-        content: dict[str, Any] = to_plain(asdict(self), "settings")
-        return content
+    def same_everywhere(self) -> str:
+        """A hash of what has to be the same in all processes; weights are those of the main one."""
+        return Identity({}, Description(), {**self.parts, "constants": None}).digest
 
-    def check_resumes(self, saved: Mapping[str, Any]) -> None:
-        """Raise UsageError, naming the difference, unless `saved` is `plain` of the same run."""
-        for part, value in self.plain().items():
-            kept = saved.get(part, value)  # an older version may not have kept it
-            present, saved_part = (v if isinstance(v, dict) else {part: v} for v in (value, kept))
-            for name in dict.fromkeys([*present, *saved_part]):
-                if present.get(name) != saved_part.get(name):
-                    self._refuse(part, name, present.get(name), saved_part.get(name))
+    def check_resumes(self, saved: Mapping[str, Plain], state: Mapping[str, Tensor]) -> None:
+        """Raise UsageError, naming the differences, unless the saved run is the same.
 
-    @staticmethod
-    def _refuse(part: str, name: str, present: object, saved_part: object) -> None:
-        if part == "network":
-            raise UsageError(
-                f"classifier has {present} as the shape of {name!r}, but the run in checkpoint_dir "
-                f"has {saved_part}; allowed: the same network"
-            )
-        raise UsageError(
-            f"{name} is {present!r}, but the run in checkpoint_dir has {saved_part!r}; "
-            "allowed: the same, or another directory"
+        `state` are the weights to go on from: what training has not changed in them, such as a
+        mean of the data or frozen weights, must be in the network already.
+        """
+        first, present = saved.get("constants") or {}, self.parts["constants"]
+        kept = {name for name in first if name in state and array(state[name]) == first[name]}
+        rest = {name: part for name, part in self.parts.items() if name != "constants"}
+        found = differences(rest, {k: v for k, v in saved.items() if k != "constants"}, WHERE)
+        fixed, was = (
+            {f"network.{n}": part[n] for n in sorted(kept) if n in part}
+            for part in (present, first)
         )
+        found += differences(fixed, was, WHERE)
+        # A scheduler for more epochs is another one.
+        hint = " (a scheduler: one for as many epochs)" if "scheduler" in "".join(found) else ""
+        refuse_differences(found, ALLOWED + hint)
 
     def compares_with(self, other: Identity) -> bool:
         """Whether metrics of both are of the same task, so that there is a best one of both."""
-        names = (field.name for field in fields(self) if field.name not in NOT_COMPARED)
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        names = self.parts.keys() - NOT_COMPARED
+        return all(self.parts[name] == other.parts.get(name) for name in names)
 
 
-def _hash(x: Tensor, y: Tensor) -> str:
-    return fingerprint(tensors={"x": x, "y": y})
+def constants_of(network: nn.Module) -> dict[str, Plain]:
+    """A hash of each buffer and frozen parameter: what training may leave as it is."""
+    trained = {name for name, item in network.named_parameters() if item.requires_grad}
+    return {n: array(value) for n, value in tensors_of(network).items() if n not in trained}

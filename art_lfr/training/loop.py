@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,13 +21,14 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import augmented
 from art_lfr.errors import TrainingError, UsageError
+from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
 from art_lfr.training.checkpoint import RunState
 from art_lfr.training.epoch import EpochSums, collapse
-from art_lfr.training.identity import Identity
+from art_lfr.training.identity import RunIdentity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
@@ -45,6 +46,9 @@ class TrainingLoop:
         optimizer: Over the network's parameters; frozen ones and groups are left as they are.
         settings: The LFR objective's settings.
         options: All else.
+        parts: What else makes a run the same: the parts of its identity that the network's user
+            knows, by their names.
+        description: What describes these.
     """
 
     def __init__(
@@ -55,13 +59,23 @@ class TrainingLoop:
         *,
         settings: LFRSettings,
         options: TrainingOptions,
+        parts: Mapping[str, object] | None = None,
+        description: Description | None = None,
     ) -> None:
         self.objective = objective
         self.network = network
         self.optimizer = optimizer
         self.settings = settings
         self.options = options
-        self._penalty = repr(objective.penalty)  # before training: it may keep what it sees
+        self._description = description or Description({"network": network})
+        self._parts = {
+            "loss": objective.criterion,
+            "attack": objective.attack,
+            "penalty": objective.penalty,
+            **(parts or {}),
+        }
+        for part in (*self._parts.values(), options.augment):
+            self._description.of(part)  # before training: they may keep what they see
         self.state = RunState(options.seed)
         self._good: dict[str, Tensor] = {}
 
@@ -89,18 +103,19 @@ class TrainingLoop:
         schedule = schedule or Schedule(None)
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, nb_epochs, schedule, monitors, checkpoint_dir, resume)
-        identity = Identity.of(
+        identity = RunIdentity(
+            {**self._parts, **schedule.parts()},
+            self._description,
             settings=self.settings,
             options=self.options,
             network=self.network,
             optimizer=self.optimizer,
-            attack=self.objective.attack,
-            penalty=self._penalty,
             batches=batches,
             validation=validation,
         )
         processes = self.objective.processes
-        processes.check_same("data, settings or length of an epoch", (identity, len(batches)))
+        everywhere = (identity.same_everywhere(), len(batches))
+        processes.check_same("data, settings or length of an epoch", everywhere)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(self._device))
             self._lock(checkpoint_dir, stack)
@@ -128,7 +143,7 @@ class TrainingLoop:
         nb_epochs: int,
         checkpoint_dir: Path | None,
         resume: bool,
-        identity: Identity,
+        identity: RunIdentity,
     ) -> None:
         """Weights, position and random states as the first epoch of this call finds them.
 
@@ -369,5 +384,5 @@ class TrainingLoop:
             f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,
-            stacklevel=8,  # the line that called the trainer
+            stacklevel=9,  # the line that called the trainer
         )

@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from art_lfr.core.arguments import check_flag, check_integer, check_number
+from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.storage.files import as_path
 from art_lfr.training.best import check_metrics
 
 
@@ -74,9 +75,7 @@ class TrainingOptions:
                 "was found for one view of an image is none for another"
             )
         check_integer("monitor_samples", self.monitor_samples, low=1)
-        check_integer("seed", self.seed, low=0)
-        if self.seed >= 2**63:
-            raise UsageError(f"seed is {self.seed!r}; allowed: an integer from 0 to 2**63 - 1")
+        check_seed("seed", self.seed)
         check_flag("verbose", self.verbose)
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
@@ -99,6 +98,4 @@ def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) ->
         if resume:
             raise UsageError("resume is True with checkpoint_dir None; allowed: a checkpoint_dir")
         return None
-    if not isinstance(checkpoint_dir, str | Path):
-        raise WrongTypeError(f"checkpoint_dir is {checkpoint_dir!r}; allowed: a path, or None")
-    return Path(checkpoint_dir)
+    return as_path("checkpoint_dir", checkpoint_dir)

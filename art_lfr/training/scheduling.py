@@ -17,8 +17,6 @@ from art_lfr.training.best import check_metrics
 
 # What the schedulers of torch call their lengths.
 LENGTHS = ("total_steps", "T_max", "total_iters", "T_0", "T_mult", "step_size", "milestones")
-
-
 # Schedulers that are made for batches, unless their length says otherwise.
 OF_BATCHES = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.CyclicLR)
 
@@ -176,6 +174,15 @@ class Schedule:
             )
         self.state()
 
+    def parts(self) -> dict[str, Any]:
+        """What a resumed run must find again, as parts of its identity."""
+        interval = None if self.scheduler is None else self.interval
+        return {
+            "scheduler": self.scheduler,
+            "scheduler_interval": interval,
+            "scheduler_metric": self.metric,
+        }
+
     def state(self) -> dict[str, Any] | None:
         """The scheduler's state for a checkpoint."""
         if self.scheduler is None:
@@ -187,20 +194,8 @@ class Schedule:
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Restore what `state` returned."""
-        if (state is None) != (self.scheduler is None):
-            raise UsageError(
-                f"scheduler is {self.scheduler!r}; allowed: a scheduler if, and only if, the run "
-                "that is resumed had one"
-            )
-        if state is None:
+        if self.scheduler is None or state is None:
             return
-        # Loading them, torch would take the other's without a word.
-        present, saved = _lengths(self.state() or {}), _lengths(state)
-        if present != saved:
-            raise UsageError(
-                f"scheduler is a {type(self.scheduler).__name__} with {present}, but that of the "
-                f"run in checkpoint_dir has {saved}; allowed: the same, as many epochs in all"
-            )
         self.scheduler.load_state_dict(like_template(state, self.scheduler.state_dict()))
 
 
@@ -223,14 +218,6 @@ def _steps_of(scheduler: Any, *, anew: bool) -> Iterator[int]:
     if isinstance(scheduler, torch.optim.lr_scheduler.SequentialLR):
         last = max(_steps_of(scheduler._schedulers[-1], anew=True), default=0)
         yield scheduler._milestones[-1] + last - done
-
-
-def _lengths(state: dict[str, Any]) -> dict[str, Any]:
-    """The lengths in a scheduler's state, and in those of schedulers inside it."""
-    lengths = {name: state[name] for name in LENGTHS if name in state}
-    for number, inner in enumerate(state.get("_schedulers", [])):
-        lengths.update({f"{name} of {number}": value for name, value in _lengths(inner).items()})
-    return lengths
 
 
 def _without_functions(state: Any) -> Any:

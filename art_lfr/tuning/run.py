@@ -12,10 +12,11 @@ import numpy as np
 from typing_extensions import Unpack
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of
+from art_lfr.core.arguments import Array, check_integer, check_number, check_seed, keywords_of
 from art_lfr.core.geometry import parse_norm
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
+from art_lfr.storage.files import as_path, locked
 from art_lfr.training.processes import Processes
 from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
 from art_lfr.tuning.trial import Conditions, TrialStore, TunedKeywords, split
@@ -102,7 +103,7 @@ def tune(
     check_floor("clean_floor", clean_floor)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("max_iter", max_iter)):
         check_integer(name, value, low=1)
-    check_integer("seed", seed, low=0)
+    check_seed("seed", seed)
     check_penalty("penalty", trainer.get("penalty", "lfr"))
     listed = isinstance(attacks, Sequence) and not isinstance(attacks, str)
     if not listed or not attacks or not all(isinstance(a, str) for a in attacks):
@@ -120,14 +121,16 @@ def tune(
         seed=int(seed),
         trainer=trainer,
     )
-    store = TrialStore(state_dir, conditions.identity)
-    trials, not_tried = _search(
-        candidates(p, trainer.get("estimator", "finite-difference")),
-        conditions,
-        store,
-        budget=60 * minutes,
-        callback=callback,
-    )
+    directory = None if state_dir is None else as_path("state_dir", state_dir)
+    identity = conditions.identity  # checks what it is made of
+    with locked(directory, "state_dir"):
+        trials, not_tried = _search(
+            candidates(p, trainer.get("estimator", "finite-difference")),
+            conditions,
+            TrialStore(directory, identity),
+            budget=60 * minutes,
+            callback=callback,
+        )
     return Tuning(
         eps=float(eps),
         norm=f"{p:g}",

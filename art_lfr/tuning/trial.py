@@ -12,25 +12,28 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, preserved
-from art_lfr.core.arguments import Array, as_tensor, check_inputs, check_integer, check_labels
+from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.modes import default_device
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.core.samples import as_tensor, check_inputs, class_labels, to_array
 from art_lfr.data import Augmentation
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.run import evaluate
 from art_lfr.penalties import Penalty
-from art_lfr.storage.fingerprint import described, fingerprint
+from art_lfr.storage.description import Description, Network, array
+from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import digest, pack, read_record, unpack, write_record
+from art_lfr.training.averaging import same_state, tensors_of
 from art_lfr.tuning.results import Candidate, Trial
 
 MOST = 1000
 JUDGED_AT_ONCE = 256
-FORMAT = 2
+FORMAT = 3
+TUNING = "tuning.json"
 # The arrays of a trial that are kept as masks.
 MASKS = ("clean", "robust")
 
@@ -55,14 +58,13 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     Raises ValueError where no image is left to train on, and where the reserved labels show that
     the data is sorted by label.
     """
-    _check("x", x, "y", y)
+    x, y = _arrays("x", x, "y", y)
     if isinstance(held_out, tuple | list):
         if len(held_out) != 2:
             raise WrongTypeError(
                 f"held_out has {len(held_out)} parts; allowed: (x, y), or a number"
             )
-        _check("held_out", held_out[0], "held_out", held_out[1])
-        data = Data(x, y, *held_out)
+        data = Data(x, y, *_arrays("held_out", held_out[0], "held_out", held_out[1]))
     else:
         count = usual_count(len(x)) if held_out is None else held_out
         check_integer("held_out", count, low=1)
@@ -72,7 +74,7 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
             )
         first = len(x) - count
         data = Data(x[:first], y[:first], x[first:], y[first:])
-    trained, reserved = (set(np.unique(_indices(y))) for y in (data.y, data.y_reserved))
+    trained, reserved = (set(np.unique(y)) for y in (data.y, data.y_reserved))
     sorted_by_label = len(reserved) == 1 < len(trained) and len(data.y_reserved) >= 10
     if sorted_by_label or not reserved <= trained:
         raise UsageError(
@@ -83,23 +85,16 @@ def split(x: Array, y: Array, held_out: int | tuple[Array, Array] | None) -> Dat
     return data
 
 
-def _check(x_name: str, x: Array, y_name: str, y: Array) -> None:
-    """Raise unless these are samples and as many finite labels."""
-    samples, labels = as_tensor(x_name, x), as_tensor(y_name, y)
+def _arrays(x_name: str, x: object, y_name: str, y: object) -> tuple[Array, Array]:
+    """Checked samples, and as many index labels."""
+    samples = as_tensor(x_name, x)
     check_inputs(x_name, samples)
-    check_labels(y_name, labels, len(samples))
-    if not bool(labels.isfinite().all()):
-        raise UsageError(f"{y_name} holds NaN or infinite labels; allowed: finite values")
+    return to_array(x_name, samples), class_labels(y_name, y, len(samples)).numpy()
 
 
 def largest_class(y: Array) -> float:
     """The share of the most frequent label: the accuracy of always giving that one."""
-    return float(np.unique(_indices(y), return_counts=True)[1].max() / len(y))
-
-
-def _indices(y: Array) -> Array:
-    labels = np.asarray(y)
-    return labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels
+    return float(np.unique(y, return_counts=True)[1].max() / len(y))
 
 
 class TunedKeywords(TypedDict, total=False):
@@ -149,12 +144,12 @@ class Conditions:
             "attacks": list(self.attacks),
             "train": len(self.data.x),
             "largest_class": largest_class(self.data.y_reserved),
-            **{name: described(value) for name, value in self.trainer.items()},
+            **{name: _shown(value) for name, value in self.trainer.items()},
         }
 
     @cached_property
-    def identity(self) -> str:
-        """A hash of weights, data and settings. Raises ValueError or TypeError for bad ones."""
+    def identity(self) -> Identity:
+        """That of the tuning. Raises ValueError or TypeError for bad settings or data."""
         adapter = self._first
         self._trainer(adapter.classifier, {})
         scheduler = self._scheduler(adapter.optimizer)
@@ -180,23 +175,35 @@ class Conditions:
             )
         classifier = adapter.classifier
         self._equal_to_first()
-        shaped_by = {
-            **self.settings,
-            "version": __version__,
-            "eps": self.eps,
-            "p": self.p,
-            "max_iter": self.max_iter,
-            "loss": repr(classifier.loss),
-            "optimizer": [
-                described(adapter.optimizer),
-                # The scheduler may have set its first rate already.
-                [_plain(group) for group in adapter.optimizer.param_groups],
-            ],
-            "scheduler": _state(scheduler),
-            "bounds": described(classifier.clip_values),
-        }
-        tensors = {"x": x, "y": y, "x_reserved": x_reserved, "y_reserved": y_reserved}
-        return fingerprint(adapter.module, tensors, shaped_by)
+        return Identity(
+            {
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "seed": self.seed,
+                "eps": self.eps,
+                "p": self.p,
+                "max_iter": self.max_iter,
+                "trainer": dict(self.trainer),
+                "network": Network(adapter.network),
+                **adapter.parts(),
+                "optimizer": adapter.optimizer,
+                "scheduler": scheduler,
+                "attacks": [attack.parameters for attack in resolved],
+            },
+            Description(
+                {
+                    "network": adapter.network,
+                    "module": target.module,
+                    "classifier": classifier,
+                }
+            ),
+            plain={
+                "x": array(x),
+                "y": array(y),
+                "x of held_out": array(x_reserved),
+                "y of held_out": array(y_reserved),
+            },
+        )
 
     @cached_property
     def _first(self) -> ClassifierAdapter:
@@ -246,8 +253,9 @@ class Conditions:
 
     def _equal_to_first(self) -> ClassifierAdapter:
         first, adapter = self._first, self._fresh()
-        weights = [fingerprint(a.module, {}, {}) for a in (first, adapter)]
-        if adapter.network is first.network or weights[0] != weights[1]:
+        if adapter.network is first.network or not same_state(
+            adapter.network, tensors_of(first.network)
+        ):
             raise UsageError(
                 "make_classifier gives the same network again, or other weights; allowed: a new "
                 "network at each call, with the same first weights"
@@ -275,35 +283,35 @@ class Conditions:
         )
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values, without parameters and objects."""
-    kinds = (bool, int, float, str, tuple, list, np.ndarray, np.generic)
-    return {k: described(v) for k, v in state.items() if isinstance(v, kinds) and k != "params"}
-
-
-def _state(scheduler: Any) -> Any:
-    """The class of a scheduler and the plain values of its state."""
-    return scheduler and [described(scheduler), _plain(getattr(scheduler, "state_dict", dict)())]
+def _shown(value: object) -> object:
+    """A keyword of the trainer as a reader of the result sees it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
 
 
 class TrialStore:
-    """One JSON file for each finished trial, named by a hash of all that shapes it.
+    """`tuning.json`, which says whose directory it is, and one file for each finished trial.
 
-    Several tunings may share the directory; None keeps nothing. Raises ValueError for a directory
-    that is a file.
+    The directory is there, and locked; None keeps nothing. Raises ValueError for that of another
+    tuning, naming the differences.
     """
 
-    def __init__(self, directory: str | Path | None, identity: str) -> None:
-        self.directory = None if directory is None else Path(directory)
-        self.identity = identity
-        if self.directory is not None:
-            if self.directory.exists() and not self.directory.is_dir():
-                raise UsageError(f"state_dir is {str(directory)!r}, a file; allowed: a directory")
-            self.directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path | None, identity: Identity) -> None:
+        self.directory = directory
+        if self.directory is None:
+            return
+        path = self.directory / TUNING
+        if path.exists():
+            where = "the tuning in state_dir"
+            identity.check(read_record(path), where, "the same, or an empty directory")
+        else:
+            write_record(path, identity.parts)
 
     def _path(self, candidate: Candidate) -> Path:
         assert self.directory is not None
-        return self.directory / f"{digest([FORMAT, self.identity, vars(candidate)])[:16]}.json"
+        return self.directory / f"trial-{digest([FORMAT, vars(candidate)])[:16]}.json"
 
     def load(self, candidate: Candidate) -> Trial | None:
         """The trial as it finished before, or None; ValueError for a damaged file."""

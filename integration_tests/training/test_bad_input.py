@@ -72,7 +72,7 @@ BAD_DATA = [
     (X, Y[:19], r"y has shape \(19,\) for 20 samples"),
     (X, np.eye(11)[Y], r"y has shape \(20, 11\)"),
     (X, np.full((20, 10), 0.1), "one-hot"),
-    (X, Y + 0.5, "y has shape"),
+    (X, Y + 0.5, "y has the label 0.5; allowed: integer labels"),
     ("images", Y, "x is a str"),
 ]
 

@@ -94,7 +94,7 @@ def test_a_schedule_of_another_length_is_refused(
     run(2, make_classifier())
     classifier = make_classifier(1)
     before = weights(classifier)
-    with pytest.raises(ValueError, match=f"scheduler is a {kind} with .* as many epochs in all"):
+    with pytest.raises(ValueError, match=r"scheduler\..*: one for as many epochs"):
         run(4, classifier)
     assert same(before, weights(classifier))
 
@@ -152,7 +152,7 @@ def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_
     trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR)
     with pytest.raises(ValueError, match=r"which holds a run; allowed: .*resume=True"):
         trainer.fit(x, y, nb_epochs=1, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"data is .*, but the run in checkpoint_dir has"):
+    with pytest.raises(ValueError, match=r"x is float32 of shape \[90, 1, 8, 8\], but the run"):
         trainer.fit(x[:90], y[:90], nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     with pytest.raises(ValueError, match="batch_size is 50, but the run"):
         trainer.fit(x, y, nb_epochs=2, batch_size=50, checkpoint_dir=tmp_path, resume=True)
@@ -161,12 +161,17 @@ def test_a_directory_that_holds_a_run(make_classifier, data, weights, same, tmp_
         other.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     smaller = AdversarialTrainerLFRPyTorch(make_classifier(model=model), **LFR)
-    with pytest.raises(ValueError, match="allowed: the same network"):
+    with pytest.raises(
+        ValueError, match=r"network\.\d\.class is .*, but the run in checkpoint_dir has"
+    ):
         smaller.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     slower = make_classifier()
-    slower.optimizer.defaults["lr"] /= 10  # as if it were made so
+    slower.optimizer.param_groups[0]["lr"] /= 10
     trainer = AdversarialTrainerLFRPyTorch(slower, **LFR)
-    with pytest.raises(ValueError, match=r"lr is 0.\d+, but the run in checkpoint_dir has 0.\d+"):
+    with pytest.raises(
+        ValueError,
+        match=r"optimizer\.groups\.0\.lr is 0.\d+, but the run in checkpoint_dir has 0.\d+",
+    ):
         trainer.fit(x, y, nb_epochs=2, checkpoint_dir=tmp_path, resume=True)
     assert same(weights(classifier), before)
     assert trainer.history == []
@@ -216,7 +221,7 @@ def test_a_crafted_or_damaged_checkpoint_is_refused(
 def test_a_file_of_another_kind_or_version(make_classifier, data, tmp_path):
     torch.save(make_classifier().model.state_dict(), tmp_path / "last.pt")
     trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
-    with pytest.raises(ValueError, match="checkpoint format None; allowed: 1"):
+    with pytest.raises(ValueError, match="checkpoint format None; allowed: 2"):
         trainer.fit(data.x, data.y, checkpoint_dir=tmp_path, resume=True)
 
 

@@ -138,7 +138,7 @@ def test_help_teaches():
         ([*TINY, "--attacks", "Squair"], "did you mean 'Square'"),
         ([*TINY, "--attacks", ","], "attacks is []"),
         ([*TINY, "--output", "a.txt"], "ending in .json"),
-        ([*TINY, "--state-dir", "mine.npz"], "--state-dir is 'mine.npz', a file"),
+        ([*TINY, "--state-dir", "mine.npz"], "mine.npz'; allowed: a directory that is there"),
         (["tune", "--data", "absent.npz"], "'absent.npz' does not exist"),
         (["tune", "--data", "nowhere"], "--data is 'nowhere'"),
         (["tune", "--model", "mlp"], "--model is 'mlp'"),

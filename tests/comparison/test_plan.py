@@ -72,7 +72,7 @@ def test_what_is_judged_changes_the_result_but_not_the_training(make_comparison:
         ({"epoch": 3}, "unknown settings \\['epoch'\\]"),
         ({"part": "train"}, "part is 'train'"),
         ({"part": "validation"}, "validation is 0"),
-        ({"seeds": []}, "must not be empty"),
+        ({"seeds": []}, "seeds is empty; allowed: at least one"),
         ({"images": [10]}, "images is \\[10\\]"),
         ({"attacks": ["PGD-40", "Squair"]}, "attacks is 'Squair'"),
         ({"data": "mnist.npz"}, "splits is \\[0, 1\\] with data 'mnist.npz'"),

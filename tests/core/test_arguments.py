@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from art_lfr.core.arguments import as_tensor, check_integer, check_labels, check_number
+from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.keywords import LFRKeywords
+from art_lfr.core.samples import as_tensor, class_labels
 from art_lfr.core.settings import LFRSettings
 from art_lfr.loss import LFRLoss, LossKeywords, lfr_loss
 from art_lfr.measure import MeasureKeywords, local_flatness
@@ -196,8 +197,8 @@ def test_things_of_the_wrong_kind() -> None:
     model: Any = nn.Linear(6, 3)
     for arguments, says in (
         ((lambda x: x, X, Y), "model is a function; allowed: a torch.nn.Module"),
-        ((model, X.numpy(), Y), "x is a ndarray; allowed: a tensor"),
-        ((model, X, [0, 1, 2, 1]), "y is a list; allowed: a tensor"),
+        ((model, [["a"]], Y), "x is a list of dtype <U1; allowed: a numeric array or tensor"),
+        ((model, X, {0: 1}), "y is a dict; allowed: a numeric array or tensor"),
     ):
         with pytest.raises(TypeError, match=says):
             lfr_loss(*arguments, eps=0.1)
@@ -239,9 +240,9 @@ def test_arrays_in_arrays_out() -> None:
     assert isinstance(found, np.ndarray)
     assert found.shape == (4,)
     assert torch.equal(as_tensor("x", X.numpy()[:, ::-1]), X.flip(1))
-    check_labels("y", Y, 4, classes=3)
+    assert torch.equal(class_labels("y", Y, 4, classes=3), Y)
     with pytest.raises(ValueError, match="y has labels from 0 to 2; allowed: 0 to 1"):
-        check_labels("y", Y, 4, classes=2)
+        class_labels("y", Y, 4, classes=2)
 
 
 @pytest.mark.parametrize("norm", [np.inf, 2, 1])

@@ -41,8 +41,14 @@ def test_images_of_a_file(
         ({"x_train": np.zeros((2, 3)), "y_train": [0, 1]}, r"x_train has shape \(2, 3\)"),
         ({"x_train": np.zeros((2, 3, 3), int), "y_train": [0, 1]}, "dtype int64"),
         ({"x_train": np.zeros((2, 3, 3)), "y_train": [0]}, r"y_train has shape \(1,\)"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, -1]}, "label -1"),
-        ({"x_train": np.zeros((2, 3, 3)), "y_train": [0, 0.5]}, "integer labels"),
+        (
+            {"x_train": np.zeros((2, 3, 3)), "y_train": [0, -1]},
+            "from -1 to 0; allowed: 0 and above",
+        ),
+        (
+            {"x_train": np.zeros((2, 3, 3)), "y_train": [0, 0.5]},
+            "has the label 0.5; allowed: integer",
+        ),
         ({"x_train": np.full((2, 3, 3), np.nan), "y_train": [0, 1]}, "NaN"),
         (
             {"x_train": np.zeros((2, 3, 3)), "y_train": [0, 1], "x_test": np.zeros((2, 3, 3))},
@@ -58,6 +64,11 @@ def test_images_of_a_file(
             "x_test has images of shape",
         ),
         ({"x_train": np.array([{}, {}], dtype=object), "y_train": [0, 1]}, "pickled"),
+        ({"x_train": np.ones((2, 3, 3), np.uint8), "y_train": [0, 1]}, "bytes of 0 and 1 only"),
+        (
+            {"x_train": np.zeros((2, 3, 3)), "y_train": [0, 10**9]},
+            "label 1000000000; allowed: below",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:

@@ -127,5 +127,7 @@ def test_a_finished_function_is_taken_over_only_by_the_same(model, data, tmp_pat
         lambda m, x, y: sign_step(m, x, y),
     ]
     for other in others:
-        with pytest.raises(ValueError, match="of another evaluation"):
+        with pytest.raises(
+            ValueError, match=r"f\.attack\.pt in state_dir has .*; allowed: the same"
+        ):
             run(other)

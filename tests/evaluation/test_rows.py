@@ -250,11 +250,20 @@ def test_the_state_of_another_evaluation_is_refused(problem, tmp_path, change):
     elif change == "attack":
         keywords["attacks"] = {"mine": Shift(0.04, eps=EPS)}
     elif change == "damage":
-        (file,) = tmp_path.iterdir()
+        file = tmp_path / "mine.attack.pt"
         file.write_bytes(file.read_bytes()[:-200])
     else:
         keywords[change] = {"eps": 0.11, "seed": 1}[change]
-    message = "is damaged" if change == "damage" else "state_dir has .*of another evaluation"
+    message = {
+        "model": r"model.weights.scale is 11.0, but the evaluation in state_dir has 10.0",
+        "layers": r"model.class is .*Other', but the evaluation in state_dir has .*Mean'",
+        "data": r"x is another than in the evaluation in state_dir",
+        "eps": r"eps is 0.11, but the evaluation in state_dir has 0.1",
+        "seed": r"seed is 1, but the evaluation in state_dir has 0",
+        "attack": r"attack.object.amount is 0.04, but mine.attack.pt in state_dir has 0.05",
+        "inner attack": r"attack.object.attacks.0.amount is 0.04, but mine.attack.pt",
+        "damage": "is damaged",
+    }[change]
     with pytest.raises(ValueError, match=message):
         evaluate(model, x, y, state_dir=tmp_path, **keywords)
 
@@ -267,7 +276,7 @@ def test_the_state_of_other_preprocessing_is_refused(problem, tmp_path):
         wrong = make_classifier(model, preprocessing=(0.5, 0.25))
         evaluate(wrong, x, y, **keywords)
         evaluate(wrong, x, y, **keywords)
-    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+    with pytest.raises(ValueError, match=r"preprocessing.0.mean is 0.0, but .* has 0.5"):
         evaluate(make_classifier(model), x, y, **keywords)
 
 
@@ -281,7 +290,7 @@ def test_the_state_of_an_attack_made_for_another_model_is_refused(problem, tmp_p
         attack = FastGradientMethod(make_classifier(model, clip_values=None), eps=EPS)
         evaluate(model, x, y, attacks=[attack], **keywords)
     attack = FastGradientMethod(make_classifier(other, clip_values=None), eps=EPS)
-    with pytest.raises(ValueError, match=r"state_dir has .*of another evaluation"):
+    with pytest.raises(ValueError, match=r"_estimator.model is .*Mean', but .*'the judged model'"):
         evaluate(model, x, y, attacks=[attack], **keywords)
 
 
@@ -353,11 +362,24 @@ def test_printed_forms_agree(problem):
     assert f"{100 * found.worst_case.accuracy:.1f}" in found.to_markdown()
 
 
-def test_shifted_labels_are_caught(problem):
+def test_shifted_labels_are_named(problem):
     model, x, _, _ = problem
     labels = model(x).argmax(dim=1)
-    with pytest.raises(ValueError, match=r"y has labels from 1 to 2.*start at 0"):
-        evaluate(model, x, labels + 1, eps=EPS)
+    with pytest.warns(UserWarning, match=r"y has labels from 1 to 2.*start at 0") as warned:
+        evaluate(model, x, labels + 1, eps=EPS, attacks="FGSM", flatness_steps=0)
+    assert warned[0].filename == __file__
+    with pytest.raises(ValueError, match=r"from 1 to 4; allowed: 0 to 3.* begin with 1: use y - 1"):
+        evaluate(model, x, torch.arange(len(x)) % 4 + 1, eps=EPS)
+
+
+@pytest.mark.parametrize("images", [12, 1])
+@pytest.mark.filterwarnings("ignore:y has labels from 1 to 1")
+def test_one_class_alone_is_judged(problem, images):
+    """A detector that takes most of its positives for negatives."""
+    model, x, _, _ = problem
+    x = x[model(x).argmax(dim=1) == 0][:images]
+    found = evaluate(model, x, torch.ones(len(x)).long(), eps=EPS, attacks="FGSM", flatness_steps=0)
+    assert found.clean.accuracy == 0.0
 
 
 def test_channels_last_is_caught():
@@ -371,3 +393,38 @@ def test_channels_last_is_caught():
     bright = 255 * torch.rand(4, 3, 8, 8)
     with pytest.raises(ValueError, match=r"x has values from .*inside the bounds"):
         evaluate(model, bright, torch.zeros(4, dtype=torch.long), eps=EPS)
+
+
+def test_names_that_would_be_one_file_are_kept_apart(problem, tmp_path):
+    model, x, y, _ = problem
+    attacks = {name: Shift(0.01 * i) for i, name in enumerate(("A B", "A_B", "ä", "ö", "PGD"), 1)}
+    keywords = {"eps": EPS, "attacks": attacks, "flatness_steps": 0, "state_dir": tmp_path}
+    first = evaluate(model, x, y, **keywords)
+    assert len(list(tmp_path.glob("*.attack.pt"))) == 5
+    assert (tmp_path / "PGD.attack.pt").exists()
+    again = evaluate(model, x, y, **keywords)
+    assert all(attack._calls == 1 for attack in attacks.values())
+    assert [row.accuracy for row in again.rows] == [row.accuracy for row in first.rows]
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", "..", "/a", "a\\b", "a\n", "\x1b[2J", "a" * 200])
+def test_names_that_no_file_can_have(problem, tmp_path, name):
+    model, x, y, _ = problem
+    attack = Shift(0.01)
+    with pytest.raises(ValueError, match=r"the name in attacks is .*; allowed: a name of at"):
+        evaluate(model, x, y, eps=EPS, attacks={name: attack}, state_dir=tmp_path / "state")
+    assert attack._calls == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_flatness_that_is_no_number_is_written(problem):
+    _, x, y, _ = problem
+    model = Mean()
+    with torch.no_grad():
+        model.scale.fill_(3e38)
+    found = evaluate(model, x, y, eps=EPS, attacks="FGSM", flatness_steps=1)
+    assert not np.isfinite(found.flatness).all()
+    written = json.loads(found.to_json())
+    assert written == found.to_dict()
+    assert None in written["per_sample"]["flatness"]
+    assert written["flatness"]["mean"] is None

@@ -128,7 +128,7 @@ class Job(NamedTuple):
 ENTRY = ("entry.py", "request.md", "One2026Flat.json", "One2026Flat.pt")
 JOBS = {
     "train": Job(train, progress_of_training, ("last.pt", ".lock")),
-    "evaluate": Job(judge, progress_of_judging, ("*.attack.pt",)),
+    "evaluate": Job(judge, progress_of_judging, ("*.attack.pt", "evaluation.json", ".lock")),
     "weights": Job(export_weights, bytes_written, ("weights.pt",), exports=True),
     "examples": Job(export_examples, bytes_written, ("examples.npz",), exports=True),
     "entry": Job(export_entry, bytes_written, ENTRY, exports=True),

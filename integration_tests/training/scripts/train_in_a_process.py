@@ -70,17 +70,19 @@ classifier = PyTorchClassifier(
     clip_values=(0.0, 1.0),
     device_type="cpu",
 )
-if arguments.fail_late == processes.rank:
-    calls = []
+calls = []
 
-    def fail(*_: object) -> None:
-        calls.append(1)
-        if len(calls) > 100:
-            raise RuntimeError("a process that is not the main one fails")
 
-    model[1].register_forward_hook(fail)
-if arguments.nan == processes.rank:
-    model[1].register_forward_hook(lambda module, inputs, output: output * torch.nan)
+def spoil(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    """The same hook in all processes, which are to have the same network; it acts in one."""
+    calls.append(1)
+    if arguments.fail_late == processes.rank and len(calls) > 100:
+        raise RuntimeError("a process that is not the main one fails")
+    return output * torch.nan if arguments.nan == processes.rank else output
+
+
+if arguments.fail_late is not None or arguments.nan is not None:
+    model[1].register_forward_hook(spoil)
 data = digits(processes.rank if arguments.different else 0)
 x, y = data.x_train[: arguments.count], data.y_train[: arguments.count]
 

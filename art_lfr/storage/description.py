@@ -1,0 +1,423 @@
+"""What a thing is, in plain values: by these a run, an evaluation or a tuning is known again.
+
+A description says what a thing computes, not how it prints. It is made of JSON types, so that a
+file can keep it and a difference can be named.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+import hashlib
+import inspect
+import math
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from art_lfr.storage.records import digest
+
+Plain: TypeAlias = Any
+# Where the attack libraries have their attacks; first those whose attacks other libraries wrap.
+ATTACKS = {
+    "torchattacks": "torchattacks",
+    "foolbox": "foolbox.attacks",
+    "art": "art.attacks",
+}
+# What changes nothing of what is computed.
+SILENT = frozenset(
+    {"verbose", "summary_writer", "_summary_writer", "logger", "_logger", "device", "inplace"}
+    # ART's standardisation makes these of mean and std in its first pass.
+    | {"_broadcastable_mean", "_broadcastable_std"}
+)
+# Longer sequences and texts are told apart by a hash, and arrays of more numbers.
+LONGEST, FEW = 256, 8
+# Where a module keeps its parts, and what depends on its use.
+_INTERNAL = frozenset(vars(nn.Module())) | {"_forward_hooks", "_forward_pre_hooks"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_INSTALLED = tuple(
+    {str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")}
+)
+_HOME = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to be described although it has a name; without its weights where they change."""
+
+    module: nn.Module
+    with_weights: bool = True
+
+
+class Description:
+    """Describes things, and remembers which libraries they came from.
+
+    Args:
+        names: Objects that stand by a name instead of a description, such as the model that an
+            attack was made for; the parameters of such a model have names too.
+    """
+
+    def __init__(self, names: Mapping[str, object] | None = None) -> None:
+        self._known: dict[int, Plain] = {}
+        for name, item in (names or {}).items():
+            self._known[id(item)] = f"the {name}"
+            if isinstance(item, nn.Module):
+                self._known |= {id(p): f"{n} of the {name}" for n, p in item.named_parameters()}
+        # An `id` may be used again once its object has gone.
+        self._kept: list[object] = [*(names or {}).values()]
+        self._libraries: set[str] = set()
+
+    def of(self, value: Any) -> Plain:
+        """Numbers and texts as they are, all else by its class and what it holds.
+
+        A network stands by the class, the settings and the code of each layer, and its weights; a
+        function of a library by its name, one of the user's by its code and what it takes from
+        outside; an array by its values or, where there are many, by a hash of them.
+        """
+        if isinstance(value, enum.Enum):
+            return str(value)
+        if value is None or isinstance(value, bool):
+            return value
+        for kind in (int, float, str):  # what derives from them too, such as NumPy's
+            if isinstance(value, kind):
+                return _shortened(_finite(kind(value)))
+        if id(value) in self._known:
+            return self._known[id(value)]
+        self._kept.append(value)
+        self._known[id(value)] = f"the same {type(value).__name__}"  # where it holds itself
+        plain = self._described(value)
+        self._known[id(value)] = plain
+        return plain
+
+    def versions(self) -> dict[str, str]:
+        """The libraries of all that has been described, and torch and NumPy, without build names.
+
+        With a build for another device a run may go on.
+        """
+        packages = {"torch", "numpy", "art_lfr", *self._libraries} - sys.stdlib_module_names
+        found = {name: number for package in packages for name, number in _versions(package)}
+        found["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return dict(sorted(found.items()))
+
+    def _described(self, value: Any) -> Plain:
+        if isinstance(value, np.generic):
+            return self.of(value.item())
+        if isinstance(value, np.ndarray | Tensor):
+            return array(value)
+        if isinstance(value, nn.Module):
+            value = Network(value)
+        if isinstance(value, Network):
+            held = {name: array(item) for name, item in tensors_in(value.module).items()}
+            if not value.with_weights:
+                held = {n: {"array": a["array"], "shape": a["shape"]} for n, a in held.items()}
+            return {**self._network(value.module), **({"weights": held} if held else {})}
+        if isinstance(value, Mapping):
+            return _shortened({_key(k): self.of(item) for k, item in value.items()})
+        if isinstance(value, Set):
+            return _shortened(sorted((self.of(item) for item in value), key=repr))
+        if isinstance(value, list | tuple):
+            return _shortened([self.of(item) for item in value])
+        if isinstance(value, bytes | range | slice | complex):
+            return _shortened(repr(value))
+        if isinstance(value, PurePath):
+            return str(value)
+        if isinstance(value, torch.dtype | torch.Size):
+            return str(value)
+        if isinstance(value, torch.device):
+            return value.type
+        if isinstance(value, torch.Generator):
+            return f"a generator seeded with {value.initial_seed()}"
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, functools.partial):
+            parts = (value.func, value.args, value.keywords)
+            return {"partial": [self.of(part) for part in parts]}
+        if isinstance(value, types.MethodType):
+            return {"method": self.of(value.__func__), "of": self.of(value.__self__)}
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if inspect.isroutine(value) or isinstance(value, types.ModuleType):
+            return _named(value)
+        return self._object(value)
+
+    def _object(self, value: Any) -> Plain:
+        """The class and the attributes, private ones too.
+
+        Of an ART estimator what it is made of; of an optimizer and a scheduler how they were made,
+        without where they stand.
+        """
+        held = attributes(value)
+        if (names := getattr(type(value), "estimator_params", None)) is not None:
+            held = {name: getattr(value, name, None) for name in names if name not in _ELSEWHERE}
+        elif isinstance(value, torch.optim.Optimizer):
+            first = [
+                {**group, "lr": group.get("initial_lr", group["lr"])}
+                for group in value.param_groups
+            ]
+            held = {
+                "groups": [{k: v for k, v in group.items() if k != "initial_lr"} for group in first]
+            }
+        elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
+            held = {name: item for name, item in held.items() if name not in _PROGRESS}
+        described = {name: self.of(item) for name, item in held.items() if name not in SILENT}
+        code = {} if self._is_installed(type(value)) else self._code(type(value))
+        return {"class": self._class(type(value), deep=False), **described, **code}
+
+    def _network(self, network: nn.Module) -> Plain:
+        """Each layer's class, settings, hooks and code; which names share a tensor; no weights."""
+        network = getattr(network, "_orig_mod", network)  # compiled, it computes the same
+        layers = {name or "(root)": self._layer(m) for name, m in network.named_modules()}
+        first: dict[int, str] = {}
+        tied = {}
+        for name, item in network.named_parameters(remove_duplicate=False):
+            if (other := first.setdefault(id(item), name)) != name:
+                tied[name] = other
+        return {"layers": layers, **({"tied": tied} if tied else {})}
+
+    def _layer(self, layer: nn.Module) -> dict[str, Plain]:
+        if isinstance(layer, torch.jit.ScriptModule):
+            return {"class": str(layer.original_name), "code": _hash(str(layer.code))}
+        plain: dict[str, Plain] = {"class": self._class(type(layer), deep=False)}
+        for name, item in vars(layer).items():
+            # What has a graph is a result of a pass that the layer has kept.
+            result = isinstance(item, Tensor) and item.grad_fn is not None
+            if name not in _INTERNAL and name not in SILENT and not result:
+                plain[name] = self.of(item)
+        hooks = [hook for name in _HOOKS for hook in getattr(layer, name, {}).values()]
+        if hooks:
+            plain["hooks"] = [self.of(hook) for hook in hooks]
+        constant = layer._non_persistent_buffers_set
+        plain |= {n: array(b) for n, b in layer._buffers.items() if n in constant and b is not None}
+        if not self._is_installed(type(layer)):
+            plain |= self._code(type(layer), "forward")
+        return plain
+
+    def _class(self, kind: type, *, deep: bool = True) -> Plain:
+        """A class by its name; one of the user's by its code too."""
+        self._note(kind)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        code = self._code(kind) if deep and not self._is_installed(kind) else {}
+        return {"class": name, **code} if code else name
+
+    def _code(self, kind: type, start: str | None = None) -> dict[str, Plain]:
+        """The methods of a user's class and its plain attributes; from `start` on, what it uses."""
+        held: dict[str, Any] = {}
+        for base in reversed([base for base in kind.__mro__ if not self._is_installed(base)]):
+            held |= vars(base)
+        functions = {}
+        for name, item in held.items():
+            function = getattr(item, "fget", None) or getattr(item, "__func__", item)
+            if isinstance(function, types.FunctionType):
+                functions[name] = function
+        wanted = set(functions) - {"__init__", "__repr__", "extra_repr"}
+        if start is not None:
+            wanted, waiting = set(), [start]
+            while waiting:
+                name = waiting.pop()
+                if name in functions and name not in wanted:
+                    wanted.add(name)
+                    waiting += _names(functions[name].__code__, "ATTR", "METHOD")
+        plain = {f"code of {name}": self._function(functions[name]) for name in sorted(wanted)}
+        for name, item in held.items():
+            if name[:2] != "__" and isinstance(item, bool | int | float | str | tuple):
+                plain[name] = self.of(item)
+        return plain
+
+    def _function(self, function: types.FunctionType) -> Plain:
+        """A function of a library by its name, another by its code and what it takes from outside.
+
+        These are its defaults, the variables around it, and constants and functions of its module.
+        """
+        self._note(function)
+        if self._is_installed(function):
+            return _named(function)
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        outside = {}
+        for name in sorted(_names(function.__code__, "GLOBAL")):
+            item = function.__globals__.get(name)
+            is_plain = isinstance(item, bool | int | float | str | tuple | Tensor | np.ndarray)
+            own = isinstance(item, types.FunctionType) and not self._is_installed(item)
+            if is_plain or own:
+                outside[name] = self.of(item)
+        taken = [function.__defaults__, function.__kwdefaults__, cells, outside]
+        return {
+            "name": function.__qualname__,
+            "code": _hash(repr(_instructions(function.__code__))),
+            **({"takes": self.of(taken)} if any(taken) else {}),
+        }
+
+    def _note(self, value: Any) -> None:
+        """Remember the library that a class or function is of."""
+        for base in getattr(value, "__mro__", (value,)):
+            if self._is_installed(base):
+                self._libraries.add(str(base.__module__).partition(".")[0])
+
+    @staticmethod
+    def _is_installed(value: Any) -> bool:
+        """Whether a class or function is of a library: then a name and a version say all."""
+        name = getattr(value, "__module__", None) or "builtins"
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:
+            return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
+        path = str(Path(file).resolve())
+        return path.startswith((_HOME, *_INSTALLED)) or "-packages" in path
+
+
+def tensors_in(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers in a network's state dict, without other things in it."""
+    state = getattr(network, "_orig_mod", network).state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
+    """The type and the shape of an array, and its values or, where there are many, a hash."""
+    kind = str(value.dtype).removeprefix("torch.")
+    if isinstance(value, Tensor):
+        plain_layout = value.layout == torch.strided and value.device.type != "meta"
+        if not plain_layout or value.is_quantized or value.is_nested:
+            return {"array": f"{value.layout} {kind}", "shape": [], "sha256": _hash(repr(value))}
+        tensor = value.detach().cpu().contiguous()
+        # As bytes, because NumPy has no bfloat16.
+        raw = np.atleast_1d(tensor.reshape(-1).view(torch.uint8).numpy())
+        values = tensor.tolist() if tensor.numel() <= FEW and not tensor.is_complex() else None
+    elif value.dtype == object:
+        return {"array": kind, "shape": list(value.shape), "sha256": _hash(repr(value.tolist()))}
+    else:
+        raw = np.ascontiguousarray(value)
+        values = (
+            value.tolist()
+            if value.size <= FEW and value.dtype.kind in "biuf" and value.itemsize <= 8
+            else None
+        )
+    plain = {"array": kind, "shape": list(value.shape)}
+    if values is not None:
+        return {**plain, "values": _finite(values)}
+    return {**plain, "sha256": hashlib.sha256(raw.tobytes()).hexdigest()[:32]}
+
+
+def attributes(value: object) -> dict[str, Any]:
+    """The attributes of an object, also of one with `__slots__`."""
+    slots = [name for base in type(value).__mro__ for name in _slots(base)]
+    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**held, **getattr(value, "__dict__", {})}
+
+
+def public(value: object) -> dict[str, Any]:
+    """The attributes of an object whose names are public."""
+    return {name: item for name, item in attributes(value).items() if name[0] != "_"}
+
+
+def attacks_inside(attack: Any) -> Iterator[Any]:
+    """The attacks that an attribute of an attack holds, and those inside them."""
+    for value in public(attack).values():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if library_of(item) is not None:
+                yield item
+                yield from attacks_inside(item)
+
+
+def library_of(attack: object) -> str | None:
+    """ "art", "torchattacks" or "foolbox", whose attack this is, without importing any; or None."""
+    modules = tuple(f"{base.__module__}." for base in type(attack).__mro__)
+    return next(
+        (
+            name
+            for name, home in ATTACKS.items()
+            if any(module.startswith(f"{home}.") for module in modules)
+        ),
+        None,
+    )
+
+
+# What a scheduler changes as it steps.
+_PROGRESS = frozenset(
+    {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "T_cur"}
+    | {"num_bad_epochs", "cooldown_counter", "_is_initial", "optimizer", "T_i"}
+)
+# Of an ART estimator: what is described elsewhere, or changes nothing.
+_ELSEWHERE = ("optimizer", "device_type", "channels_first")
+
+
+@functools.lru_cache
+def _versions(package: str) -> tuple[tuple[str, str], ...]:
+    """The distributions that a package comes from, with their versions; slow but once."""
+    names = [package] if _version(package) else packages_distributions().get(package, [])
+    return tuple((name.replace("_", "-"), _version(name) or "?") for name in names)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def _named(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) else repr(key)
+
+
+def _slots(kind: type) -> Sequence[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else [s for s in slots if s[:2] != "__"]
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: types.CodeType, *kinds: str) -> set[str]:
+    """The names that a function and those inside it look up, as globals or as attributes."""
+    found = {i.argval for i in dis.get_instructions(code) if i.opname.endswith(kinds)}
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return found.union(*(_names(constant, *kinds) for constant in inner))
+
+
+def _instructions(code: types.CodeType) -> tuple[Any, ...]:
+    """The instructions, names and constants of a function, without lines and docstring."""
+    constants = [
+        _instructions(constant) if isinstance(constant, types.CodeType) else _ordered(constant)
+        for constant in code.co_consts
+    ]
+    loaded = {item.arg for item in dis.get_instructions(code) if item.opcode in dis.hasconst}
+    if code.co_consts and isinstance(code.co_consts[0], str) and 0 not in loaded:
+        constants[0] = None  # the docstring
+    return (code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants)
+
+
+def _ordered(constant: object) -> object:
+    return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+
+
+def _finite(value: Any) -> Plain:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _shortened(value: Plain) -> Plain:
+    """A long sequence, mapping or text by its length and a hash."""
+    if isinstance(value, list | dict | str) and len(value) > LONGEST:
+        return {"length": len(value), "sha256": digest(value)[:32]}
+    return value
