@@ -118,8 +118,12 @@ class Target:
 
     def correct(self, x: Tensor, y: Tensor) -> Tensor:
         """Whether each sample is classified as its label; logits that are NaN count as wrong."""
-        logits = self.logits(x)
-        return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
+        return right(self.logits(x), y)
+
+
+def right(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether logits (N, classes) name the labels; NaN names none."""
+    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
 
 
 def make_target(

@@ -112,7 +112,8 @@ def masking(
 ) -> None:
     """Look for signs that gradients mislead the attacks, and accuracies lie.
 
-    The exit status is 1 where gradient masking is likely, and 0 otherwise.
+    The exit status is 1 where gradient masking is likely, 2 where too few images are right to
+    judge, and 0 otherwise.
 
     [bold]Examples:[/bold]
 
@@ -142,8 +143,8 @@ def masking(
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
     typer.echo(plain if as_json else str(report), nl=not as_json)
     inputs.write_output(output, {".json": lambda: plain, ".md": report.to_markdown})
-    if report.masked:
-        raise typer.Exit(1)
+    if report.masked or not report.judged:
+        raise typer.Exit(1 if report.masked else 2)
 
 
 def flatness(
@@ -177,7 +178,7 @@ def flatness(
     from rich.table import Table
 
     from art_lfr.cli import inputs
-    from art_lfr.evaluation.results import summary
+    from art_lfr.evaluation.results import finite_or_none, summary
     from art_lfr.measure import local_flatness
 
     inputs.check_output(output, inputs.TABLES)
@@ -197,7 +198,8 @@ def flatness(
     summaries = summary(values)
     if as_json:
         settings = {"data": images.name, "split": split, "eps": eps, "norm": norm}
-        inputs.show_json({**settings, "samples": len(values), **summaries})
+        plain = {name: finite_or_none(value) for name, value in summaries.items()}
+        inputs.show_json({**settings, "samples": len(values), **plain})
     else:
         table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
         for title in ("samples", "mean", "median", "95th percentile"):

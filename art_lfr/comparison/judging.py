@@ -19,8 +19,8 @@ from art_lfr.core.geometry import parse_norm
 from art_lfr.data import ImageData, digits, load
 from art_lfr.errors import UsageError
 from art_lfr.evaluation import Evaluation, evaluate
+from art_lfr.evaluation.results import finite_or_none
 from art_lfr.masking import masking_report
-from art_lfr.masking.report import FEWEST_SAMPLES
 from art_lfr.storage.records import pack
 from art_lfr.storage.tensor_files import load_safely
 from art_lfr.training.averaging import copied_state, put_state
@@ -101,7 +101,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "accuracy": {row.name: row.accuracy for row in evaluation.rows},
         "attack_seconds": {row.name: round(row.seconds, 1) for row in evaluation.rows},
         "correct": correct,
-        "flatness": evaluation.flatness_summary,
+        "flatness": {k: finite_or_none(v) for k, v in evaluation.flatness_summary.items()},
         "notes": list(evaluation.notes),
     }
 
@@ -109,10 +109,9 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 def verdicts(classifier: PyTorchClassifier, split: Split, c: Comparison) -> dict[str, Any]:
     """The verdict of each check, or why there is no report."""
     x, y = split.x[: c.masking_images], split.y[: c.masking_images]
-    right = int((classifier.predict(x).argmax(axis=1) == y).sum())
-    if right < FEWEST_SAMPLES:
-        return {"not run": f"only {right} of {len(x)} images are classified correctly"}
     report = masking_report(classifier, x, y, eps=c.eps, norm=parse_norm(c.norm))
+    if not report.judged:
+        return {"not run": report.checks[0].found}
     return {check.name: {"verdict": check.verdict, "found": check.found} for check in report.checks}
 
 

@@ -177,9 +177,10 @@ def finite_or_none(value: float | None) -> float | None:
 
 
 def summary(values: Array) -> dict[str, float]:
-    """Mean, median and 95th percentile of values of shape (N,)."""
-    return {
-        "mean": float(np.mean(values)),
-        "median": float(np.median(values)),
-        "percentile_95": float(np.percentile(values, 95)),
-    }
+    """Mean, median and 95th percentile of values of shape (N,); NaN where one is."""
+    with np.errstate(invalid="ignore"):
+        return {
+            "mean": float(np.mean(values)),
+            "median": float(np.median(values)),
+            "percentile_95": float(np.percentile(values, 95)),
+        }

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
-from art_lfr.attacks.target import Target, classifier_of, make_target, preserved
+from art_lfr.attacks.target import Target, classifier_of, make_target, preserved, right
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
 from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.randomness import seed_global_generators
+from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore
@@ -31,6 +32,8 @@ from art_lfr.storage.files import as_path, check_output, locked, write_atomicall
 CLEVER_IMAGES = 10
 CLEVER_BATCHES = 20
 CLEVER_BATCH_SIZE = 20
+# Of fewer images, one class for all may be right.
+FEWEST_FOR_COLLAPSE = 20
 
 
 @gradients_enabled()
@@ -89,6 +92,9 @@ def evaluate(
         An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_latex()`,
         `.to_json()`.
 
+    A network that returns NaN, or the same for every image, is judged too: the notes say so, and
+    NaN counts as misclassified. A metric that cannot be taken is NaN, its reason in the notes.
+
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         ImportError: Where an attack needs a library that is missing; says how to install it.
@@ -119,7 +125,8 @@ def evaluate(
         stack.enter_context(locked(directory, "state_dir"))
         store = None if directory is None else EvaluationStore(directory, target)
         start = time.perf_counter()
-        clean = target.correct(target.x, target.y)
+        logits = target.logits(target.x)
+        clean = right(logits, target.y)
         if store is not None:
             store.settle(target.adapter.network)
         check_shifted_labels(target, clean)
@@ -129,10 +136,14 @@ def evaluate(
             row, results[attack.name] = _attack(attack, target, clean, store)
             rows.append(row)
             tell(row)
-        measured = {}
+        measured, failed = {}, _of_logits(logits)
         for metric in metrics:
             seed_global_generators(target.seed)  # CLEVER draws from NumPy's
-            measured[metric] = METRICS[metric](target)
+            measured[metric] = math.nan
+            try:
+                measured[metric] = METRICS[metric](target)
+            except Exception as error:  # the table does not wait for what ART has to say
+                failed.append(f"{metric} is not measured: {_first_line(error)}")
     correct = {"clean": clean.numpy()}
     correct |= {name: result.correct.numpy() for name, result in results.items()}
     together = [
@@ -146,16 +157,49 @@ def evaluate(
     tell(rows[-1])
     if save_adversarial is not None:
         _save(Path(save_adversarial), target, results)
+    flatness = np.full(len(target.x), math.nan)
+    try:
+        flatness = _flatness(model, target, flatness_steps)
+    except UsageError as error:  # no gradient in x, which not every attack needs
+        failed.append(f"local flatness is not measured: {_first_line(error)}")
+    else:
+        if (wrong := int((~np.isfinite(flatness)).sum())) > 0:
+            failed.append(
+                f"local flatness is NaN or infinite for {wrong} of {len(flatness)} images"
+            )
     return Evaluation(
         eps=target.ball.eps,
         norm=f"{target.ball.p:g}",
         rows=tuple(rows),
         correct={**correct, "worst case": worst},
-        flatness=_flatness(model, target, flatness_steps),
+        flatness=flatness,
         flatness_steps=flatness_steps,
         metrics=measured,
-        notes=tuple(_notes(to_run, together, results)),
+        notes=(*failed, *_notes(to_run, together, results)),
     )
+
+
+def _of_logits(logits: Tensor) -> list[str]:
+    """What a reader has to know of a model that is broken, or says one thing of everything."""
+    nan, infinite = (int(values.any(dim=1).sum()) for values in (logits.isnan(), logits.isinf()))
+    if nan:
+        return [
+            f"the network returns NaN for {nan} of {len(logits)} images, which count as "
+            "misclassified"
+        ]
+    if infinite:
+        return [f"the network returns infinite logits for {infinite} of {len(logits)} images"]
+    labels = logits.argmax(dim=1)
+    if len(labels) >= FEWEST_FOR_COLLAPSE and bool((labels == labels[0]).all()):
+        return [
+            f"the network names class {int(labels[0])} for all {len(labels)} images: an accuracy "
+            "under attack says nothing of a constant network"
+        ]
+    return []
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_shifted_labels(target: Target, clean: Tensor) -> None:
@@ -173,7 +217,7 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
             f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
             f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
             "taken from each; labels start at 0",
-            stacklevel=4,  # the line that called `evaluate`
+            stacklevel=4,  # the line that called `evaluate`, past its decorator
         )
 
 

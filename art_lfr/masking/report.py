@@ -54,6 +54,11 @@ class MaskingReport:
         """Whether any check failed: do not trust gradient-based accuracies of this model."""
         return any(check.verdict == "fail" for check in self.checks)
 
+    @property
+    def judged(self) -> bool:
+        """Whether any check was run: with too few images that are right, none is."""
+        return any(check.verdict != "not run" for check in self.checks)
+
     def __getitem__(self, name: str) -> Check:
         """The check of that name; KeyError with the names that there are."""
         for check in self.checks:
@@ -67,6 +72,7 @@ class MaskingReport:
             "eps": self.eps,
             "norm": self.norm,
             "images": self.images,
+            "judged": self.judged,
             "masked": self.masked,
             "checks": [vars(check) for check in self.checks],
         }
@@ -89,6 +95,8 @@ class MaskingReport:
         failed = [check.name for check in self.checks if check.verdict == "fail"]
         warned = [check.name for check in self.checks if check.verdict == "warn"]
         where = f"{self.images} images, eps {self.eps:g}, norm {self.norm}"
+        if not self.judged:
+            return f"Not judged: {self.checks[0].found}; {where}."
         if failed:
             return f"Gradient masking is likely ({', '.join(failed)}); {where}."
         if warned:
@@ -130,6 +138,8 @@ def masking_report(
         batch_size: Samples at a time.
         seed: Seed of every attack.
 
+    With fewer than 20 images that the model classifies correctly, every check is "not run".
+
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
     """
@@ -152,11 +162,13 @@ def masking_report(
     with preserved(target.module, target.device):
         clean = target.correct(target.x, target.y)
         if int(clean.sum()) < FEWEST_SAMPLES:
-            raise UsageError(
-                f"x has {int(clean.sum())} samples that the model classifies correctly; allowed: "
-                f"at least {FEWEST_SAMPLES}, as the checks compare accuracies"
+            reason = (
+                f"the model classifies {int(clean.sum())} of {len(clean)} images correctly, and "
+                f"the checks compare accuracies: they need {FEWEST_SAMPLES}"
             )
-        checks = judged(gather_evidence(target, other, clean))
+            checks = tuple(Check(name, "not run", reason) for name in CHECK_NAMES)
+        else:
+            checks = judged(gather_evidence(target, other, clean))
     return MaskingReport(
         eps=target.ball.eps, norm=f"{target.ball.p:g}", images=len(target.x), checks=checks
     )
@@ -257,6 +269,8 @@ CHECKS: tuple[tuple[Callable[[Evidence], Finding], str, float, float], ...] = (
     (rising_loss, "the loss rises under attack", 5, 20),
     (zero_gradients, "gradients are not zero", 1, 10),
 )
+FLAG_CHECK = "AutoAttack has no flag"
+CHECK_NAMES = (*(name for _, name, _, _ in CHECKS), FLAG_CHECK)
 
 
 def judged(e: Evidence) -> tuple[Check, ...]:
@@ -264,11 +278,11 @@ def judged(e: Evidence) -> tuple[Check, ...]:
     checks = []
     for look, name, warn, fail in CHECKS:
         figure, text = look(e)
-        if figure is None:
+        if figure is None or math.isnan(figure):
             checks.append(Check(name, "not run", text))
         else:
             verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
             checks.append(Check(name, verdict, text, figure, warn, fail))
     # Randomised, dynamic, or probabilities in place of logits.
     verdict, text = ("fail", " ".join(e.flags)) if e.flags else ("pass", "none of its warnings")
-    return (*checks, Check("AutoAttack has no flag", verdict, text))
+    return (*checks, Check(FLAG_CHECK, verdict, text))

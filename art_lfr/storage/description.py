@@ -38,6 +38,8 @@ ATTACKS = {
 # What changes nothing of what is computed.
 SILENT = frozenset(
     {"verbose", "summary_writer", "_summary_writer", "logger", "_logger", "device", "inplace"}
+    # ART's standardisation makes these of mean and std in its first pass.
+    | {"_broadcastable_mean", "_broadcastable_std"}
 )
 # Longer sequences and texts are told apart by a hash, and arrays of more numbers.
 LONGEST, FEW = 256, 8

@@ -384,5 +384,5 @@ class TrainingLoop:
             f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
             f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
             RuntimeWarning,
-            stacklevel=8,  # the line that called the trainer
+            stacklevel=9,  # the line that called the trainer
         )

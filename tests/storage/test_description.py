@@ -228,7 +228,7 @@ def test_it_is_the_same_in_another_process() -> None:
     home = Path(__file__).parent
     paths = [str(home), str(home.parent / "helpers")]
     code = (
-        f"import sys; sys.path[:0] = {[str(path.parent), str(path.parents[1] / 'helpers')]!r}\n"
+        f"import sys; sys.path[:0] = {paths!r}\n"
         "import test_description as t\n"
         "from art_lfr.storage.identity import Identity\n"
         "print(Identity({'it': [a for a, _ in t.SAME + t.OTHERS[:22]]}).digest)"
