@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,8 @@ app = typer.Typer(
         "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
     ),
 )
-for command in (demo, train, tune, evaluate, masking, flatness, compare, plot, check):
+COMMANDS = (demo, train, tune, evaluate, masking, flatness, compare, plot, check)
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -79,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _terminable():
             status = app(args=words, prog_name="art-lfr", standalone_mode=False)
     except MISTAKES as error:
-        return _fail(str(error), 2)
+        return _fail(_with_options(str(error), words[0]), 2)
     except TrainingError as error:
-        return _fail(str(error), 1)
+        return _fail(_with_options(str(error), words[0]), 1)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Terminated:
@@ -96,6 +99,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status == number:
             return _fail(f"{word}; {kept}" if kept else word, number)
     return status if isinstance(status, int) else 0
+
+
+def _with_options(message: str, name: str) -> str:
+    """An error of the Python interface with the names that the command line has."""
+    for command in COMMANDS:
+        parameters = inspect.signature(command).parameters if command.__name__ == name else ()
+        for parameter in parameters:
+            flag = f"--{parameter.replace('_', '-')}"
+            message = re.sub(rf"\b{parameter}=True\b", flag, message)
+            # A single word may be one of the sentence, unless it begins it.
+            start = r"(?<![\w./'\"-])" if "_" in parameter else r"\A"
+            message = re.sub(rf"{start}{parameter}(?=[ ;,.)])", flag, message)
+    return message
 
 
 def _fail(message: str, status: int) -> int:

@@ -137,7 +137,7 @@ def test_check(folder, capsys):
         (["bogus"], "No such command 'bogus'"),
         (["train", "--epss", "1"], "--epss"),
         (["train", "--eps", "wide"], "--eps"),
-        (["train", *TINY, "--eps", "-1"], "eps is -1.0; allowed"),
+        (["train", *TINY, "--eps", "-1"], "--eps is -1.0; allowed"),
         (["train", *TINY, "--norm", "3"], "norm is '3'"),
         (["train", *TINY, "--estimator", "exat"], "did you mean 'exact'"),
         (["train", *TINY, "--penalty", "flat"], "penalty is 'flat'"),
@@ -145,7 +145,8 @@ def test_check(folder, capsys):
         (["train", *TINY, "--lr", "0"], "--lr is 0.0"),
         (["train", *TINY, "--epochs", "0"], "--epochs is 0"),
         (["train", *TINY, "--batch-size", "0"], "--batch-size is 0"),
-        (["train", *TINY, "--resume"], "resume is True"),
+        (["train", *TINY, "--resume"], "--resume is True with --checkpoint-dir None"),
+        (["train", *TINY, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
         (["train", *TINY, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
         (["train", *TINY, "--output", "a.txt"], "ending in .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
@@ -169,6 +170,17 @@ def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
     assert not (folder / "lfr-weights.pt").exists()
 
 
+def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
+    arguments = ["train", *TINY, "--eps", "0.05", "--checkpoint-dir", "run"]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    capsys.readouterr()
+    assert "run', which holds a run; allowed: a new directory, or --resume" in refusal_of(
+        [*arguments, "--epochs", "1"], capsys
+    )
+    refusal = refusal_of([*arguments, "--epochs", "1", "--resume", "--max-iter", "3"], capsys)
+    assert "--max-iter is 3, but the run in --checkpoint-dir has 10" in refusal
+
+
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
     torch.save(digits_cnn().state_dict(), "digits.pt")
     refusal = refusal_of(["flatness", *TINY, "--weights", "digits.pt"], capsys)
@@ -184,7 +196,7 @@ def test_installed_command_and_module(folder):
     result = subprocess.run([command, "train", "--norm", "3"], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("art-lfr: error: norm is '3'")
+    assert result.stderr.startswith("art-lfr: error: --norm is '3'")
     assert result.stderr.count("\n") == 1
     slow = "import sys, art_lfr.cli; print('torch' in sys.modules or 'art' in sys.modules)"
     assert printed_by_python("-c", slow).strip() == "False"
