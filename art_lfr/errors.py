@@ -10,6 +10,10 @@ class UsageError(ValueError):
     """A value that cannot be used; the message names the parameter, its value and what may be."""
 
 
+class PlaceError(UsageError, OSError):
+    """A path at which nothing can be made or written; the message names the parameter."""
+
+
 class WrongTypeError(TypeError):
     """A value of a type that cannot be used; the message names the parameter and what may be."""
 

@@ -14,6 +14,7 @@ import pandas
 import pytest
 import torch
 import torchattacks
+from art.attacks.evasion import FastGradientMethod
 from lfr_testing import classifier_around
 from torch import nn
 from torch.utils.data import DataLoader
@@ -29,7 +30,7 @@ from art_lfr import (
 from art_lfr.check import check_model
 from art_lfr.foolbox import FoolboxEvasion
 from art_lfr.masking import report
-from art_lfr.torchattacks import TorchattacksEvasion
+from art_lfr.torchattacks import ARTAttack, LocalFlatnessAttack, TorchattacksEvasion
 
 FEATURES, CLASSES, COUNT, EPS = 6, 3, 8, 0.05
 X = np.random.default_rng(0).random((COUNT, FEATURES), dtype=np.float32)
@@ -159,6 +160,7 @@ BAD_LABELS: dict[str, Any] = {
     "two ones, integers": rows([1, 1, 0]).astype(int),
     "two ones, booleans": rows([1, 1, 0]).astype(bool),
     "too wide": np.eye(CLASSES + 1)[Y],
+    "too wide, integers": np.eye(CLASSES + 1, dtype=int)[Y],
     "too short": Y[:-1],
     "too long": np.append(Y, 0),
     "empty": Y[:0],
@@ -311,6 +313,30 @@ def test_what_is_no_data_is_named(name: str) -> None:
             assert message.startswith(f"{parameter} "), f"{form}: {message}"
             assert type(caught.value).__name__ in ("UsageError", "WrongTypeError"), form
             assert "allowed" in message, f"{form}: {message}"
+
+
+@pytest.mark.parametrize("kind", ["ARTAttack", "LocalFlatnessAttack"])
+def test_attacks_of_torchattacks_take_the_same(kind: str) -> None:
+    model = classifier()
+    attack = (
+        ARTAttack(FastGradientMethod(model, eps=EPS), seed=0)
+        if kind == "ARTAttack"
+        else LocalFlatnessAttack(model.model, eps=EPS, steps=2)
+    )
+    right = attack(torch.tensor(X), torch.tensor(Y))
+    for form, y in GOOD_LABELS.items():
+        np.testing.assert_allclose(attack(torch.tensor(X), y), right, atol=1e-6, err_msg=form)
+    for form, x in GOOD_INPUTS.items():
+        np.testing.assert_allclose(attack(x, Y), right, atol=1e-6, err_msg=form)
+    for parameter, forms in (("labels", BAD_LABELS), ("inputs", BAD_INPUTS)):
+        for form, value in forms.items():
+            if value is None and parameter == "labels" and kind == "ARTAttack":
+                continue  # it then takes predictions
+            given = {"inputs": torch.tensor(X), "labels": Y, parameter: value}
+            with pytest.raises((ValueError, TypeError)) as caught:
+                attack(given["inputs"], given["labels"])
+            # Only the loss knows the number of classes.
+            assert str(caught.value).startswith((f"{parameter} ", "y ")), f"{form}: {caught.value}"
 
 
 def test_check_model_takes_the_same_inputs() -> None:

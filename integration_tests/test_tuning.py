@@ -215,7 +215,7 @@ def test_a_killed_run_goes_on(search, tmp_path):
         broken.write_text('{"clean": "01"')
     with pytest.raises(ValueError, match="damaged"):
         search(state_dir=home)
-    with pytest.raises(OSError, match=r"state_dir is .*allowed: a directory that is there"):
+    with pytest.raises(ValueError, match=r"state_dir is .*; allowed: a directory that is there"):
         search(state_dir=path)
 
 

@@ -186,7 +186,7 @@ def loss_targets(name: str, y: object, model: nn.Module, criterion: Criterion, x
             )
         return targets
     # Integers (N, L) can also be the labels of L places, for outputs (N, classes, L).
-    if bool(_one_hot(targets).all()) and _outputs(model, x).dim() == 2:
+    if bool(_one_hot(targets).all()) and _outputs(model, x) == targets.shape[1:]:
         return targets.argmax(dim=1)
     return targets
 
@@ -219,7 +219,7 @@ def _whole(name: str, labels: Tensor, allowed: str) -> Tensor:
     return labels.long()
 
 
-def _outputs(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's outputs for one sample."""
+def _outputs(model: nn.Module, x: Tensor) -> torch.Size:
+    """The shape of the model's outputs for one sample."""
     with torch.no_grad(), preserved_random_state(x.device), mode(model, training=False):
-        return logits_of(model(x[:1].clone()))
+        return logits_of(model(x[:1].clone())).shape[1:]

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.errors import PlaceError, UsageError, WrongTypeError
 
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 # What file systems answer that know no locks, or cannot flush directories.
@@ -130,7 +130,7 @@ def locked(path: Path | None, name: str, *, file: bool = False) -> Iterator[None
     """Make a directory and lock it: no other call may, here or in another process.
 
     With `file` a file's name is locked, in a directory that is there. Raises ValueError, with
-    `name` in it, where another call has the lock, and OSError where the place cannot be made or
+    `name` in it, where another call has the lock, and PlaceError where the place cannot be made or
     written to. None: nothing is locked.
     """
     if path is None:
@@ -143,7 +143,7 @@ def locked(path: Path | None, name: str, *, file: bool = False) -> Iterator[None
         try:
             mine = stack.enter_context(held(lock_file))
         except OSError as error:
-            raise OSError(
+            raise PlaceError(
                 f"{name} is {str(path)!r}; allowed: a place that can be written to ({error})"
             ) from error
         if not mine:
@@ -186,23 +186,23 @@ def check_file_name(name: str, value: object) -> None:
 
 
 def make_directory(path: Path, name: str) -> None:
-    """Make a directory where there is none; OSError, with `name` in it, where it is of no use."""
+    """Make a directory where there is none; PlaceError, naming `name`, where it is of no use."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
+        raise PlaceError(
             f"{name} is {str(path)!r}; allowed: a directory that is there or can be made ({error})"
         ) from error
     try:
         _try_writing(path / f".{os.getpid()}.partial")
     except OSError as error:
-        raise OSError(
+        raise PlaceError(
             f"{name} is {str(path)!r}; allowed: a directory that can be written to ({error})"
         ) from error
 
 
 def check_output(path: str | Path, option: str, endings: Sequence[str] = ()) -> Path:
-    """The path as `as_path` has it; ValueError, before any work, where no file can be written.
+    """The path as `as_path` has it; PlaceError, before any work, where no file can be written.
 
     `endings` are those that the name may have.
     """
@@ -215,7 +215,7 @@ def check_output(path: str | Path, option: str, endings: Sequence[str] = ()) -> 
             raise IsADirectoryError(errno.EISDIR, "it is no regular file")
         _try_writing(_partial(whole))
     except OSError as error:
-        raise UsageError(
+        raise PlaceError(
             f"{option} is {str(path)!r}; allowed: a file in a writable directory ({error.strerror})"
         ) from error
     return whole

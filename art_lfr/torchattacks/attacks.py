@@ -26,7 +26,7 @@ from art_lfr.core.geometry import Ball, Box, dual_norm, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.imports import require
 from art_lfr.core.modes import device_of, mode
-from art_lfr.core.samples import class_labels
+from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import WrongTypeError
 
@@ -49,6 +49,10 @@ class HarmlessAttack(_Attack):
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *a: Any, **k: Any) -> Tensor:
         """The attack on inputs, which are normalised where `set_normalization_used` was called."""
         applied = self._normalization_applied
+        inputs = as_tensor("inputs", inputs)
+        check_inputs("inputs", inputs)
+        if not applied:
+            check_inputs("inputs", inputs, Box.from_bounds((0.0, 1.0), inputs))
         device = device_of(self.model, inputs)
         try:
             with own_randomness(self.seed, device), untouched(self.model, device):
@@ -225,9 +229,11 @@ class LocalFlatnessAttack(HarmlessAttack):
         """The least flat point found around each image; the model runs in eval mode."""
         settings = self._settings()
         x = self.on_device(images)
-        y = class_labels("labels", labels, len(x)).to(x.device)
+        if x.dtype == torch.float64:  # as `lfr_loss` does
+            x = x.to(type_for(self.model, x))
         ball = Ball(settings.eps, settings.norm, Box.from_bounds((0.0, 1.0), x))
         model, criterion = _Logits(self), Criterion()
+        y = loss_targets("labels", labels, model, criterion, x).to(x.device)
         start = ball.start_point(x, torch.Generator().manual_seed(int(self.seed)))
         with mode(model, training=False):
             best = find_least_flat_point(
@@ -235,7 +241,7 @@ class LocalFlatnessAttack(HarmlessAttack):
             )
             # The ascent starts beside x, where the loss may be flatter than at x.
             at_x = sample_norm(input_gradient(model, criterion, x, y), dual_norm(ball.p))
-        return torch.where(per_sample(best.flatness > at_x, x), best.point, x)
+        return torch.where(per_sample(best.flatness > at_x, x), best.point, x).to(images.dtype)
 
 
 class _Logits(nn.Module):

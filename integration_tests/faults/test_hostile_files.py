@@ -27,6 +27,7 @@ from lfr_testing import Malicious, pillow_image, refusal_of
 from torch import nn
 
 from art_lfr.data import load_npz
+from art_lfr.models import digits_cnn
 from art_lfr.storage.tensor_files import load_weights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="makes pipes, devices and links of POSIX")
@@ -564,3 +565,40 @@ def test_members_of_an_archive_are_not_unpacked(tmp_path: Path) -> None:
     )
     assert len(load_npz(path).y_train) == 4
     assert list(tmp_path.parent.glob("out*")) == []
+
+
+WRITERS: dict[str, tuple[list[str], str]] = {
+    "train": (["train", "--epochs", "1", "--output"], ".pt"),
+    "a checkpoint": (["train", "--epochs", "1", "--checkpoint-dir"], ""),
+    "tune": (["tune", "--minutes", "0.001", "--epochs", "1", "--output"], ".json"),
+    "the state of tune": (["tune", "--minutes", "0.001", "--epochs", "1", "--state-dir"], ""),
+    "evaluate": (["evaluate", "--weights", "w.pt", "--output"], ".json"),
+    "examples": (["evaluate", "--weights", "w.pt", "--save-adversarial"], ".npz"),
+    "the state of evaluate": (["evaluate", "--weights", "w.pt", "--state-dir"], ""),
+    "masking": (["masking", "--weights", "w.pt", "--output"], ".md"),
+    "flatness": (["flatness", "--weights", "w.pt", "--output"], ".csv"),
+    "plot": (["plot", "surface", "--weights", "w.pt", "--output"], ".png"),
+    "numbers": (["plot", "surface", "--weights", "w.pt", "--numbers"], ".csv"),
+    "demo": (["demo", "--epochs", "1", "--output"], ""),
+    "compare": (["compare", "plan.yaml", "--output"], ""),
+}
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "file/none", "a" * 300, "folder.d"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_places_that_cannot_be_written(
+    name: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before the work, which would print something or leave a file."""
+    arguments, ending = WRITERS[name]
+    for file in ("file", "folder.d"):
+        Path(file).write_text("")
+    if ending:
+        Path(f"folder.d{ending}").mkdir()
+    Path("plan.yaml").write_text(TEXT)
+    torch.save(digits_cnn(0).state_dict(), "w.pt")
+    before = sorted(Path.cwd().rglob("*"))
+    message = refusal_of([*arguments, f"{place}{ending}"], capsys)
+    assert Path(place).name in message
+    assert "allowed: " in message
+    assert sorted(Path.cwd().rglob("*")) == before
