@@ -238,6 +238,7 @@ def check(
     findings = check_model(
         inputs.load_model(model, weights, classes=inputs.outputs_for(images)),
         images.x_train,
+        images.y_train,
         estimator=estimator,
         batch_size=batch_size,
         bounds=images.bounds,

@@ -162,9 +162,9 @@ class ModeComparison:
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """The floating buffers of modules in train mode, which running statistics are among."""
+    """The floating buffers of modules in train mode; those of torch's own layers are known."""
     for module in model.modules():
-        if module.training:
+        if module.training and not isinstance(module, _NormBase):
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.is_floating_point():
                     yield module, name, buffer

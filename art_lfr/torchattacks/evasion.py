@@ -34,12 +34,13 @@ _STATE = (
 class TorchattacksEvasion(UnitBoxEvasion):
     """Any attack of torchattacks as an evasion attack of ART.
 
-    The classifier is attacked, whichever model the torchattacks object was made with. During a run
-    the object has a model from images in [0, 1], which stand for the classifier's `clip_values`, to
-    logits, with the classifier's preprocessing inside. So eps and all other lengths of the object
-    are in units of the width of `clip_values` (8/255 for (0, 255) is 8 in raw units), and its own
-    normalisation is off. Afterwards the object has its model, device, normalisation and mode again,
-    and the classifier its modes, flags, `.grad` and buffers, also where the attack raises.
+    The classifier is attacked, whichever model the torchattacks object was made with, unless
+    `own_model`. During a run the object has a model from images in [0, 1], which stand for the
+    classifier's `clip_values`, to logits, with the classifier's preprocessing inside. So eps and
+    all other lengths of the object are in units of the width of `clip_values` (8/255 for (0, 255)
+    is 8 in raw units), and its own normalisation is off. Afterwards the object has its model,
+    device, normalisation and mode again, and the classifier its modes, flags, `.grad` and buffers,
+    also where the attack raises.
 
     Args:
         classifier: A `PyTorchClassifier` with finite `clip_values`, equally wide for all features.

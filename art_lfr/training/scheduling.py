@@ -101,7 +101,8 @@ class Schedule:
             by_batch = (
                 all(getattr(s, "total_steps", None) != epochs for s in of_batches)
                 if of_batches
-                else in_all in lengths
+                # In all, not what is left: `fit` may be called again and again.
+                else in_all in [n for part in parts for n in _steps_of(part, anew=True)]
             )
             self.interval = "batch" if by_batch else "epoch"
         steps = in_all if self.interval == "batch" else epochs

@@ -97,6 +97,18 @@ def test_who_names_the_interval_may_go_on_later(fit):
     assert fit(lambda o: lr_scheduler.CosineAnnealingLR(o, 10), scheduler_interval="epoch")[1] == []
 
 
+def test_calls_again_and_again_step_as_the_first(make_classifier, data):
+    """What is left of the epochs may be as many as there are batches."""
+    classifier = make_classifier(model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    scheduler = lr_scheduler.CosineAnnealingLR(classifier.optimizer, 6)
+    trainer = AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=1, verbose=False)
+    for _ in range(6):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(data.x[:32], data.y[:32], batch_size=16, nb_epochs=1, scheduler=scheduler)
+    assert scheduler.last_epoch == 6
+
+
 def test_a_cycle_that_is_too_short_is_refused_before_training(fit):
     with pytest.raises(ValueError, match="made for 10 steps, and would be stepped 12 times"):
         fit(lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=10))

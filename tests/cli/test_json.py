@@ -60,6 +60,13 @@ def test_masking(printed, tmp_path):
     assert found == json.loads((tmp_path / "report.json").read_text())
 
 
+def test_masking_of_too_few_images(printed):
+    status, found = printed("masking --weights a.pt --images 10")
+    assert status == 2
+    assert found["judged"] is False
+    assert {check["verdict"] for check in found["checks"]} == {"not run"}
+
+
 def test_tune(printed, tmp_path):
     status, found = printed(f"tune --data digits {TUNE} --output tuning.json")
     assert status == 0

@@ -147,3 +147,6 @@ def test_a_network_without_gradients_in_x(model, data):
     (note,) = (note for note in found.notes if "flatness" in note)
     assert note.startswith("local flatness is not measured: model gives a loss without gradients")
     assert json.loads(found.to_json())["flatness"]["mean"] is None
+    for name in ("PGD-40", "AutoAttack"):
+        with pytest.raises(ValueError, match=f"attacks has '{name}', which needs the gradient in"):
+            evaluate(Rounded(), *data, eps=EPS, attacks=name)
