@@ -35,6 +35,8 @@ ATTACKS = {
     "foolbox": "foolbox.attacks",
     "art": "art.attacks",
 }
+# Packages that are called otherwise where they come from; another distribution is called art.
+DISTRIBUTIONS = {"art": "adversarial-robustness-toolbox"}
 # What changes nothing of what is computed.
 SILENT = frozenset(
     {"verbose", "summary_writer", "_summary_writer", "logger", "_logger", "device", "inplace"}
@@ -366,7 +368,8 @@ _ELSEWHERE = ("optimizer", "device_type", "channels_first")
 @functools.lru_cache
 def _versions(package: str) -> tuple[tuple[str, str], ...]:
     """The distributions that a package comes from, with their versions; slow but once."""
-    names = [package] if _version(package) else packages_distributions().get(package, [])
+    known = DISTRIBUTIONS.get(package, package)
+    names = [known] if _version(known) else packages_distributions().get(package, [])
     return tuple((name.replace("_", "-"), _version(name) or "?") for name in names)
 
 
