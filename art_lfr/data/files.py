@@ -336,7 +336,5 @@ def _shuffled(part: Path, classes: tuple[str, ...], seed: int) -> list[tuple[Pat
                 f"data folder {str(folder)!r} has no images; allowed: files ending in "
                 f"{', '.join(ENDINGS)}"
             )
-        if odd := [file for file in images if not file.is_file()]:
-            raise UsageError(f"image {str(odd[0])!r} is no file; allowed: regular files")
         pairs += [(file, classes.index(folder.name)) for file in images]
     return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]

@@ -28,7 +28,7 @@ from torch import nn
 
 from art_lfr.data import load_npz
 from art_lfr.models import digits_cnn
-from art_lfr.storage.tensor_files import load_weights
+from art_lfr.storage.tensor_files import BEFORE_1_6, load_weights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="makes pipes, devices and links of POSIX")
 SECONDS = 20
@@ -192,8 +192,10 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 def test_archives(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(ARCHIVES[name]())
-    refusal_of(["check", "--data", str(path)], capsys)
+    message = refusal_of(["check", "--data", str(path)], capsys)
     assert list(tmp_path.iterdir()) == [path]
+    # Before it is unpacked.
+    assert name != "bomb" or "it unpacks from" in message
 
 
 def image(ending: str, mode: str = "L", size: tuple[int, int] = (8, 8), colour: Any = 90) -> bytes:
@@ -312,12 +314,12 @@ def wrong_bit() -> bytes:
     return flipped(content, content.index(weights))
 
 
-def as_old_tar() -> bytes:
+def as_old_tar(first: str = "sys_info") -> bytes:
     """As torch 0.1 wrote it, with a command in it."""
 
     def write(file: io.BytesIO) -> None:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for name in ("sys_info", "pickle", "storages", "tensors"):
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for name in (first, "pickle", "storages", "tensors"):
                 content = pickle.dumps(Malicious(MARKER))
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
@@ -349,6 +351,10 @@ WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "it asks for .*system",
     ),
     "a command in a tar": (as_old_tar, "no file of tensors"),
+    "a tar that begins as a pickle": (
+        lambda: as_old_tar(BEFORE_1_6.decode(errors="surrogateescape")),
+        "no file of tensors.*is not a zip file",
+    ),
     "a module": (lambda: file_of(network()), "it asks for torch.nn"),
     "half": (lambda: file_of(tensors())[:700], "damaged"),
     "half in the old format": (lambda: file_of(tensors(), old=True)[:700], "damaged"),

@@ -125,5 +125,7 @@ def test_float64_beside_a_float32_model() -> None:
 
 def test_any_number_of_classes() -> None:
     assert class_labels("y", [5, 10**9], 2).tolist() == [5, 10**9]
+    with pytest.raises(ValueError, match=r"y has the label 1e\+30; allowed: integer labels"):
+        class_labels("y", [5, 1e30], 2)
     with pytest.raises(ValueError, match="y has labels from -1 to 5; allowed: 0 and above"):
         class_labels("y", [5, -1], 2)
