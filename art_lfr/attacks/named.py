@@ -12,18 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from art_lfr.attacks.target import Target, ThreatModel, UnitBox, untouched
+from art_lfr.attacks.target import Target, ThreatModel, UnitBox, missing_gradient_named, untouched
 from art_lfr.core.geometry import Box
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.description import attacks_inside
-
-# How torch and ART complain of a model whose graph does not reach x.
-WITHOUT_GRADIENT = (
-    "does not require grad",
-    "not have been used in the graph",
-    "Gradient term in PyTorch model is `None`",
-)
 
 
 class Attacked(NamedTuple):
@@ -183,15 +176,8 @@ def run_attack(attack: NamedAttack, target: Target, clean: Tensor) -> AttackResu
     start = time.perf_counter()
     if bool(clean.any()):
         labels = target.y[: len(clean)][clean]
-        try:
+        with missing_gradient_named(f"attacks has {attack.name!r}, which"):
             result = attack.run(x[clean], labels)
-        except (RuntimeError, ValueError) as error:
-            if not any(words in str(error) for words in WITHOUT_GRADIENT):
-                raise
-            raise UsageError(
-                f"attacks has {attack.name!r}, which needs the gradient in x that the model does "
-                "not give; allowed: attacks without gradients, such as 'Square'"
-            ) from error
         examples, details = result if isinstance(result, Attacked) else (result, {})
         examples = examples.to(x.dtype)
         check_feasible(attack, examples, x[clean], target.ball.box)

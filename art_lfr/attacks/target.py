@@ -190,6 +190,28 @@ def count_classes(module: nn.Module, x: Tensor, device: torch.device, name: str 
     return logits.shape[1]
 
 
+# How torch and ART complain of a model whose graph does not reach x.
+WITHOUT_GRADIENT = (
+    "does not require grad",
+    "not have been used in the graph",
+    "Gradient term in PyTorch model is `None`",
+)
+
+
+@contextmanager
+def missing_gradient_named(what: str) -> Iterator[None]:
+    """Raise UsageError where an attack, named by `what`, finds no gradient in x."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if not any(words in str(error) for words in WITHOUT_GRADIENT):
+            raise
+        raise UsageError(
+            f"{what} needs the gradient in x that the model does not give; allowed: attacks "
+            "without gradients, such as 'Square'"
+        ) from error
+
+
 @contextmanager
 def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode without parameter gradients; modes, flags, `.grad` and random state come back.

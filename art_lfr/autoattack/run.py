@@ -11,7 +11,7 @@ from torch import Tensor
 
 from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import Attack, Attacked
-from art_lfr.attacks.target import Target, UnitBox, make_target, preserved
+from art_lfr.attacks.target import Target, UnitBox, make_target, missing_gradient_named, preserved
 from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import perturb, run_suite
@@ -109,7 +109,8 @@ def run_autoattack(
     target = make_target(
         model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
     )
-    return attack_target(target, version=version, state_path=state_path, progress=verbose)
+    with missing_gradient_named(f"version is {version!r}, which"):
+        return attack_target(target, version=version, state_path=state_path, progress=verbose)
 
 
 def attack_target(

@@ -157,6 +157,13 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
         run = art_attack(evasion, target)
     else:
+        estimator = attack.estimator
+        if estimator is target.adapter.classifier and classifier_of(target) is not estimator:
+            raise UsageError(
+                f"attacks has a {kind} around a network that ART itself cannot run (not float32, "
+                "or outputs that are no tensor); allowed: named attacks such as 'PGD-40', or a "
+                "float32 network that returns its logits"
+            )
         run = art_attack(attack, target)
         if transferred and isinstance(made_for, nn.Module):
             # ART switches modes and leaves gradients, in that model too.

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from art.attacks.evasion import FastGradientMethod
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, evaluate
+from art_lfr.errors import UsageError
 
 
 class WithLogits(nn.Module):
@@ -56,6 +58,14 @@ def test_they_are_trained_predicted_and_judged(make_classifier, data, make):
     np.testing.assert_allclose(found[0][0], found[1][0], atol=0.3)
     np.testing.assert_allclose(found[0][1], found[1][1], atol=0.1)
     assert found[0][2] == pytest.approx(found[1][2], rel=0.05)
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_an_attack_object_that_art_cannot_run_is_named(make_classifier, data, make):
+    classifier = make_classifier(model=make())
+    attack = FastGradientMethod(classifier, eps=0.05)
+    with pytest.raises(UsageError, match="FastGradientMethod around a network that ART itself"):
+        evaluate(classifier, data.x_test[:10], data.y_test[:10], eps=0.05, attacks=[attack])
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])

@@ -150,3 +150,5 @@ def test_a_network_without_gradients_in_x(model, data):
     for name in ("PGD-40", "AutoAttack"):
         with pytest.raises(ValueError, match=f"attacks has '{name}', which needs the gradient in"):
             evaluate(Rounded(), *data, eps=EPS, attacks=name)
+    with pytest.raises(ValueError, match="version is 'standard', which needs the gradient in x"):
+        run_autoattack(Rounded(), *data, eps=EPS)
