@@ -120,9 +120,8 @@ class Description:
         if isinstance(value, nn.Module):
             value = Network(value)
         if isinstance(value, Network):
-            held = {name: array(item) for name, item in tensors_in(value.module).items()}
-            if not value.with_weights:
-                held = {n: {"array": a["array"], "shape": a["shape"]} for n, a in held.items()}
+            shown = array if value.with_weights else _form
+            held = {name: shown(item) for name, item in tensors_in(value.module).items()}
             return {**self._network(value.module), **({"weights": held} if held else {})}
         if isinstance(value, Mapping):
             return _shortened({_key(k): self.of(item) for k, item in value.items()})
@@ -162,7 +161,7 @@ class Description:
         held = attributes(value)
         if (names := getattr(type(value), "estimator_params", None)) is not None:
             held = {name: getattr(value, name, None) for name in names if name not in _ELSEWHERE}
-        elif (names := getattr(type(value), "params", None)) and self._is_installed(type(value)):
+        elif (names := getattr(type(value), "params", None)) and _is_installed(type(value)):
             # An ART preprocessor; beside these it keeps what it has computed.
             held = {n: getattr(value, n, None) for n in (*names, "apply_fit", "apply_predict")}
         elif isinstance(value, torch.optim.Optimizer):
@@ -176,7 +175,7 @@ class Description:
         elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
             held = {name: item for name, item in held.items() if name not in _PROGRESS}
         described = {name: self.of(item) for name, item in held.items() if name not in SILENT}
-        code = {} if self._is_installed(type(value)) else self._code(type(value))
+        code = {} if _is_installed(type(value)) else self._code(type(value))
         return {"class": self._class(type(value), deep=False), **described, **code}
 
     def _network(self, network: nn.Module) -> Plain:
@@ -204,7 +203,7 @@ class Description:
             plain["hooks"] = [self.of(hook) for hook in hooks]
         constant = layer._non_persistent_buffers_set
         plain |= {n: array(b) for n, b in layer._buffers.items() if n in constant and b is not None}
-        if not self._is_installed(type(layer)):
+        if not _is_installed(type(layer)):
             plain |= self._code(type(layer), "forward")
         return plain
 
@@ -223,19 +222,21 @@ class Description:
         """A class by its name; one of the user's by its code too."""
         self._note(kind)
         name = f"{kind.__module__}.{kind.__qualname__}"
-        code = self._code(kind) if deep and not self._is_installed(kind) else {}
+        code = self._code(kind) if deep and not _is_installed(kind) else {}
         return {"class": name, **code} if code else name
 
     def _code(self, kind: type, start: str | None = None) -> dict[str, Plain]:
         """The methods of a user's class and its plain attributes; from `start` on, what it uses."""
         held: dict[str, Any] = {}
-        for base in reversed([base for base in kind.__mro__ if not self._is_installed(base)]):
+        # The one that is used, and those of base classes that it calls.
+        functions: dict[str, list[types.FunctionType]] = {}
+        for base in reversed([base for base in kind.__mro__ if not _is_installed(base)]):
             held |= vars(base)
-        functions = {}
-        for name, item in held.items():
-            function = getattr(item, "fget", None) or getattr(item, "__func__", item)
-            if isinstance(function, types.FunctionType):
-                functions[name] = function
+            for name, item in vars(base).items():
+                function = getattr(item, "fget", None) or getattr(item, "__func__", item)
+                if isinstance(function, types.FunctionType):
+                    calls = "super" in _names(function.__code__, "GLOBAL")
+                    functions[name] = [function, *(functions.get(name, ()) if calls else ())]
         wanted = set(functions) - {"__init__", "__repr__", "extra_repr"}
         if start is not None:
             wanted, waiting = set(), [start]
@@ -243,8 +244,14 @@ class Description:
                 name = waiting.pop()
                 if name in functions and name not in wanted:
                     wanted.add(name)
-                    waiting += _names(functions[name].__code__, "ATTR", "METHOD")
-        plain = {f"code of {name}": self._function(functions[name]) for name in sorted(wanted)}
+                    for function in functions[name]:
+                        waiting += _names(function.__code__, "ATTR", "METHOD")
+        plain = {}
+        for name in sorted(wanted):
+            used, *replaced = map(self._function, functions[name])
+            plain[f"code of {name}"] = used
+            if replaced:
+                plain[f"code of {name} in base classes"] = replaced
         for name, item in held.items():
             if name[:2] != "__" and isinstance(item, bool | int | float | str | tuple):
                 plain[name] = self.of(item)
@@ -256,15 +263,18 @@ class Description:
         These are its defaults, the variables around it, and constants and functions of its module.
         """
         self._note(function)
-        if self._is_installed(function):
+        if _is_installed(function):
             return _named(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-        outside = {}
+        outside: dict[str, Plain] = {}
         for name in sorted(_names(function.__code__, "GLOBAL")):
             item = function.__globals__.get(name)
-            is_plain = isinstance(item, bool | int | float | str | tuple | Tensor | np.ndarray)
-            own = isinstance(item, types.FunctionType) and not self._is_installed(item)
-            if is_plain or own:
+            if isinstance(item, types.ModuleType) and not _is_installed(item):
+                used = sorted(_names(function.__code__, "ATTR", "METHOD") & vars(item).keys())
+                outside |= {
+                    f"{name}.{n}": self.of(vars(item)[n]) for n in used if _counts(vars(item)[n])
+                }
+            elif _counts(item):
                 outside[name] = self.of(item)
         taken = [function.__defaults__, function.__kwdefaults__, cells, outside]
         return {
@@ -276,18 +286,8 @@ class Description:
     def _note(self, value: Any) -> None:
         """Remember the library that a class or function is of."""
         for base in getattr(value, "__mro__", (value,)):
-            if self._is_installed(base):
+            if _is_installed(base):
                 self._libraries.add(str(base.__module__).partition(".")[0])
-
-    @staticmethod
-    def _is_installed(value: Any) -> bool:
-        """Whether a class or function is of a library: then a name and a version say all."""
-        name = getattr(value, "__module__", None) or "builtins"
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None:
-            return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
-        path = str(Path(file).resolve())
-        return path.startswith((_HOME, *_INSTALLED)) or "-packages" in path
 
 
 def tensors_in(network: nn.Module) -> dict[str, Tensor]:
@@ -298,17 +298,17 @@ def tensors_in(network: nn.Module) -> dict[str, Tensor]:
 
 def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
     """The type and the shape of an array, and its values or, where there are many, a hash."""
-    kind = str(value.dtype).removeprefix("torch.")
+    form = _form(value)
     if isinstance(value, Tensor):
         plain_layout = value.layout == torch.strided and value.device.type != "meta"
         if not plain_layout or value.is_quantized or value.is_nested:
-            return {"array": f"{value.layout} {kind}", "shape": [], "sha256": _hash(repr(value))}
+            return {**form, "shape": str(value.layout), "sha256": _hash(repr(value))}
         tensor = value.detach().cpu().contiguous()
         # As bytes, because NumPy has no bfloat16.
         raw = np.atleast_1d(tensor.reshape(-1).view(torch.uint8).numpy())
         values = tensor.tolist() if tensor.numel() <= FEW and not tensor.is_complex() else None
     elif value.dtype == object:
-        return {"array": kind, "shape": list(value.shape), "sha256": _hash(repr(value.tolist()))}
+        return {**form, "sha256": _hash(repr(value.tolist()))}
     else:
         raw = np.ascontiguousarray(value)
         values = (
@@ -316,10 +316,14 @@ def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
             if value.size <= FEW and value.dtype.kind in "biuf" and value.itemsize <= 8
             else None
         )
-    plain = {"array": kind, "shape": list(value.shape)}
     if values is not None:
-        return {**plain, "values": _finite(values)}
-    return {**plain, "sha256": hashlib.sha256(raw.tobytes()).hexdigest()[:32]}
+        return {**form, "values": _finite(values)}
+    return {**form, "sha256": hashlib.sha256(raw.tobytes()).hexdigest()[:32]}
+
+
+def _form(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
+    kind = str(value.dtype).removeprefix("torch.")
+    return {"array": kind, "shape": [] if getattr(value, "is_nested", False) else [*value.shape]}
 
 
 def attributes(value: object) -> dict[str, Any]:
@@ -365,6 +369,22 @@ _PROGRESS = frozenset(
 _ELSEWHERE = ("optimizer", "device_type", "channels_first")
 
 
+def _is_installed(value: Any) -> bool:
+    """Whether a class, a function or a module is of a library: its name and version say all."""
+    if isinstance(value, types.ModuleType):
+        return _is_library(value.__name__)
+    return _is_library(getattr(value, "__module__", None) or "builtins")
+
+
+@functools.cache
+def _is_library(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
+    path = str(Path(file).resolve())
+    return path.startswith((_HOME, *_INSTALLED)) or "-packages" in path
+
+
 @functools.lru_cache
 def _versions(package: str) -> tuple[tuple[str, str], ...]:
     """The distributions that a package comes from, with their versions; slow but once."""
@@ -378,6 +398,12 @@ def _version(name: str) -> str | None:
         return version(name).partition("+")[0]
     except PackageNotFoundError:
         return None
+
+
+def _counts(item: object) -> bool:
+    """Whether a variable of a module belongs to a function that uses it."""
+    own = isinstance(item, types.FunctionType | type) and not _is_installed(item)
+    return own or isinstance(item, bool | int | float | str | tuple | Tensor | np.ndarray)
 
 
 def _named(value: Any) -> str:

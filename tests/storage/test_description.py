@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,57 @@ def test_a_constant_and_a_function_of_its_module_belong_to_a_function(
     before = Identity({"it": calling})
     monkeypatch.setattr(sys.modules[__name__], "OFFSET", 2.0)
     assert before.moved_to(Identity({"it": calling})) != []
+
+
+class Base(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+class Derived(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        return gradients
+
+
+class Rounding(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return Straight.apply(x)
+
+
+def by_module(x: float) -> float:
+    return module_of_a_user.double(x)
+
+
+module_of_a_user = types.ModuleType("module_of_a_user")
+exec("def double(x):\n    return 2 * x\n", vars(module_of_a_user))
+
+
+@pytest.mark.parametrize(
+    ("value", "owner", "name", "other"),
+    [
+        (Derived(), Base, "forward", lambda self, x: x - 1),
+        (Rounding(), Straight, "backward", staticmethod(lambda ctx, *g: None)),
+        (by_module, module_of_a_user, "double", one),
+        (Derived().forward, Base, "forward", lambda self, x: x - 1),
+    ],
+)
+def test_what_code_uses_belongs_to_it(
+    monkeypatch: pytest.MonkeyPatch, value: Any, owner: Any, name: str, other: Any
+) -> None:
+    before = Identity({"it": value})
+    assert before.moved_to(Identity({"it": value})) == []
+    monkeypatch.setattr(owner, name, other)
+    assert before.moved_to(Identity({"it": value})) != []
 
 
 def test_what_holds_itself_has_an_end() -> None:
