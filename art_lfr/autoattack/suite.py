@@ -53,7 +53,7 @@ def run_suite(
         check_choice("attacks_to_run", attack, ATTACKS)
     path = None if state_path is None else check_output(state_path, "state_path")
     with locked(path, "state_path", file=True):
-        return _Run(suite, x, y, batch_size, checks, log, warn, progress).go(path)
+        return _Run(suite, x, y, batch_size, checks, log, warn, progress).go(path, state_path)
 
 
 @dataclass
@@ -72,15 +72,14 @@ class _Run:
     def device(self) -> torch.device:
         return torch.device(self.suite.device)
 
-    def go(self, state_path: Path | None) -> AttackState:
+    def go(self, path: Path | None, shown: str | Path | None) -> AttackState:
+        """The whole run, or what is left of it; `shown` is the path as the user wrote it."""
         state, attacks = None, list(self.suite.attacks_to_run)
-        if state_path is not None:
+        if path is not None:
             identity = identity_of(self.suite, self.x, self.y, self.batch_size)
-            self.file = StateFile(state_path, identity)
+            self.file = StateFile(path, identity)
             state = self.file.load(self.x, self.device)
-            self.log(
-                f"{'Created state in' if state is None else 'Restored state from'} {state_path}"
-            )
+            self.log(f"{'Created state in' if state is None else 'Restored state from'} {shown}")
         done = 0 if state is None else state.done
         self.log(f"using {self.suite.version} version including {', '.join(attacks[done:])}.")
         collector = FlagCollector([] if state is None else state.flags, self.warn)

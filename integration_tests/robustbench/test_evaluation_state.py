@@ -47,7 +47,7 @@ def test_a_run_and_its_state(suite, data, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"path is .*run.state', which holds a run that may"):
         state.to_disk(force=True)
     other = suite(norm="L2", eps=0.3)
-    with pytest.raises(ValueError, match=r"another eps \(0.2 there, 0.3 here\)"):
+    with pytest.raises(ValueError, match=r"eps is 0\.3, but the run in state_path .* has 0\.2"):
         other.run_standard_evaluation(x, y, state_path=path)
 
 
