@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import foolbox
 import numpy as np
 import pandas
 import pytest
 import torch
-import torchattacks
 from art.attacks.evasion import FastGradientMethod
 from lfr_testing import classifier_around
 from torch import nn
@@ -28,9 +26,13 @@ from art_lfr import (
     masking_report,
 )
 from art_lfr.check import check_model
-from art_lfr.foolbox import FoolboxEvasion
 from art_lfr.masking import report
-from art_lfr.torchattacks import ARTAttack, LocalFlatnessAttack, TorchattacksEvasion
+
+foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
+torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+
+from art_lfr.foolbox import FoolboxEvasion  # noqa: E402
+from art_lfr.torchattacks import ARTAttack, LocalFlatnessAttack, TorchattacksEvasion  # noqa: E402
 
 FEATURES, CLASSES, COUNT, EPS = 6, 3, 8, 0.05
 X = np.random.default_rng(0).random((COUNT, FEATURES), dtype=np.float32)

@@ -157,8 +157,8 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
         run = art_attack(evasion, target)
     else:
-        estimator = attack.estimator
-        if estimator is target.adapter.classifier and classifier_of(target) is not estimator:
+        own = target.adapter.classifier
+        if own is not None and attack.estimator is own is not classifier_of(target):
             raise UsageError(
                 f"attacks has a {kind} around a network that ART itself cannot run (not float32, "
                 "or outputs that are no tensor); allowed: named attacks such as 'PGD-40', or a "

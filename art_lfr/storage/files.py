@@ -109,20 +109,42 @@ def held(lock_file: Path, *, wait: bool = False) -> Iterator[bool]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        mine = False
+        # Older filelock takes any error for another's lock.
+        if (problem := _no_locks(lock_file)) is None:
+            mine = False
+        else:
+            _warn_of_no_locks(lock_file, problem)
     except (OSError, NotImplementedError) as error:
         # Older filelock raises the second for a file system without locks.
         if isinstance(error, OSError) and error.errno not in MISSING:
             raise
-        _warn_once(
-            lock_file.parent,
-            f"files cannot be locked there ({error}): see to it that no second run uses the "
-            "directory at the same time",
-        )
+        _warn_of_no_locks(lock_file, error)
     try:
         yield mine
     finally:
         lock.release()
+
+
+def _warn_of_no_locks(lock_file: Path, problem: Exception) -> None:
+    _warn_once(
+        lock_file.parent,
+        f"files cannot be locked there ({problem}): see to it that no second run uses the "
+        "directory at the same time",
+    )
+
+
+def _no_locks(lock_file: Path) -> OSError | None:
+    """What the file system answers that knows no locks; None from one that does."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return None
+    with lock_file.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error if error.errno in MISSING else None
+    return None
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def load_safely(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
         # torch's own advice is to load it unsafely.
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        wanted = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
         reason = f"it asks for {wanted[1]}" if wanted else str(error).split("\n")[0][:120]
         raise UsageError(
             f"{path} is damaged or is no file of tensors; allowed: a file written by torch.save "

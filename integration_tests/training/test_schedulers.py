@@ -36,7 +36,7 @@ def fit(make_classifier, data):
                 scheduler=scheduler,
                 **arguments,
             )
-        mine = [w for w in warned if "scheduler" in str(w.message)]
+        mine = [w for w in warned if str(w.message).startswith("scheduler")]
         assert all(w.filename == __file__ for w in mine)
         return taken, [str(w.message) for w in mine], trainer
 

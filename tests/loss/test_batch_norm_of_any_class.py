@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -50,7 +51,8 @@ class WithoutBuffers(ByHand):
 
 
 def scripted(channels: int) -> nn.Module:
-    with pytest.warns():  # TorchScript is deprecated, and in use
+    with warnings.catch_warnings():  # TorchScript is deprecated, and in use
+        warnings.simplefilter("ignore")
         layer: nn.Module = torch.jit.script(nn.BatchNorm2d(channels))
     return layer
 
