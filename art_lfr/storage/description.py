@@ -12,6 +12,7 @@ import functools
 import hashlib
 import inspect
 import math
+import os
 import re
 import sys
 import sysconfig
@@ -38,15 +39,17 @@ ATTACKS = {
 # Packages that are called otherwise where they come from; another distribution is called art.
 DISTRIBUTIONS = {"art": "adversarial-robustness-toolbox"}
 # What changes nothing of what is computed.
-SILENT = frozenset(
-    {"verbose", "summary_writer", "_summary_writer", "logger", "_logger", "device", "inplace"}
-    # ART's standardisation makes these of mean and std in its first pass.
-    | {"_broadcastable_mean", "_broadcastable_std"}
-)
+SILENT = frozenset({"verbose", "summary_writer", "_summary_writer", "logger", "_logger", "device"})
 # Longer sequences and texts are told apart by a hash, and arrays of more numbers.
 LONGEST, FEW = 256, 8
 # Where a module keeps its parts, and what depends on its use.
-_INTERNAL = frozenset(vars(nn.Module())) | {"_forward_hooks", "_forward_pre_hooks"}
+_INTERNAL = frozenset(vars(nn.Module())) | {
+    *("_forward_hooks", "_forward_pre_hooks", "_is_torch_compile", "_compiled_call_impl"),
+}
+# What every optimizer has, beside its groups.
+_OF_OPTIMIZERS = frozenset(vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))) | {
+    *("_step_count", "_opt_called", "step"),
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _INSTALLED = tuple(
     {str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")}
@@ -115,6 +118,8 @@ class Description:
     def _described(self, value: Any) -> Plain:
         if isinstance(value, np.generic):
             return self.of(value.item())
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            return {**_form(value), "values": self.of(value.tolist())}
         if isinstance(value, np.ndarray | Tensor):
             return array(value)
         if isinstance(value, nn.Module):
@@ -124,13 +129,19 @@ class Description:
             held = {name: shown(item) for name, item in tensors_in(value.module).items()}
             return {**self._network(value.module), **({"weights": held} if held else {})}
         if isinstance(value, Mapping):
-            return _shortened({_key(k): self.of(item) for k, item in value.items()})
+            keys = [k if isinstance(k, str) else repr(self.of(k)) for k in value]
+            return _shortened(dict(zip(keys, map(self.of, value.values()), strict=True)))
         if isinstance(value, Set):
             return _shortened(sorted((self.of(item) for item in value), key=repr))
-        if isinstance(value, list | tuple):
-            return _shortened([self.of(item) for item in value])
-        if isinstance(value, bytes | range | slice | complex):
+        if isinstance(value, bytes | bytearray | range | slice | complex):
             return _shortened(repr(value))
+        # One of the user's own may read a whole data set.
+        if isinstance(value, list | tuple) or (
+            isinstance(value, Sequence) and _is_installed(type(value))
+        ):
+            return _shortened([self.of(item) for item in value])
+        if hasattr(type(value), "to_numpy"):  # of pandas
+            return {"class": _named(type(value)), "values": self.of(value.to_numpy())}
         if isinstance(value, PurePath):
             return str(value)
         if isinstance(value, torch.dtype | torch.Size):
@@ -138,7 +149,7 @@ class Description:
         if isinstance(value, torch.device):
             return value.type
         if isinstance(value, torch.Generator):
-            return f"a generator seeded with {value.initial_seed()}"
+            return {"seed": value.initial_seed(), "state": self.of(value.get_state())}
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, functools.partial):
@@ -148,6 +159,10 @@ class Description:
             return {"method": self.of(value.__func__), "of": self.of(value.__self__)}
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if isinstance(
+            inner := inspect.getattr_static(value, "__wrapped__", None), types.FunctionType
+        ):
+            return {"class": _named(type(value)), "function": self.of(inner)}
         if inspect.isroutine(value) or isinstance(value, types.ModuleType):
             return _named(value)
         return self._object(value)
@@ -165,29 +180,59 @@ class Description:
             # An ART preprocessor; beside these it keeps what it has computed.
             held = {n: getattr(value, n, None) for n in (*names, "apply_fit", "apply_predict")}
         elif isinstance(value, torch.optim.Optimizer):
-            first = [
-                {**group, "lr": group.get("initial_lr", group["lr"])}
-                for group in value.param_groups
+            hooks = [
+                hook
+                for name, there in held.items()
+                if name.startswith("_optimizer_") and isinstance(there, Mapping)
+                for hook in there.values()
             ]
+            # A library's keep nothing else, a user's may.
+            own = {} if _is_installed(type(value)) else held
             held = {
-                "groups": [{k: v for k, v in group.items() if k != "initial_lr"} for group in first]
+                "groups": [_first_of(group) for group in value.param_groups],
+                **({"hooks": hooks} if hooks else {}),
+                **{name: item for name, item in own.items() if name not in _OF_OPTIMIZERS},
             }
         elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
             held = {name: item for name, item in held.items() if name not in _PROGRESS}
         described = {name: self.of(item) for name, item in held.items() if name not in SILENT}
+        by_itself = type(value).__reduce__ is not object.__reduce__
+        if (by_itself or not held) and (state := self._reduced(value)) is not None:
+            described["state"] = state
         code = {} if _is_installed(type(value)) else self._code(type(value))
         return {"class": self._class(type(value), deep=False), **described, **code}
 
+    def _reduced(self, value: object) -> Plain:
+        """What an object without attributes would be pickled as; None where it cannot be."""
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception:  # locks, files and what a class of the user's raises
+            return None
+        if isinstance(reduced, str):
+            return reduced
+        made_by, arguments, state, items, entries = (*reduced, None, None, None)[:5]
+        parts = [made_by, arguments, state, list(items or ()), list(entries or ())]
+        return self.of(parts) if any(parts[1:]) else None
+
     def _network(self, network: nn.Module) -> Plain:
         """Each layer's class, settings, hooks and code; which names share a tensor; no weights."""
-        network = getattr(network, "_orig_mod", network)  # compiled, it computes the same
-        layers = {name or "(root)": self._layer(m) for name, m in network.named_modules()}
+        layers = {
+            _uncompiled(name) or "(root)": self._layer(layer)
+            for name, layer in network.named_modules()
+            if not hasattr(layer, "_orig_mod")  # a compiled one computes the same
+        }
         first: dict[int, str] = {}
         tied = {}
         for name, item in network.named_parameters(remove_duplicate=False):
             if (other := first.setdefault(id(item), name)) != name:
                 tied[name] = other
-        return {"layers": layers, **({"tied": tied} if tied else {})}
+        hooks = {
+            name: [self.of(hook) for hook in item._backward_hooks.values()]
+            for name, item in network.named_parameters()
+            if item._backward_hooks
+        }
+        more = {"tied": tied, "hooks of parameters": hooks}
+        return {"layers": layers, **{name: part for name, part in more.items() if part}}
 
     def _layer(self, layer: nn.Module) -> dict[str, Plain]:
         if isinstance(layer, torch.jit.ScriptModule):
@@ -196,7 +241,9 @@ class Description:
         for name, item in vars(layer).items():
             # What has a graph is a result of a pass that the layer has kept.
             result = isinstance(item, Tensor) and item.grad_fn is not None
-            if name not in _INTERNAL and name not in SILENT and not result:
+            # In place, an activation of torch computes the same.
+            unseen = name in SILENT or (name == "inplace" and _is_installed(type(layer)))
+            if name not in _INTERNAL and not unseen and not result:
                 plain[name] = self.of(item)
         hooks = [hook for name in _HOOKS for hook in getattr(layer, name, {}).values()]
         if hooks:
@@ -204,7 +251,7 @@ class Description:
         constant = layer._non_persistent_buffers_set
         plain |= {n: array(b) for n, b in layer._buffers.items() if n in constant and b is not None}
         if not _is_installed(type(layer)):
-            plain |= self._code(type(layer), "forward")
+            plain |= self._code(type(layer), "forward", "__call__", "train")
         return plain
 
     def _script(self, layer: torch.jit.ScriptModule) -> dict[str, Plain]:
@@ -225,8 +272,8 @@ class Description:
         code = self._code(kind) if deep and not _is_installed(kind) else {}
         return {"class": name, **code} if code else name
 
-    def _code(self, kind: type, start: str | None = None) -> dict[str, Plain]:
-        """The methods of a user's class and its plain attributes; from `start` on, what it uses."""
+    def _code(self, kind: type, *starts: str) -> dict[str, Plain]:
+        """The methods of a user's class and its plain attributes; from `starts` on, those used."""
         held: dict[str, Any] = {}
         # The one that is used, and those of base classes that it calls.
         functions: dict[str, list[types.FunctionType]] = {}
@@ -238,8 +285,8 @@ class Description:
                     calls = "super" in _names(function.__code__, "GLOBAL")
                     functions[name] = [function, *(functions.get(name, ()) if calls else ())]
         wanted = set(functions) - {"__init__", "__repr__", "extra_repr"}
-        if start is not None:
-            wanted, waiting = set(), [start]
+        if starts:
+            wanted, waiting = set(), [*starts]
             while waiting:
                 name = waiting.pop()
                 if name in functions and name not in wanted:
@@ -267,15 +314,18 @@ class Description:
             return _named(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
         outside: dict[str, Plain] = {}
-        for name in sorted(_names(function.__code__, "GLOBAL")):
-            item = function.__globals__.get(name)
-            if isinstance(item, types.ModuleType) and not _is_installed(item):
-                used = sorted(_names(function.__code__, "ATTR", "METHOD") & vars(item).keys())
-                outside |= {
-                    f"{name}.{n}": self.of(vars(item)[n]) for n in used if _counts(vars(item)[n])
-                }
-            elif _counts(item):
+        used = _names(function.__code__, "ATTR", "METHOD")
+        for name in sorted(_names(function.__code__, "GLOBAL") & function.__globals__.keys()):
+            item = function.__globals__[name]
+            if isinstance(item, types.ModuleType):
+                there = {} if _is_installed(item) else vars(item)
+            elif isinstance(item, _WHOLE) or callable(item):
                 outside[name] = self.of(item)
+                continue
+            else:  # of an object, such as the arguments of a command, what is used
+                there = attributes(item)
+                outside[name] = self._class(type(item))
+            outside |= {f"{name}.{n}": self.of(there[n]) for n in sorted(used & there.keys())}
         taken = [function.__defaults__, function.__kwdefaults__, cells, outside]
         return {
             "name": function.__qualname__,
@@ -292,8 +342,13 @@ class Description:
 
 def tensors_in(network: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers in a network's state dict, without other things in it."""
-    state = getattr(network, "_orig_mod", network).state_dict()
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    state = network.state_dict().items()
+    return {_uncompiled(name): value for name, value in state if isinstance(value, Tensor)}
+
+
+def _uncompiled(name: str) -> str:
+    """The name of a part of a network as it was before `torch.compile`."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
@@ -307,8 +362,6 @@ def array(value: Tensor | np.ndarray[Any, Any]) -> dict[str, Plain]:
         # As bytes, because NumPy has no bfloat16.
         raw = np.atleast_1d(tensor.reshape(-1).view(torch.uint8).numpy())
         values = tensor.tolist() if tensor.numel() <= FEW and not tensor.is_complex() else None
-    elif value.dtype == object:
-        return {**form, "sha256": _hash(repr(value.tolist()))}
     else:
         raw = np.ascontiguousarray(value)
         values = (
@@ -382,7 +435,8 @@ def _is_library(name: str) -> bool:
     if file is None:
         return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
     path = str(Path(file).resolve())
-    return path.startswith((_HOME, *_INSTALLED)) or "-packages" in path
+    homes = {"site-packages", "dist-packages"} & set(Path(path).parts)
+    return bool(homes) or path.startswith((f"{_HOME}{os.sep}", *_INSTALLED))
 
 
 @functools.lru_cache
@@ -400,18 +454,24 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _counts(item: object) -> bool:
-    """Whether a variable of a module belongs to a function that uses it."""
-    own = isinstance(item, types.FunctionType | type) and not _is_installed(item)
-    return own or isinstance(item, bool | int | float | str | tuple | Tensor | np.ndarray)
+# What a function takes from its module as a whole.
+_WHOLE = (bool, int, float, str, bytes, Mapping, Sequence, Set, Tensor, np.ndarray, np.generic)
+
+
+def _first_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group of an optimizer as it was before a scheduler moved it, as far as it says."""
+    first = {name: item for name, item in group.items() if name != "initial_lr"}
+    first["lr"] = group.get("initial_lr", group.get("lr"))
+    if "max_momentum" in group:  # of OneCycleLR and CyclicLR, which begin there
+        if "momentum" in group:
+            first["momentum"] = group["max_momentum"]
+        elif "betas" in group:
+            first["betas"] = (group["max_momentum"], *group["betas"][1:])
+    return first
 
 
 def _named(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-
-
-def _key(key: object) -> str:
-    return key if isinstance(key, str) else repr(key)
 
 
 def _slots(kind: type) -> Sequence[str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import collections
+import datetime
+import decimal
 import enum
 import functools
 import json
+import operator
+import random
 import sys
 import threading
 import types
@@ -13,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from lfr_testing import printed_by_python
@@ -70,10 +76,19 @@ def farther(x: float, y: float = 2.0) -> float:
 
 
 OFFSET = 1.0
+TABLE = {"a": 1}
+ACT = nn.ReLU()
+PARTIAL = functools.partial(one, y=1)
+FUNCTION = torch.relu
+SETTINGS = Holder(width=1, output="a")
 
 
 def shifted(x: float) -> float:
     return x + OFFSET
+
+
+def taking(x: Any) -> Any:
+    return FUNCTION(ACT(x)) * TABLE["a"] + PARTIAL(x) * SETTINGS.width
 
 
 def calling(x: float) -> float:
@@ -92,6 +107,32 @@ def script(amount: float) -> nn.Module:
     return torch.jit.script(Module())
 
 
+def seeded(make: Any) -> Any:
+    torch.manual_seed(0)
+    return make()
+
+
+def hooked_weight(amount: float) -> nn.Module:
+    layer = seeded(lambda: nn.Linear(2, 2))
+    layer.weight.register_hook(lambda gradient: gradient * amount)
+    return layer
+
+
+class Own(torch.optim.SGD):
+    """An optimizer of a user's own with a setting that no group holds."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__([nn.Parameter(torch.zeros(1))], lr=0.1)
+        self.k = k
+
+
+def stepping(hook: bool) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    if hook:
+        optimizer.register_step_pre_hook(lambda *_: None)
+    return optimizer
+
+
 class Color(enum.Enum):
     RED = 1
     BLUE = 2
@@ -106,17 +147,15 @@ def tied(yes: bool) -> nn.Module:
     return net
 
 
-def seeded(make: Any) -> Any:
-    torch.manual_seed(0)
-    return make()
-
-
 SAME: list[tuple[Any, Any]] = [
     (1, np.int64(1)),
     (0.5, np.float32(0.5)),
     (1, 1.0),
     ("a", np.str_("a")),
     ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ({frozenset("ab"): 1}, {frozenset("ba"): 1}),
+    (np.random.default_rng(0), np.random.default_rng(0)),
+    (seeded(lambda: torch.compile(nn.Linear(2, 2))), seeded(lambda: nn.Linear(2, 2))),
     ({3, 1, 2}, {2, 1, 3}),
     ((1, 2), [1, 2]),
     (float("nan"), float("nan")),
@@ -151,6 +190,22 @@ OTHERS: list[tuple[Any, Any]] = [
     (Slots(1).__init__, Slots(2).__init__),
     (collections.Counter("aab"), collections.Counter("abb")),
     (nn.ReLU(), nn.Tanh()),
+    (collections.deque([1]), collections.deque([2])),
+    (decimal.Decimal(1), decimal.Decimal(2)),
+    (bytearray(b"a"), bytearray(b"b")),
+    (array.array("d", [1.0]), array.array("d", [2.0])),
+    (operator.methodcaller("a"), operator.methodcaller("b")),
+    (np.random.default_rng(0), np.random.default_rng(1)),
+    (random.Random(0), random.Random(1)),
+    (pandas.Series([1]), pandas.Series([2])),
+    (pandas.DataFrame({"a": [1]}), pandas.DataFrame({"a": [2]})),
+    (datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)),
+    (np.array(["a"], dtype=object), np.array(["b"], dtype=object)),
+    ({torch.relu: 1}, {torch.sigmoid: 1}),
+    (functools.lru_cache(one), functools.lru_cache(farther)),
+    (hooked_weight(1.0), hooked_weight(2.0)),
+    (Own(1), Own(2)),
+    (stepping(True), stepping(False)),
     (nn.Dropout(0.1), nn.Dropout(0.2)),
     (seeded(lambda: nn.Linear(2, 2)), nn.Linear(2, 2)),
     (script(1.0), script(2.0)),
@@ -176,6 +231,27 @@ def test_a_constant_and_a_function_of_its_module_belong_to_a_function(
     before = Identity({"it": calling})
     monkeypatch.setattr(sys.modules[__name__], "OFFSET", 2.0)
     assert before.moved_to(Identity({"it": calling})) != []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TABLE", {"a": 2}),
+        ("ACT", nn.Tanh()),
+        ("PARTIAL", functools.partial(one, y=2)),
+        ("FUNCTION", torch.sigmoid),
+        ("SETTINGS", Holder(width=2, output="a")),
+    ],
+)
+def test_whatever_a_function_takes_from_its_module_belongs_to_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    before = Identity({"it": taking})
+    # What it does not look at may be another.
+    monkeypatch.setattr(sys.modules[__name__], "SETTINGS", Holder(width=1, output="b"))
+    assert before.moved_to(Identity({"it": taking})) == []
+    monkeypatch.setattr(sys.modules[__name__], name, value)
+    assert before.moved_to(Identity({"it": taking})) != []
 
 
 class Base(nn.Module):
