@@ -13,7 +13,7 @@ from art_lfr.attacks.target import Target
 from art_lfr.errors import UsageError
 from art_lfr.storage.description import Description, Network, array
 from art_lfr.storage.files import write_atomically
-from art_lfr.storage.identity import Identity
+from art_lfr.storage.identity import Identity, seal
 from art_lfr.storage.records import digest, read_record, write_record
 from art_lfr.storage.tensor_files import load_safely, to_plain
 
@@ -101,9 +101,10 @@ class EvaluationStore:
         if not path.exists():
             return None
         saved = load_safely(path)
-        if saved.get("format") != FORMAT or not isinstance(saved.get("identity"), dict):
+        if saved.get("format") != FORMAT or saved.get("sha256") != seal(saved):
             raise UsageError(
-                f"{path} is of another version or kind; allowed: a file as evaluate wrote it"
+                f"{path} is damaged, or of another version or kind; allowed: a file as evaluate "
+                "wrote it"
             )
         identity.check(saved["identity"], f"{path.name} in state_dir", ALLOWED, saved["moved"])
         return AttackResult(**saved["result"])
@@ -116,4 +117,5 @@ class EvaluationStore:
             "moved": identity.moved_to(self.identity_of(attack)),
             "result": to_plain(vars(result), "result"),
         }
+        content["sha256"] = seal(content)
         write_atomically(self._path(attack), lambda file: torch.save(content, file))

@@ -78,7 +78,9 @@ class Description:
         for name, item in (names or {}).items():
             self._known[id(item)] = f"the {name}"
             if isinstance(item, nn.Module):
-                self._known |= {id(p): f"{n} of the {name}" for n, p in item.named_parameters()}
+                for part, parameter in item.named_parameters():
+                    self._known[id(parameter)] = f"{_uncompiled(part)} of the {name}"
+        self._names = dict(names or {})
         # An `id` may be used again once its object has gone.
         self._kept: list[object] = [*(names or {}).values()]
         self._libraries: set[str] = set()
@@ -104,6 +106,10 @@ class Description:
         plain = self._described(value)
         self._known[id(value)] = plain
         return plain
+
+    def anew(self) -> Description:
+        """One with the same names that has seen nothing yet."""
+        return Description(self._names)
 
     def versions(self) -> dict[str, str]:
         """The libraries of all that has been described, and torch and NumPy, without build names.
@@ -194,9 +200,10 @@ class Description:
                 **{name: item for name, item in own.items() if name not in _OF_OPTIMIZERS},
             }
         elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
-            held = {name: item for name, item in held.items() if name not in _PROGRESS}
+            held = {name: item for name, item in held.items() if name not in PROGRESS}
         described = {name: self.of(item) for name, item in held.items() if name not in SILENT}
-        by_itself = type(value).__reduce__ is not object.__reduce__
+        reduce: Any = type(value).__reduce__
+        by_itself = reduce is not object.__reduce__
         if (by_itself or not held) and (state := self._reduced(value)) is not None:
             described["state"] = state
         code = {} if _is_installed(type(value)) else self._code(type(value))
@@ -414,7 +421,7 @@ def library_of(attack: object) -> str | None:
 
 
 # What a scheduler changes as it steps.
-_PROGRESS = frozenset(
+PROGRESS = frozenset(
     {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "best", "T_cur"}
     | {"num_bad_epochs", "cooldown_counter", "_is_initial", "optimizer", "T_i"}
 )

@@ -64,6 +64,15 @@ class Identity:
         return [".".join(path) for path, _, _ in _differences(self.parts, later.parts, ())]
 
 
+def seal(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what a file of tensors holds beside its own `sha256`.
+
+    The check sums of the file itself say only that it is as somebody wrote it.
+    """
+    kept = {name: part for name, part in content.items() if name != "sha256"}
+    return digest(Description().of(kept))
+
+
 def refuse_differences(found: list[str], allowed: str) -> None:
     """Raise UsageError where there is a difference."""
     if found:

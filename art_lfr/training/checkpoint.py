@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from art_lfr.errors import UsageError
 from art_lfr.storage.description import Plain
 from art_lfr.storage.files import write_atomically
+from art_lfr.storage.identity import seal
 from art_lfr.storage.tensor_files import FORMAT, LAST, load_run, to_plain
 from art_lfr.training import contents
 from art_lfr.training.averaging import (
@@ -174,6 +175,7 @@ class RunState:
             "generator": self.generator.get_state(),
         }
         plain = to_plain(content, "checkpoint")
+        plain["sha256"] = seal(plain)
         write_atomically(self._path, lambda file: torch.save(plain, file))
 
     def _restore(

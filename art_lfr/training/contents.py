@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from art_lfr.core.randomness import RandomState
 from art_lfr.errors import UsageError
+from art_lfr.storage.description import PROGRESS
+from art_lfr.storage.identity import seal
 from art_lfr.training.averaging import tensors_of
 from art_lfr.training.identity import RunIdentity
 from art_lfr.training.scheduling import Schedule
@@ -45,6 +47,7 @@ def check(
     networks, optimizers or schedulers differ, this looks at what both have in common.
     """
     try:
+        _need(content.get("sha256") == seal(content), "it is not what the run wrote")
         saved = _dict(content, "identity")
         same = {name: saved.get(name) == part for name, part in identity.parts.items()}
         _dict(saved, "constants")
@@ -60,9 +63,18 @@ def check(
             _optimizer(content.get("optimizer"), optimizer)
         if same["scheduler"]:
             _like(content.get("scheduler"), schedule.state(), "scheduler")
+            if type(schedule.scheduler).__module__.startswith("torch."):
+                _same_settings(content.get("scheduler"), schedule.state())
         _ends(content.get("ends"), identity.parts.get("x"))
         _random(content)
-    except (DamagedError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (
+        DamagedError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         raise damaged(path, " ".join(str(error).split())[:200]) from error
 
 
@@ -152,6 +164,8 @@ def _optimizer(state: object, optimizer: torch.optim.Optimizer) -> None:
         raise DamagedError("optimizer is none")
     _like(state["param_groups"], present["param_groups"], "param_groups of optimizer")
     of_all = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = [sorted(held) for held in dict(state["state"]).values() if isinstance(held, dict)]
+    _need(all(entry == names[0] for entry in names), "optimizer has a state with other entries")
     for index, held in dict(state["state"]).items():
         _need(_is_count(index) and index < len(of_all), f"optimizer has a state of {index!r:.40}")
         _need(isinstance(held, dict), f"optimizer's state of {index} is none")
@@ -164,9 +178,10 @@ def _state_of(what: str, name: str, value: object, parameter: Tensor) -> None:
         shaped = value.dim() == 0 or value.shape == parameter.shape or name in FACTORS
         _need(shaped, f"{what} has shape {tuple(value.shape)}")
         _need(bool(value.isfinite().all()), f"{what} has NaN or infinite values")
+        _need(name != "step" or bool((value >= 0).all()), f"{what} is {value!r:.40}")
     else:
         number = _is_number(value) and math.isfinite(value)  # type: ignore[arg-type]
-        _need(value is None or number or isinstance(value, list | bool | str), f"{what} is none")
+        _need(value is None or number or isinstance(value, list | bool), f"{what} is none")
 
 
 def _like(value: Any, template: Any, name: str) -> None:
@@ -187,6 +202,16 @@ def _like(value: Any, template: Any, name: str) -> None:
         _need(number or isinstance(value, Tensor), f"{name} is {value!r:.40}")
     elif template is not None:
         _need(isinstance(value, type(template)), f"{name} is {value!r:.40}")
+
+
+def _same_settings(saved: Any, present: Any) -> None:
+    """A scheduler's state holds its settings too, and would put others back."""
+    for name in (present or {}).keys() - PROGRESS:
+        if name == "_schedulers":
+            for pair in zip(saved[name], present[name], strict=True):
+                _same_settings(*pair)
+        else:
+            _need(saved[name] == present[name], f"scheduler has {name} {saved[name]!r:.40}")
 
 
 def _ends(ends: object, x: object) -> None:

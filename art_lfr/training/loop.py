@@ -23,6 +23,7 @@ from art_lfr.data.augmentation import augmented
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
+from art_lfr.storage.identity import Identity
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
@@ -63,7 +64,7 @@ class TrainingLoop:
         description: Description | None = None,
     ) -> None:
         self.objective = objective
-        self.network = network
+        self.network: nn.Module = getattr(network, "_orig_mod", network)  # as if not compiled
         self.optimizer = optimizer
         self.settings = settings
         self.options = options
@@ -129,8 +130,12 @@ class TrainingLoop:
                 )
             )
             self._save(schedule)
+            before = None if checkpoint_dir is None else self._used(batches)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
                 self._run_epoch(batches, schedule, monitors, bar, callback, log)
+                if before is not None:
+                    self._warn_of_lost_state(before, self._used(batches))
+                    before = None
         self.state.hand_over(self.network)
 
     @property
@@ -370,6 +375,23 @@ class TrainingLoop:
                 record.update(metrics)
                 self._warn_of_collapse([(labels, monitor.y)], monitor.prefix)
         return record
+
+    def _used(self, batches: Batches) -> Identity:
+        """What draws or counts in an epoch and is the user's own; tensors in memory do not."""
+        source = batches.parts() if batches.samples is None else {}
+        return Identity({"augment": self.options.augment, **source}, self._description.anew())
+
+    @staticmethod
+    def _warn_of_lost_state(before: Identity, after: Identity) -> None:
+        """Warn where something of the user's changes as it is used: no checkpoint keeps that."""
+        if moved := before.moved_to(after):
+            warnings.warn(
+                f"{', '.join(moved[:3])} changes as it is used, which no checkpoint keeps: a "
+                "resumed run will not end with the same weights. Draw from the generator that "
+                "augment gets, or from torch's global one.",
+                RuntimeWarning,
+                stacklevel=7,  # the line that called the trainer
+            )
 
     def _warn_of_collapse(self, batches: list[tuple[Tensor, Tensor]], prefix: str) -> None:
         """Warn once in a run's life when one class is predicted for everything."""

@@ -18,6 +18,7 @@ from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.errors import UsageError
+from art_lfr.storage.identity import seal
 
 Content = dict[str, Any]
 
@@ -112,6 +113,11 @@ HOSTILE = [
     put("optimizer", "state", 99, value={}),
     put("optimizer", "state", 0, "exp_avg", value=torch.ones(3)),
     put("optimizer", "state", 0, "exp_avg", value=torch.full((12, 64), NAN)),
+    drop("optimizer", "state", 0, "exp_avg"),
+    put("optimizer", "state", 0, "exp_avg", value="none"),
+    put("optimizer", "state", 0, "step", value=torch.tensor(-5.0)),
+    put("scheduler", "gamma", value=0.5),
+    put("scheduler", "step_size", value=0),
     put("scheduler", value=None),
     put("scheduler", value={"last_epoch": "two"}),
     put("scheduler", "last_epoch", value=NAN),
@@ -126,6 +132,7 @@ HOSTILE = [
     put("ends", value="points"),
     put("random", value={}),
     put("random", "torch_cpu", value=torch.ones(3, dtype=torch.uint8)),
+    put("random", "torch_cpu", value="junk"),
     put("random", "numpy", value=["MT19937", torch.ones(5), 0, 0, 0.0]),
     put("random", "python", value=[3, [1, 2], None]),
     put("generator", value=torch.zeros(16, dtype=torch.uint8)),
@@ -145,6 +152,7 @@ def test_a_wrong_content_changes_nothing(
     shutil.copytree(checkpoint, directory)
     content = torch.load(directory / "last.pt", weights_only=True)
     change(content)
+    content["sha256"] = seal(content)  # as one would who knows how
     torch.save(content, directory / "last.pt")
     written = (directory / "last.pt").read_bytes()
     run = make_run(data, seed=1)
@@ -162,6 +170,17 @@ def test_a_wrong_content_changes_nothing(
     assert trainer.history == []
     assert torch.equal(torch.get_rng_state(), random)
     assert (directory / "last.pt").read_bytes() == written
+
+
+def test_any_other_change_is_one(checkpoint: Path, data: Any, tmp_path: Path) -> None:
+    """Its values could be those of a run: that they are not of this one, the seal says."""
+    directory = tmp_path / "run"
+    shutil.copytree(checkpoint, directory)
+    content = torch.load(directory / "last.pt", weights_only=True)
+    content["optimizer"]["param_groups"][0]["lr"] = 0.5
+    torch.save(content, directory / "last.pt")
+    with pytest.raises(UsageError, match=r"is damaged \(it is not what the run wrote\)"):
+        fit(make_run(data), data, directory, 3)
 
 
 def test_a_sound_one_goes_on(checkpoint: Path, data: Any, tmp_path: Path) -> None:

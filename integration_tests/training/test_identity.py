@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     StepLR,
 )
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.errors import UsageError
@@ -405,6 +405,63 @@ def test_what_may_differ_changes_no_bit(
     resumed = BASES[base]._replace(**change)(directory, data, 2)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+class Drawing:
+    """An augmentation with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(batch.shape, generator=self.generator)
+        return (batch + 0.01 * noise).clamp(0, 1)
+
+
+class Counting(Dataset[Any]):
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self.y, self.passes = x, y, 0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        self.passes += 1
+        return self.x[index], self.y[index]
+
+
+def counted(x: Any, y: Any) -> DataLoader[Any]:
+    return DataLoader(Counting(x, y), batch_size=32)
+
+
+def own_generator(x: Any, y: Any) -> DataLoader[Any]:
+    return loader(x, y, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [
+        (Run(trainer={"augment": Drawing()}), r"augment\.generator\.state"),
+        (Run(loader=counted), r"loader\.dataset\.passes"),
+        (Run(loader=own_generator), r"loader\.sampler\.generator\.state"),
+    ],
+)
+def test_what_no_checkpoint_keeps_is_warned_of(
+    data: Any, tmp_path: Path, run: Run, named: str
+) -> None:
+    with pytest.warns(
+        RuntimeWarning, match=rf"{named}.* changes as it is used, which no"
+    ) as warned:
+        run(tmp_path, data, 2)
+    assert [w.filename for w in warned if "as it is used" in str(w.message)] == [__file__]
+
+
+@pytest.mark.parametrize("base", ["plain", "augment", "loader"])
+def test_what_holds_nothing_is_not(
+    data: Any, tmp_path: Path, recwarn: pytest.WarningsRecorder, base: str
+) -> None:
+    BASES[base](tmp_path, data, 2)
+    assert not [w for w in recwarn if "as it is used" in str(w.message)]
 
 
 def test_what_may_differ_is_listed() -> None:

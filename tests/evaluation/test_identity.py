@@ -160,6 +160,20 @@ def test_what_a_model_keeps_of_a_pass_is_no_difference(tmp_path: Path) -> None:
         call(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["correct", "adversarial", "seconds", "moved", "identity"])
+def test_an_attack_file_with_another_content_is_damaged(tmp_path: Path, part: str) -> None:
+    Call()(tmp_path)
+    path = tmp_path / "mine.attack.pt"
+    content = torch.load(path, weights_only=True)
+    if part in content:
+        del content[part]
+    else:
+        content["result"][part] = torch.ones(3, dtype=torch.bool)
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=r"mine\.attack\.pt is damaged"):
+        Call()(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["torch", "art", "numpy"])
 def test_another_version_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
