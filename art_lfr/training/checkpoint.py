@@ -95,7 +95,8 @@ class RunState:
         if content is not None and resume and (not this_run or self._interrupted):
             assert path is not None
             contents.check(content, path, network, optimizer, schedule, identity)
-            identity.check_resumes(content["identity"], content["network"])
+            epoch = content["position"][0]
+            identity.check_resumes(content["identity"], content["network"], epoch)
             self._restore(content, path, network, optimizer, schedule)
         else:
             self._go_on(network, identity)

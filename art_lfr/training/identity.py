@@ -88,13 +88,16 @@ class RunIdentity(Identity):
         """A hash of what has to be the same in all processes; weights are those of the main one."""
         return Identity({}, Description(), {**self.parts, "constants": None}).digest
 
-    def check_resumes(self, saved: Mapping[str, Plain], state: Mapping[str, Tensor]) -> None:
+    def check_resumes(
+        self, saved: Mapping[str, Plain], state: Mapping[str, Tensor], epoch: int
+    ) -> None:
         """Raise UsageError, naming the differences, unless the saved run is the same.
 
-        `state` are the weights to go on from: what training has not changed in them, such as a
-        mean of the data or frozen weights, must be in the network already.
+        `state` are the weights to go on from, after so many epochs: what training has not changed
+        in them, such as a mean of the data or frozen weights, must be in the network already.
         """
-        first, present = saved.get("constants") or {}, self.parts["constants"]
+        # Before the first epoch has ended nobody knows what training changes.
+        first, present = saved["constants"] if epoch else {}, self.parts["constants"]
         kept = {name for name in first if name in state and array(state[name]) == first[name]}
         rest = {name: part for name, part in self.parts.items() if name != "constants"}
         found = differences(rest, {k: v for k, v in saved.items() if k != "constants"}, WHERE)

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LambdaLR,
     MultiStepLR,
+    OneCycleLR,
     ReduceLROnPlateau,
     StepLR,
 )
@@ -125,7 +126,8 @@ class Run(NamedTuple):
             trainer.fit_loader(self.loader(x, y), **run)
         else:
             trainer.fit(*self.data(x, y), **{"batch_size": 32, **run})
-        return {name: value.clone() for name, value in net.state_dict().items()}
+        state = net.state_dict().items()
+        return {name.removeprefix("_orig_mod."): value.clone() for name, value in state}
 
 
 def frozen(*indices: int) -> nn.Module:
@@ -377,6 +379,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("plain", {"net": lambda: network(head=same_name(Documented)())}),
     ("plain", net_with(act=nn.ReLU(inplace=True))),
     ("plain", {"net": lambda: network().eval()}),
+    ("plain", {"net": lambda: torch.compile(network(), backend="eager")}),
     ("plain", options(norm="inf")),
     ("plain", options(eps=np.float64(0.1), seed=np.int64(0))),
     ("plain", options(penalty=LocalFlatness())),
@@ -462,6 +465,24 @@ def test_what_holds_nothing_is_not(
 ) -> None:
     BASES[base](tmp_path, data, 2)
     assert not [w for w in recwarn if "as it is used" in str(w.message)]
+
+
+def test_a_new_trainer_goes_on_with_the_same_objects(data: Any, tmp_path: Path) -> None:
+    """As where a cell of a notebook is run again after it was interrupted."""
+    whole = Run(scheduler=lambda o: OneCycleLR(o, 0.1, total_steps=7))(tmp_path / "whole", data, 2)
+    torch.manual_seed(0)
+    net = network()
+    optimizer = sgd(net)
+    scheduler = OneCycleLR(optimizer, 0.1, total_steps=7)
+
+    def stop(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    again = Run(net=lambda: net, optimizer=lambda _: optimizer, scheduler=lambda _: scheduler)
+    with pytest.raises(KeyboardInterrupt):
+        again._replace(fit={"callback": stop})(tmp_path / "cell", data, 2)
+    resumed = again(tmp_path / "cell", data, 2)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_what_may_differ_is_listed() -> None:
