@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from art_lfr.attacks.made_for import made_for_another
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack, function_attack
 from art_lfr.attacks.target import (
     Target,
     ThreatModel,
     UnitBox,
     classifier_of,
-    is_judged,
     parse_library_norm,
     untouched,
 )
@@ -132,8 +132,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
     minimal = declared is None or declared.p != threat.p
     # An attack keeps the model that it was made for; those of foolbox and functions have none.
-    made_for = getattr(getattr(attack, "estimator", attack), "model", None)
-    transferred = made_for is not None and not is_judged(made_for, target)
+    transferred = made_for_another(attack, library, target)
     if library == "function":
         of_unit_box = _unwrapped(attack).__module__.startswith("adv_lib.")
         unit_box = UnitBox.of(target.ball.box, kind, "another attack") if of_unit_box else None
@@ -158,13 +157,15 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         run = art_attack(evasion, target)
     else:
         estimator = attack.estimator
-        if estimator is target.adapter.classifier and classifier_of(target) is not estimator:
+        own = estimator is not None and estimator is target.adapter.classifier
+        if own and classifier_of(target) is not estimator:
             raise UsageError(
                 f"attacks has a {kind} around a network that ART itself cannot run (not float32, "
                 "or outputs that are no tensor); allowed: named attacks such as 'PGD-40', or a "
                 "float32 network that returns its logits"
             )
         run = art_attack(attack, target)
+        made_for = getattr(estimator, "model", None)
         if transferred and isinstance(made_for, nn.Module):
             # ART switches modes and leaves gradients, in that model too.
             run = untouched(made_for, device_of(made_for, target.x))(run)

@@ -99,6 +99,45 @@ def test_the_judged_model_in_other_clothes_is_the_judged_one(robust, classifier_
         assert max(accuracies) - min(accuracies) <= 1 / 60
 
 
+class Rounded(nn.Module):
+    """A defence that masks gradients, or what attacks see of it."""
+
+    def __init__(self, network, *, straight_through=False):
+        super().__init__()
+        self.network, self.straight_through = network, straight_through
+
+    def forward(self, x):
+        coarse = torch.round(x * 16) / 16
+        return self.network(x + (coarse - x).detach() if self.straight_through else coarse)
+
+
+def test_a_surrogate_of_torchattacks_stays_what_is_attacked(robust, images):
+    judged = Rounded(robust)
+    surrogates = {"plain": robust, "bpda": Rounded(robust, straight_through=True)}
+    attacks = {name: pgd(model) for name, model in {"own": judged, **surrogates}.items()}
+    found = evaluate(judged, *images, eps=0.1, attacks=attacks)
+    for name in surrogates:
+        assert found[name].details["made_for"] == "another model"
+        assert found[name].accuracy < found["own"].accuracy - 0.1
+    assert "made_for" not in found["own"].details
+    x = torch.tensor(images[0])
+    examples = attacks["bpda"](x, torch.tensor(images[1]))
+    correct = judged(examples).argmax(1).numpy() == images[1]
+    assert abs(correct.mean() - found["bpda"].accuracy) <= 1 / 60
+
+
+def test_normalisation_of_an_attack_object_is_part_of_its_model(robust, images):
+    class Denormalised(nn.Module):
+        def forward(self, x):
+            return robust(0.5 * x + 0.25)
+
+    attack = pgd(Denormalised())
+    attack.set_normalization_used(mean=[0.25], std=[0.5])
+    found = evaluate(robust, *images, eps=0.1, attacks={"normalised": attack, "own": pgd(robust)})
+    assert "made_for" not in found["normalised"].details
+    assert abs(found["normalised"].accuracy - found["own"].accuracy) <= 1 / 60
+
+
 def test_weights_that_have_moved_since_make_another_model(robust, images):
     before = copy.deepcopy(robust)
     with torch.no_grad():
