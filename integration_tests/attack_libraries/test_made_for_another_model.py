@@ -156,6 +156,16 @@ def test_weights_that_have_moved_since_make_another_model(robust, images):
         (lambda m, c: torchattacks.FFGSM(m, eps=0.1), "0.0392 of the 0.1"),
         (lambda m, c: torchattacks.PGDL2(m, eps=1.0, alpha=0.02, steps=5), "0.1 of the 1 "),
         (lambda m, c: torchattacks.MultiAttack([pgd(m), torchattacks.FGSM(m, eps=0.1)]), None),
+        (
+            lambda m, c: torchattacks.MultiAttack(
+                [torchattacks.PGD(m, eps=0.1, alpha=0.001), torchattacks.FGSM(m, eps=0.02)]
+            ),
+            "0.02 of the 0.1",
+        ),
+        (
+            lambda m, c: torchattacks.MultiAttack([torchattacks.PGDL2(m), torchattacks.CW(m)]),
+            None,
+        ),
         (lambda m, c: torchattacks.FGSM(m, eps=0.1), None),
         (lambda m, c: torchattacks.APGD(m, eps=0.1), None),
         (lambda m, c: FastGradientMethod(c, eps=0.1, eps_step=0.01), None),
@@ -174,6 +184,30 @@ def test_an_attack_that_cannot_reach_its_ball(robust, classifier_of, images, mak
     assert [f"reaches at most {reach}" in n for n in notes if "reaches" in n] == (
         [] if reach is None else [True]
     )
+
+
+@pytest.mark.parametrize(
+    ("switch", "mode"),
+    [
+        (lambda a: a.set_mode_targeted_random(quiet=True), "targeted(random)"),
+        (lambda a: a.set_mode_targeted_least_likely(quiet=True), "targeted(least-likely)"),
+        (
+            lambda a: a.set_mode_targeted_by_function(lambda x, y: (y + 1) % 10, quiet=True),
+            "targeted(custom)",
+        ),
+        (lambda a: None, None),
+    ],
+)
+def test_a_targeted_mode_is_named(robust, images, switch, mode):
+    x, y = images
+    attack, inner = pgd(robust), pgd(robust)
+    for each in (attack, inner):
+        switch(each)
+    attacks = {"one": attack, "multi": torchattacks.MultiAttack([pgd(robust), inner])}
+    notes = evaluate(robust, x[:4], y[:4], eps=0.1, attacks=attacks).notes
+    named = [note.split(":")[0] for note in notes if mode is not None and repr(mode) in note]
+    assert named == ([] if mode is None else ["one", "multi"])
+    assert mode is not None or not [note for note in notes if "in the mode" in note]
 
 
 def test_foolbox_and_other_units(robust, scaled, images):
