@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,9 @@ from typing import BinaryIO, TypeAlias
 from filelock import FileLock, Timeout
 
 from art_lfr.errors import PlaceError, UsageError, WrongTypeError
+
+if sys.platform != "win32":
+    import fcntl
 
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 # What file systems answer that know no locks, or cannot flush directories.
@@ -109,6 +113,8 @@ def held(lock_file: Path, *, wait: bool = False) -> Iterator[bool]:
     try:
         lock.acquire(blocking=wait)
     except Timeout:
+        if (problem := _refusal(lock_file)) is not None:
+            raise problem from None
         mine = False
     except (OSError, NotImplementedError) as error:
         # Older filelock raises the second for a file system without locks.
@@ -123,6 +129,18 @@ def held(lock_file: Path, *, wait: bool = False) -> Iterator[bool]:
         yield mine
     finally:
         lock.release()
+
+
+def _refusal(lock_file: Path) -> OSError | None:
+    """Why the file system gives no lock, other than that another has it: filelock does not say."""
+    if sys.platform == "win32":
+        return None
+    with lock_file.open("r+b") as file:  # NFS locks no file that is only read
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK) else None
+    return None
 
 
 @contextmanager
