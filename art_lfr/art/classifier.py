@@ -81,11 +81,11 @@ class ClassifierAdapter(ModelAdapter):
     def _check_runs_as_called(self) -> None:
         """Raise ValueError where ART runs another function than the model that was given to it.
 
-        Of an nn.Sequential it calls the children one by one: a forward of the model's own and hooks
-        on it are left out. Both ways are compared where there are such.
+        Of an nn.Sequential it calls the children one by one: a `forward` or `__call__` of the
+        model's own and hooks on it are left out. Both ways are compared where there may be such.
         """
         network = self.network
-        own = type(network).forward is not nn.Sequential.forward or "forward" in vars(network)
+        own = type(network) is not nn.Sequential or "forward" in vars(network)
         if not (own or network._forward_hooks or network._forward_pre_hooks):
             return
         x = self.random_inputs(2).to(self.device, self.dtype)
@@ -114,8 +114,9 @@ class ClassifierAdapter(ModelAdapter):
         if problem:
             raise UsageError(
                 f"{self.name} has a {type(network).__name__} as model, an nn.Sequential of which "
-                f"ART calls the children one by one, {problem}: its own forward and hooks are not "
-                "run; allowed: the same inside another nn.Module, whose forward calls it"
+                f"ART calls the children one by one, {problem}: its own forward, __call__ and "
+                "hooks are not run; allowed: the same inside another nn.Module, whose forward "
+                "calls it"
             )
 
     def random_inputs(self, count: int) -> Tensor:

@@ -20,7 +20,6 @@ from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
-from art_lfr.training.averaging import tensors_of
 
 # An example may leave the ball by this share of eps, and by this many units in the last place of
 # the largest value for each coordinate that the norm sums over.
@@ -260,25 +259,6 @@ def preserved_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-
-
-def is_judged(model: object, target: Target) -> bool:
-    """Whether a model is the judged one: the same parameters, or equal weights and buffers.
-
-    A wrapper is the same as what it wraps. Without parameters, one must hold the other.
-    """
-    if not isinstance(model, nn.Module):
-        return False
-    network = target.adapter.network
-    ours, theirs = list(network.parameters()), list(model.parameters())
-    if not ours and not theirs:
-        return network in set(model.modules()) or model in set(network.modules())
-    if {id(parameter) for parameter in ours} == {id(parameter) for parameter in theirs}:
-        return True
-    state, other = tensors_of(network).values(), tensors_of(model).values()
-    return len(state) == len(other) and all(
-        a.shape == b.shape and torch.equal(a.to(b), b) for a, b in zip(state, other, strict=True)
-    )
 
 
 def classifier_of(target: Target) -> Any:

@@ -74,6 +74,13 @@ class StateFile:
         Puts the global generators where the run left them: a randomised model draws from them.
         """
         if not self.path.exists():
+            # A run that was stopped before its first state leaves an empty one.
+            if self.examples.exists() and self.examples.stat().st_size:
+                raise UsageError(
+                    f"state_path is {str(self.path)!r}, beside which {str(self.examples)!r} would "
+                    "be overwritten, a file of no run that is known; allowed: another path, or "
+                    "that file out of the way"
+                )
             return None
         run = read_run(self.path)
         self.identity.check(run["identity"], f"the run in state_path {str(self.path)!r}", ALLOWED)

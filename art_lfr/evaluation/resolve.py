@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from art_lfr.attacks.made_for import made_for_another
 from art_lfr.attacks.named import AttackSpec, NamedAttack, art_attack, function_attack
 from art_lfr.attacks.target import (
     Target,
     ThreatModel,
     UnitBox,
     classifier_of,
-    is_judged,
     parse_library_norm,
     untouched,
 )
-from art_lfr.core.arguments import check_integer
+from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.modes import device_of
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import NAMES, named_attacks
@@ -78,10 +78,13 @@ def resolve_attacks(
         pairs = [(None, value) for value in attacks]
     else:
         pairs = [(None, attacks)]
+    if not pairs:  # the worst case would be the clean accuracy
+        raise UsageError(f"attacks is {attacks!r}; allowed: at least one attack")
     resolved: list[NamedAttack] = []
     for name, value in pairs:
         spec = value if isinstance(value, AttackSpec) else AttackSpec(value)
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
+        check_number("eps of an AttackSpec", spec.eps, low_allowed=False, optional=True)
         if isinstance(spec.attack, str):
             new = named_attacks(spec.attack, target, state_dir, progress)
             if spec.eps is not None or spec.norm is not None:
@@ -132,8 +135,7 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
     minimal = declared is None or declared.p != threat.p
     # An attack keeps the model that it was made for; those of foolbox and functions have none.
-    made_for = getattr(getattr(attack, "estimator", attack), "model", None)
-    transferred = made_for is not None and not is_judged(made_for, target)
+    transferred = made_for_another(attack, library, target)
     if library == "function":
         of_unit_box = _unwrapped(attack).__module__.startswith("adv_lib.")
         unit_box = UnitBox.of(target.ball.box, kind, "another attack") if of_unit_box else None
@@ -157,14 +159,16 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         )
         run = art_attack(evasion, target)
     else:
-        own = target.adapter.classifier
-        if own is not None and attack.estimator is own is not classifier_of(target):
+        estimator = attack.estimator
+        own = estimator is not None and estimator is target.adapter.classifier
+        if own and classifier_of(target) is not estimator:
             raise UsageError(
                 f"attacks has a {kind} around a network that ART itself cannot run (not float32, "
                 "or outputs that are no tensor); allowed: named attacks such as 'PGD-40', or a "
                 "float32 network that returns its logits"
             )
         run = art_attack(attack, target)
+        made_for = getattr(estimator, "model", None)
         if transferred and isinstance(made_for, nn.Module):
             # ART switches modes and leaves gradients, in that model too.
             run = untouched(made_for, device_of(made_for, target.x))(run)
@@ -174,7 +178,13 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
             "made for another model than the judged one, which gets its examples: a transfer "
             "attack, no white-box one"
         )
-    if not minimal and (reach := _reach(attack, library, target, threat)) < 0.999 * threat.eps:
+    if library == "torchattacks" and (modes := _targeted_modes(attack)):
+        notes.append(
+            f"it, or an attack inside it, is in the mode {modes}: it seeks one other class where "
+            "an untargeted attack takes any"
+        )
+    has_budget = not minimal or _is_made_of(threat, attack, library, target)
+    if has_budget and (reach := _reach(attack, library, target, threat)) < 0.999 * threat.eps:
         notes.append(
             f"reaches at most {reach:.3g} of the {threat.eps:.3g} of its ball, by its own eps or "
             "its number of steps times their length: raise alpha (eps_step) or the steps"
@@ -187,7 +197,8 @@ def from_object(attack: Any, spec: AttackSpec, target: Target) -> NamedAttack:
         black_box=_needs_no_gradient(attack),
         transferred=transferred,
         notes=tuple(notes),
-        parameters={"object": attack},
+        # Exact, where the label of the threat model has four digits.
+        parameters={"object": attack, "p": threat.p, "eps": threat.eps},
     )
 
 
@@ -228,6 +239,21 @@ def _reach(attack: Any, library: str, target: Target, threat: ThreatModel) -> fl
     return min(limit, steps * unit * float(np.max(step)))
 
 
+def _is_made_of(threat: ThreatModel, attack: Any, library: str, target: Target) -> bool:
+    """Whether an attack without a budget of its own is made of ones that have one in that norm."""
+    if library != "torchattacks" or getattr(attack, "eps", None) is not None:
+        return False
+    inside = [part for part in attacks_inside(attack) if not hasattr(part, "attacks")]
+    budgets = [_declared(part, library, target) for part in inside]
+    return bool(budgets) and all(b is not None and b.p == threat.p for b in budgets)
+
+
+def _targeted_modes(attack: Any) -> str:
+    """The modes of torchattacks, other than the default, of an attack and those inside it."""
+    modes = [getattr(part, "attack_mode", "") for part in (attack, *attacks_inside(attack))]
+    return ", ".join(dict.fromkeys(repr(mode) for mode in modes if mode.startswith("targeted")))
+
+
 def _needs_no_gradient(attack: Any) -> bool:
     """Whether an attack, or one of those that it is made of, is a black-box one."""
     # torchattacks' AutoAttack holds the others in one of them.
@@ -238,8 +264,12 @@ def _needs_no_gradient(attack: Any) -> bool:
 
 def _library(attack: object) -> str:
     """The library of an attack object; TypeError for anything else."""
+    if isinstance(attack, type):
+        raise WrongTypeError(
+            f"attacks has the class {attack.__name__}; allowed: an instance, {attack.__name__}(...)"
+        )
     library = library_of(attack)
-    if library is None and callable(attack) and not isinstance(attack, type | nn.Module):
+    if library is None and callable(attack) and not isinstance(attack, nn.Module):
         try:
             inspect.signature(attack).bind("model", "x", "y")
         except TypeError as error:

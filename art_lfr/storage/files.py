@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,9 @@ from typing import BinaryIO, TypeAlias
 from filelock import FileLock, Timeout
 
 from art_lfr.errors import PlaceError, UsageError, WrongTypeError
+
+if sys.platform != "win32":
+    import fcntl
 
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 # What file systems answer that know no locks, or cannot flush directories.
@@ -110,10 +114,12 @@ def held(lock_file: Path, *, wait: bool = False) -> Iterator[bool]:
         lock.acquire(blocking=wait)
     except Timeout:
         # Older filelock takes any error for another's lock.
-        if (problem := _no_locks(lock_file)) is None:
+        if (problem := _refusal(lock_file)) is None:
             mine = False
-        else:
+        elif problem.errno in MISSING:
             _warn_of_no_locks(lock_file, problem)
+        else:
+            raise problem from None
     except (OSError, NotImplementedError) as error:
         # Older filelock raises the second for a file system without locks.
         if isinstance(error, OSError) and error.errno not in MISSING:
@@ -133,17 +139,15 @@ def _warn_of_no_locks(lock_file: Path, problem: Exception) -> None:
     )
 
 
-def _no_locks(lock_file: Path) -> OSError | None:
-    """What the file system answers that knows no locks; None from one that does."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+def _refusal(lock_file: Path) -> OSError | None:
+    """Why the file system gives no lock, other than that another has it: filelock does not say."""
+    if sys.platform == "win32":
         return None
-    with lock_file.open("ab") as file:
+    with lock_file.open("r+b") as file:  # NFS locks no file that is only read
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            return error if error.errno in MISSING else None
+            return error if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK) else None
     return None
 
 

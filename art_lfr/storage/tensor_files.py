@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     That is a dict with the state dict under one of `WRAPPERS`, and names with one of `PREFIXES`
     before each, as wrappers of modules leave them. Raises as `load_safely` does, and ValueError
-    for weights that are NaN or do not fit, naming what would.
+    for weights that are NaN, of another kind of type, or do not fit, naming what would.
     """
     content: Any = load_safely(path)
     while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]:
@@ -143,11 +143,25 @@ def load_weights(model: nn.Module, path: Path) -> None:
         parts = [("lacks", lacking), ("has", foreign)]
         named = " and ".join(f"{verb} {_first(names)}" for verb, names in parts if names)
         raise UsageError(f"{path} does not fit the model: it {named}; allowed: {fix}")
+    for name, value in content.items():
+        if isinstance(own[name], Tensor):  # else the extra state of a module
+            _check_type(path, name, value, own[name])
     try:
         model.load_state_dict(dict(content))
     except (RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} does not fit the model: {detail}") from error
+
+
+def _check_type(path: Path, name: str, value: Tensor, own: Tensor) -> None:
+    """Raise ValueError for values that torch would cut off to the model's type without a word."""
+    cut_off = value.is_complex() or own.is_floating_point() != value.is_floating_point()
+    if cut_off and not own.is_complex():
+        kind = "floating" if own.is_floating_point() else "integer or boolean"
+        raise UsageError(
+            f"{path} has {name!r} of type {value.dtype}, which is {own.dtype} in the model; "
+            f"allowed: any {kind} type"
+        )
 
 
 def _first(names: list[str]) -> str:

@@ -33,7 +33,7 @@ from art_lfr.training.identity import RunIdentity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
-from art_lfr.training.step import NonFiniteError, Objective
+from art_lfr.training.step import NonFiniteError, Objective, OptimizerError
 
 Record: TypeAlias = "dict[str, float]"
 
@@ -100,6 +100,7 @@ class TrainingLoop:
         Raises:
             TrainingError: On a NaN or infinite loss or weight; the network then holds the last
                 weights that are known to be good.
+            UsageError: For an optimizer whose step raises; the weights are those of before.
         """
         schedule = schedule or Schedule(None)
         monitors = monitors_for(batches, validation, self.options)
@@ -288,7 +289,7 @@ class TrainingLoop:
         """One pass over the data; the record of its means."""
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
-        candidate = copied_state(self.network)
+        candidate, known = copied_state(self.network), set(self.optimizer.state)
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         epoch_batches = batches.epoch(self.state.generator)
@@ -325,7 +326,20 @@ class TrainingLoop:
                         ends=ends,
                     )
                 except NonFiniteError as error:
-                    raise self._failure(f"{error} in epoch {epoch + 1}, batch {index}") from None
+                    what = f"{error} in epoch {epoch + 1}, batch {index}"
+                    spoilt = (name for name, value in self._good.items() if value.isnan().any())
+                    if (name := next(spoilt, None)) is not None:
+                        raise TrainingError(
+                            f"{what}: the network's {name!r} held NaN when training began; "
+                            "allowed: finite weights"
+                        ) from None
+                    raise self._failure(what) from None
+                except OptimizerError:
+                    put_state(self.network, self._good)
+                    self.optimizer.zero_grad(set_to_none=True)
+                    for parameter in set(self.optimizer.state) - known:
+                        del self.optimizer.state[parameter]
+                    raise
                 if self.state.average is not None:
                     self.state.average.update(self.network)
                 # These weights gave a finite loss: they are good ones to fall back on.

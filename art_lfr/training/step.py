@@ -33,6 +33,10 @@ class NonFiniteError(ArithmeticError):
     """A loss or gradient that is NaN or infinite; no weight has been changed by it."""
 
 
+class OptimizerError(UsageError):
+    """What an optimizer's step has raised; it may have changed some weights."""
+
+
 class StepResult(NamedTuple):
     """A batch's mean loss, clean loss, flatness and accuracy, and its gradient's norm unclipped.
 
@@ -100,7 +104,7 @@ class Objective:
         `ends`, the shape of x: where the search of the epoch before has ended and this one starts,
         NaN where it has no point.
         Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
-        finite.
+        finite, and OptimizerError where the optimizer's own step raises.
         """
         largest = max_physical_batch_size or len(x)
         parts = list(self._parts(x, y, settings, generator, largest, ends))
@@ -123,13 +127,10 @@ class Objective:
             raise NonFiniteError(f"the gradient's norm is {norm}")
         try:
             optimizer.step()
-        except Exception as error:
-            if "closure" not in str(error):
-                raise
-            raise UsageError(  # SAM and others whose signature does not say so
-                f"classifier has the optimizer {type(optimizer).__name__}, whose `step` needs a "
-                "closure; allowed: one that takes a single step along the gradients"
-            ) from error
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever an optimizer raises, an assertion of SAM's too
+            raise OptimizerError(_refusal(optimizer, error)) from error
         return StepResult(
             {
                 "loss": clean + settings.lam * flatness,
@@ -260,3 +261,16 @@ class Objective:
             counts = self.processes.from_main([buffer.cpu() for buffer in others])
             for buffer, value in zip([*floating, *others], [*means, *counts], strict=True):
                 buffer.copy_(value)
+
+
+def _refusal(optimizer: torch.optim.Optimizer, error: Exception) -> str:
+    """Why an optimizer cannot be used, from what its step has raised."""
+    said = " ".join(str(error).split())[:120]
+    # SAM and others whose signature does not say so call None, or assert.
+    closure = "closure" in said or "'NoneType' object is not callable" in said
+    what = "needs a closure" if closure else f"fails with {type(error).__name__}"
+    return (
+        f"classifier has the optimizer {type(optimizer).__name__}, whose `step` {what} "
+        f"({said or type(error).__name__}); allowed: one whose step() takes no argument and "
+        "follows dense gradients, such as SGD or Adam"
+    )

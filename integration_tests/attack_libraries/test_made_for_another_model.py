@@ -99,6 +99,45 @@ def test_the_judged_model_in_other_clothes_is_the_judged_one(robust, classifier_
         assert max(accuracies) - min(accuracies) <= 1 / 60
 
 
+class Rounded(nn.Module):
+    """A defence that masks gradients, or what attacks see of it."""
+
+    def __init__(self, network, *, straight_through=False):
+        super().__init__()
+        self.network, self.straight_through = network, straight_through
+
+    def forward(self, x):
+        coarse = torch.round(x * 16) / 16
+        return self.network(x + (coarse - x).detach() if self.straight_through else coarse)
+
+
+def test_a_surrogate_of_torchattacks_stays_what_is_attacked(robust, images):
+    judged = Rounded(robust)
+    surrogates = {"plain": robust, "bpda": Rounded(robust, straight_through=True)}
+    attacks = {name: pgd(model) for name, model in {"own": judged, **surrogates}.items()}
+    found = evaluate(judged, *images, eps=0.1, attacks=attacks)
+    for name in surrogates:
+        assert found[name].details["made_for"] == "another model"
+        assert found[name].accuracy < found["own"].accuracy - 0.1
+    assert "made_for" not in found["own"].details
+    x = torch.tensor(images[0])
+    examples = attacks["bpda"](x, torch.tensor(images[1]))
+    correct = judged(examples).argmax(1).numpy() == images[1]
+    assert abs(correct.mean() - found["bpda"].accuracy) <= 1 / 60
+
+
+def test_normalisation_of_an_attack_object_is_part_of_its_model(robust, images):
+    class Denormalised(nn.Module):
+        def forward(self, x):
+            return robust(0.5 * x + 0.25)
+
+    attack = pgd(Denormalised())
+    attack.set_normalization_used(mean=[0.25], std=[0.5])
+    found = evaluate(robust, *images, eps=0.1, attacks={"normalised": attack, "own": pgd(robust)})
+    assert "made_for" not in found["normalised"].details
+    assert abs(found["normalised"].accuracy - found["own"].accuracy) <= 1 / 60
+
+
 def test_weights_that_have_moved_since_make_another_model(robust, images):
     before = copy.deepcopy(robust)
     with torch.no_grad():
@@ -117,6 +156,16 @@ def test_weights_that_have_moved_since_make_another_model(robust, images):
         (lambda m, c: torchattacks.FFGSM(m, eps=0.1), "0.0392 of the 0.1"),
         (lambda m, c: torchattacks.PGDL2(m, eps=1.0, alpha=0.02, steps=5), "0.1 of the 1 "),
         (lambda m, c: torchattacks.MultiAttack([pgd(m), torchattacks.FGSM(m, eps=0.1)]), None),
+        (
+            lambda m, c: torchattacks.MultiAttack(
+                [torchattacks.PGD(m, eps=0.1, alpha=0.001), torchattacks.FGSM(m, eps=0.02)]
+            ),
+            "0.02 of the 0.1",
+        ),
+        (
+            lambda m, c: torchattacks.MultiAttack([torchattacks.PGDL2(m), torchattacks.CW(m)]),
+            None,
+        ),
         (lambda m, c: torchattacks.FGSM(m, eps=0.1), None),
         (lambda m, c: torchattacks.APGD(m, eps=0.1), None),
         (lambda m, c: FastGradientMethod(c, eps=0.1, eps_step=0.01), None),
@@ -135,6 +184,30 @@ def test_an_attack_that_cannot_reach_its_ball(robust, classifier_of, images, mak
     assert [f"reaches at most {reach}" in n for n in notes if "reaches" in n] == (
         [] if reach is None else [True]
     )
+
+
+@pytest.mark.parametrize(
+    ("switch", "mode"),
+    [
+        (lambda a: a.set_mode_targeted_random(quiet=True), "targeted(random)"),
+        (lambda a: a.set_mode_targeted_least_likely(quiet=True), "targeted(least-likely)"),
+        (
+            lambda a: a.set_mode_targeted_by_function(lambda x, y: (y + 1) % 10, quiet=True),
+            "targeted(custom)",
+        ),
+        (lambda a: None, None),
+    ],
+)
+def test_a_targeted_mode_is_named(robust, images, switch, mode):
+    x, y = images
+    attack, inner = pgd(robust), pgd(robust)
+    for each in (attack, inner):
+        switch(each)
+    attacks = {"one": attack, "multi": torchattacks.MultiAttack([pgd(robust), inner])}
+    notes = evaluate(robust, x[:4], y[:4], eps=0.1, attacks=attacks).notes
+    named = [note.split(":")[0] for note in notes if mode is not None and repr(mode) in note]
+    assert named == ([] if mode is None else ["one", "multi"])
+    assert mode is not None or not [note for note in notes if "in the mode" in note]
 
 
 def test_foolbox_and_other_units(robust, scaled, images):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from lfr_testing import classifier_around
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, evaluate, local_flatness, masking_report
@@ -204,3 +205,54 @@ def test_a_part_may_be_held(make_classifier, data):
 
     history = fit(make_classifier(), data, penalty=Given(parts), lam=0.1).history
     assert np.isclose(history[0]["flatness"], 0.0)
+
+
+class Asserting(torch.optim.SGD):
+    """As published SAM optimizers, whose signature does not say that they need a closure."""
+
+    def step(self, closure=None):
+        self.param_groups[0]["params"][0].data.add_(1)  # the first of its two steps
+        self.state[self.param_groups[0]["params"][0]]["old_p"] = 0
+        assert closure is not None
+
+
+class Calling(torch.optim.SGD):
+    """As `Asserting`, but it calls what it is given."""
+
+    def step(self, closure=None):
+        closure = torch.enable_grad()(closure)
+        closure()
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (Asserting, r"Asserting, whose `step` fails with AssertionError"),
+        (Calling, "Calling, whose `step` needs a closure"),
+        (torch.optim.SparseAdam, r"SparseAdam, whose `step` fails with RuntimeError \(.*dense"),
+    ],
+)
+def test_an_optimizer_whose_step_raises_leaves_the_weights_as_they_were(kind, problem):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    optimizer = kind(network.parameters(), lr=0.01)
+    classifier = classifier_around(network, (4,), 3, optimizer=optimizer)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x, y = np.random.default_rng(0).random((8, 4), dtype=np.float32), np.arange(8) % 3
+    with pytest.raises(ValueError, match=problem + r".*allowed: one whose step\(\) takes no arg"):
+        AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=1).fit(x, y, nb_epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not optimizer.state
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_weights_that_are_nan_from_the_start_are_named():
+    network = nn.Sequential(nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    classifier = classifier_around(network, (4,), 3, optimizer=optimizer)
+    with torch.no_grad():
+        network[0].bias[1] = float("nan")
+    x, y = np.random.default_rng(0).random((8, 4), dtype=np.float32), np.arange(8) % 3
+    trainer = AdversarialTrainerLFRPyTorch(classifier, eps=0.1, max_iter=1)
+    with pytest.raises(RuntimeError, match=r"batch 0: the network's '0[.]bias' held NaN"):
+        trainer.fit(x, y, nb_epochs=1)

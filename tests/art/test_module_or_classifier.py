@@ -73,3 +73,18 @@ def test_a_narrow_model_is_attacked_around_the_users_inputs():
     """In bfloat16 x itself would move by up to 1/256, and the ball with it."""
     target = make_target(nn.Linear(4, 3).bfloat16(), X, Y, eps=0.01)
     assert torch.equal(target.x, torch.from_numpy(X))
+
+
+class Inverting(nn.Sequential):
+    """ART calls the children of an nn.Sequential and so leaves this out."""
+
+    def __call__(self, v):
+        return super().__call__(1 - v)
+
+
+def test_a_sequential_with_a_call_of_its_own_is_refused():
+    network = Inverting(nn.Linear(4, 3))
+    classifier = PyTorchClassifier(network, nn.CrossEntropyLoss(), (4,), 3)
+    with pytest.raises(ValueError, match=r"has a Inverting as model, .* its own forward, __call__"):
+        adapter_of(classifier)
+    adapter_of(PyTorchClassifier(nn.Sequential(network), nn.CrossEntropyLoss(), (4,), 3))

@@ -117,6 +117,16 @@ def test_a_write_that_was_torn(run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 
 
+def test_a_foreign_file_in_place_of_the_examples(run, tmp_path):
+    foreign = tmp_path / "run.state.examples"
+    foreign.write_text("mine")
+    with pytest.raises(ValueError, match=r"run\.state\.examples' would be overwritten"):
+        run(tmp_path / "run.state")
+    assert foreign.read_text() == "mine"
+    foreign.write_text("")  # left by a kill before the first state was written
+    run(tmp_path / "run.state")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes; needs os.fork")
 def test_killed_at_random_moments(tmp_path):
     script = Path(__file__).parent / "scripts" / "kill_runs.py"

@@ -46,6 +46,6 @@ def test_report(models, tmp_path):
     assert plain["histories"]["first"] == history
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"report.md", "results.json", "curves.png", "kept.txt"}
-    other = evaluate(models["first"], x, y, eps=EPS, attacks=[], flatness_steps=0)
+    other = evaluate(models["first"], x, y, eps=EPS, attacks="FGSM", flatness_steps=0)
     with pytest.raises(ValueError, match="has other attacks"):
         comparison({**evaluations, "third": other})

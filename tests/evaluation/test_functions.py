@@ -105,7 +105,7 @@ def test_examples_outside_the_ball_do_not_count(model, data):
         (lambda m, x, y: x[:2], RuntimeError, r"returned shape \(2, 1, 4, 4\)"),
         (lambda m, x, y: x * torch.nan, RuntimeError, "returned NaN"),
         (lambda m, x, y: x + 3, RuntimeError, "outside the valid box"),
-        (Object, TypeError, "attacks has a type"),
+        (Object, TypeError, "attacks has the class Object; allowed: an instance"),
         (nn.Linear(16, 3), TypeError, "attacks has a Linear"),
     ],
 )

@@ -343,7 +343,7 @@ def test_metrics_of_art_on_request(problem):
     assert found.metrics["loss_sensitivity"] == pytest.approx(expected, rel=1e-3)
     assert 0 < found.metrics["clever_u"] <= EPS
     assert found.to_dict()["metrics"] == found.metrics
-    again = evaluate(model, x, y, eps=EPS, attacks=[], metrics=["clever_u"])
+    again = evaluate(model, x, y, eps=EPS, attacks="FGSM", metrics=["clever_u"])
     assert again.metrics["clever_u"] == found.metrics["clever_u"]
     with pytest.raises(ValueError, match=r"metrics is 'clever'; .*did you mean 'clever_u'"):
         evaluate(model, x, y, eps=EPS, metrics=["clever"])
@@ -428,3 +428,34 @@ def test_a_flatness_that_is_no_number_is_written(problem):
     assert written == found.to_dict()
     assert None in written["per_sample"]["flatness"]
     assert written["flatness"]["mean"] is None
+
+
+@pytest.mark.parametrize("nothing", [[], (), {}])
+def test_no_attack_at_all_is_refused(problem, nothing):
+    model, x, y, _ = problem
+    with pytest.raises(ValueError, match=r"attacks is .*; allowed: at least one attack"):
+        evaluate(model, x, y, eps=EPS, attacks=nothing)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "error", "message"),
+    [
+        (AttackSpec(Shift(0.05), eps="a"), TypeError, "eps of an AttackSpec is 'a'"),
+        (AttackSpec(Shift(0.05), eps=-1), ValueError, "eps of an AttackSpec is -1"),
+        (Shift, TypeError, r"the class Shift; allowed: an instance, Shift\(\.\.\.\)"),
+        ([FastGradientMethod], TypeError, "the class FastGradientMethod; allowed: an instance"),
+    ],
+)
+def test_what_is_no_attack_is_refused_by_its_name(problem, attacks, error, message):
+    model, x, y, _ = problem
+    with pytest.raises(error, match=message):
+        evaluate(model, x, y, eps=EPS, attacks=attacks)
+
+
+def test_radii_of_the_same_four_digits_are_not_the_same_attack(problem, tmp_path):
+    model, x, y, _ = problem
+    keywords = {"eps": EPS, "flatness_steps": 0, "state_dir": tmp_path}
+    for _ in range(2):
+        evaluate(model, x, y, attacks=[AttackSpec(Shift(0.05), eps=0.12341)], **keywords)
+    with pytest.raises(ValueError, match=r"eps is 0\.12344, but .* has 0\.12341"):
+        evaluate(model, x, y, attacks=[AttackSpec(Shift(0.05), eps=0.12344)], **keywords)

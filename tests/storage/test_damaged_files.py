@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from art_lfr.storage.records import read_record, write_record
-from art_lfr.storage.tensor_files import load_safely
+from art_lfr.storage.tensor_files import load_safely, load_weights
 
 DAMAGES = 200
 
@@ -78,3 +78,27 @@ def test_no_damage_goes_unnoticed(
     print(f"{kind}: {len(messages)} refused, {harmless} without effect on what is read")
     assert len(messages) > DAMAGES / 2
     assert all(f"{name} is damaged" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("0.weight", torch.int64), ("0.bias", torch.complex64), ("1.num_batches_tracked", torch.half)],
+)
+def test_weights_of_another_kind_of_type_are_refused(
+    tmp_path: Path, name: str, dtype: torch.dtype
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    path = tmp_path / "weights.pt"
+    torch.save({**before, name: before[name].to(dtype)}, path)
+    with pytest.raises(ValueError, match=f"has '{name}' of type {dtype}, .*; allowed: any"):
+        load_weights(model, path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_are_taken(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    torch.save({key: value.to(dtype) for key, value in model.state_dict().items()}, tmp_path / "w")
+    load_weights(model, tmp_path / "w")
+    assert model[0].weight.dtype == torch.float32

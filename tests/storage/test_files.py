@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.errors import PlaceError, UsageError, WrongTypeError
 from art_lfr.storage import files
 from art_lfr.storage.files import (
     as_path,
@@ -73,6 +73,15 @@ def test_a_file_system_without_locks_is_warned_of(without_locks: str, tmp_path: 
         write_atomically(tmp_path / "a", "text")
     assert len(warned) == 1
     assert (tmp_path / "a").read_text() == "text"
+
+
+@pytest.mark.parametrize("without_locks", ["EACCES"], indirect=True)
+def test_a_lock_that_is_forbidden_is_no_other_run(without_locks: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(PlaceError, match=r"a place that can be written to .*Permission denied"),
+        locked(tmp_path, "checkpoint_dir"),
+    ):
+        pass
 
 
 def flushing(number: int, *, opening: bool) -> Callable[..., Any]:
