@@ -8,6 +8,7 @@ Source: Xu et al., ICIP 2020.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -24,13 +25,17 @@ from art_lfr.core.modes import (
     ModeComparison,
     check_differentiable_weights,
     device_of,
+    mode,
     outside_inference_mode,
+    protected_buffers,
 )
 from art_lfr.core.randomness import RandomState, preserved_random_state
-from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
+from art_lfr.core.samples import as_tensor, check_inputs, inputs_refused, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.penalties import LossView, Penalty, penalty_for
+
+NARROW = (torch.float16, torch.bfloat16)
 
 
 class LFRTerms(NamedTuple):
@@ -177,20 +182,32 @@ class LFRLoss:
     @outside_inference_mode()
     def __call__(self, model: nn.Module, x: Tensor | Array, y: Tensor | Array) -> LFRTerms:
         """The objective of one batch; see `lfr_loss`."""
+        return self._objective(model, x, y)
+
+    def _objective(self, model: nn.Module, x: Tensor | Array, y: Tensor | Array) -> LFRTerms:
+        """As `__call__`, two calls below the user's."""
         check_type("model", model, nn.Module, "a torch.nn.Module")
         check_differentiable_weights(model, "model")
         inputs = as_tensor("x", x)
         check_inputs("x", inputs)
         if not isinstance(x, Tensor):
             inputs = inputs.to(device_of(model, inputs))
-        # A model may widen or narrow its inputs itself, but hardly one takes float64 for float32.
-        if not isinstance(x, Tensor) or x.dtype == torch.float64:
-            inputs = inputs.to(type_for(model, x))
+        # A model may narrow its inputs itself, but hardly one takes float64 for float32; and what
+        # is narrower than its weights loses nothing.
+        dtype = type_for(model, x)
+        wider = inputs.dtype in NARROW and dtype not in NARROW
+        if not isinstance(x, Tensor) or x.dtype == torch.float64 or wider:
+            inputs = inputs.to(dtype)
         box = Box.from_bounds(self.bounds, inputs)
         check_inputs("x", inputs, box)
-        self.settings.check_radius(inputs)
-        targets = loss_targets("y", y, model, self.criterion, inputs).to(inputs.device)
-        return self._terms(model, inputs, targets, box)
+        if (warning := self.settings.check_radius(inputs)) is not None:
+            warnings.warn(warning, UserWarning, stacklevel=4)  # the line that wants the loss
+        try:
+            targets = loss_targets("y", y, model, self.criterion, inputs).to(inputs.device)
+            return self._terms(model, inputs, targets, box)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            _check_takes(model, inputs, error)
+            raise
 
     def _terms(self, model: nn.Module, x: Tensor, y: Tensor, box: Box) -> LFRTerms:
         view = LossView(model, self.criterion, box, self.settings)
@@ -203,6 +220,22 @@ class LFRLoss:
             flatness = flatness + term.weight * term.value
         total = clean.value + self.settings.lam * flatness
         return LFRTerms(total, clean.value, flatness)
+
+
+def _check_takes(model: nn.Module, x: Tensor, error: Exception) -> None:
+    """Raise ValueError, naming x, where `error` is what the model has for such inputs."""
+    if isinstance(error, UsageError | torch.cuda.OutOfMemoryError):
+        return
+    try:
+        with (
+            torch.no_grad(),
+            preserved_random_state(x.device),
+            mode(model, training=False),
+            protected_buffers(model),
+        ):
+            model(x[:2].clone())
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        raise inputs_refused("x", x, "model", error) from error
 
 
 @keywords_of(LFRLoss)
@@ -253,4 +286,5 @@ def lfr_loss(
         ValueError, TypeError: For bad arguments or data, naming the parameter.
         RuntimeError: Where "exact" meets a layer without a second derivative.
     """
-    return LFRLoss(eps=eps, **settings)(model, x, y)
+    with outside_inference_mode():
+        return LFRLoss(eps=eps, **settings)._objective(model, x, y)

@@ -232,12 +232,14 @@ class ClassifierAdapter(ModelAdapter):
     def is_run_by_art(self, x: Tensor) -> bool:
         """Whether ART's own code can run the network on inputs like x, (N, ...).
 
-        It takes float32 and a tensor of logits, where training takes other types and outputs.
+        It takes float32 and a tensor of floating logits, where training takes other types and
+        outputs.
         """
         if self.dtype != torch.float32:
             return False
         with torch.no_grad(), self.network_mode(training=False):
-            return isinstance(self.module(x[:1].to(self.device, torch.float32)), Tensor)
+            logits: object = self.module(x[:1].to(self.device, torch.float32))
+        return isinstance(logits, Tensor) and logits.is_floating_point()
 
     def predict(
         self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any
@@ -246,6 +248,8 @@ class ClassifierAdapter(ModelAdapter):
         inputs = as_tensor("x", x)
         with self.network_mode(training=False):
             if self.is_run_by_art(inputs):
+                if inputs.dtype == torch.float64:  # ART hands it over as it is
+                    x = inputs.float().numpy()
                 predictions: npt.NDArray[Any] = self.classifier.predict(
                     x, batch_size=batch_size, **kwargs
                 )

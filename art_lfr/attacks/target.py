@@ -18,6 +18,7 @@ from art_lfr.core.criterion import LossLike, logits_of
 from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.randomness import preserved_random_state
+from art_lfr.core.samples import inputs_refused
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
 
@@ -175,11 +176,7 @@ def count_classes(module: nn.Module, x: Tensor, device: torch.device, name: str 
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         swapped = x.dim() == 4 and x.shape[3] <= MOST_CHANNELS < x.shape[1]
         hint = " (it looks like (N, H, W, C): try x.transpose(0, 3, 1, 2))" if swapped else ""
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"x has shape {tuple(x.shape)}, on which the {name} fails{hint}; allowed: inputs that "
-            f"the {name} takes, (N, C, H, W) for most image models. The {name} said: {detail}"
-        ) from error
+        raise inputs_refused("x", x, name, error, hint) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
         output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(

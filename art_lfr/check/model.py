@@ -47,10 +47,13 @@ class Finding:
 def look_at_data(x: Tensor, bounds: Bounds) -> Iterator[Finding]:
     """Inputs that are not in the units in which eps and the bounds are meant."""
     if not x.is_floating_point():
+        fix = "x.astype('float32') / 255 with bounds (0, 1), or floats with clip_values (0, 255)"
+        if x.dtype == torch.bool or (x.dtype == torch.uint8 and int(x.max()) <= 1):
+            fix = "x.astype('float32') with bounds (0, 1)"
         yield Finding(
             "data",
-            f"x has integers ({x.dtype})",
-            "x.astype('float32') / 255 with bounds (0, 1), or floats with clip_values (0, 255)",
+            f"x has {'booleans' if x.dtype == torch.bool else 'integers'} ({x.dtype})",
+            fix,
         )
         x = x.double()
     if not bool(x.isfinite().all()):
@@ -131,8 +134,10 @@ def check_model(
     check_choice("estimator", estimator, ESTIMATORS)
     check_integer("batch_size", batch_size, low=1)
     data = None if x is None else as_tensor("x", x).cpu()
-    if data is not None and (data.dim() < 2 or len(data) == 0):
-        raise UsageError(f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1")
+    if data is not None and (data.dim() < 2 or data.numel() == 0):
+        raise UsageError(
+            f"x has shape {tuple(data.shape)}; allowed: (N, ...) with N >= 1, and no size of 0"
+        )
     if data is not None and isinstance(model, nn.Module):
         Box.from_bounds(bounds, data.double())  # raises where they are no bounds
     findings: list[Finding] = []
@@ -237,9 +242,16 @@ def look_at_labels(probe: Probe, x: Tensor, y: object) -> Iterator[Finding]:
         problem, _, fix = str(error).partition("; ")
         yield Finding("labels", problem, fix)
         return
+    columns = as_tensor("y", y).shape[1:] or (1,)
     low, high = int(labels.min()), int(labels.max())
     if low == 1 and high == classes:
         yield Finding("labels", f"y has labels from 1 to {high}", "y - 1: labels start at 0")
+    elif columns[0] not in (1, classes):
+        yield Finding(
+            "labels",
+            f"y has one-hot rows of {columns[0]} classes, and the model {classes} outputs",
+            f"rows of shape (N, {classes}), or as many outputs as there are classes",
+        )
     elif low < 0 or high >= classes:
         yield Finding(
             "labels",
@@ -262,6 +274,13 @@ def _outputs(probe: Probe, loss: object) -> Iterator[Finding]:
         if logits is not None and not bool(logits.isfinite().all()):
             problem = "it returns NaN or infinite values for x"
             yield Finding("model", problem, "look for the layer that does; load other weights")
+        return
+    if not logits.is_floating_point():
+        yield Finding(
+            "outputs",
+            f"they are of type {logits.dtype}, through which no gradient passes",
+            "floating logits",
+        )
         return
     tolerance = 64 * torch.finfo(probe.x.dtype).eps
     unit = bool(((logits >= 0) & (logits <= 1)).all())

@@ -55,7 +55,13 @@ def load_model(
         # A factory draws its first weights from the global generators.
         with preserved_random_state(torch.device("cpu")):
             seed_global_generators(seed)
-            model = factory()
+            try:
+                model = factory()
+            except TypeError as error:
+                raise UsageError(
+                    f"--model is {name!r}, which fails ({error}); allowed: a factory that takes no "
+                    "arguments and returns a torch.nn.Module"
+                ) from error
         if not isinstance(model, nn.Module):
             raise WrongTypeError(
                 f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "

@@ -124,7 +124,12 @@ class Comparison:
         if len(self.images) != 2:
             raise UsageError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
         _check_count("images", self.images[0], low=0)
-        _check_count("images", self.images[1], low=self.images[0] + 1, optional=True)
+        _check_count("images", self.images[1], low=0, optional=True)
+        if self.images[1] is not None and self.images[1] <= self.images[0]:
+            raise UsageError(
+                f"images is {list(self.images)}; allowed: two, the first and last + 1, of which "
+                "the second is larger"
+            )
         for key in ("methods", "seeds", "splits", "attacks"):
             if not getattr(self, key):
                 raise UsageError(f"{self.name}: {key} is empty; allowed: at least one")

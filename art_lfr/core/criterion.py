@@ -84,6 +84,11 @@ class Criterion:
         """One loss value per sample, shape (N,)."""
         if outputs.dim() == 2 and y.shape == (len(outputs), 1) and self.of_classes:
             y = y[:, 0]
+        if not (outputs.is_floating_point() or outputs.is_complex()):
+            raise WrongTypeError(
+                f"the model returned logits of type {outputs.dtype}; allowed: floating ones, "
+                "through which gradients pass"
+            )
         self._check_labels(outputs, y)
         try:
             values: object = self._loss(outputs, y.long() if self._takes_indices(y) else y)

@@ -31,10 +31,12 @@ def as_tensor(name: str, value: object) -> Tensor:
     Raises TypeError or ValueError, naming the parameter, for anything else and for masked entries.
     """
     if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.is_nested or value.is_meta:
+        dense = value.layout == torch.strided and not value.is_nested and not value.is_meta
+        if not dense or value.is_quantized:
             raise WrongTypeError(
                 f"{name} is a tensor of layout {value.layout} and dtype {value.dtype} on "
-                f"{value.device}; allowed: a dense tensor with values, as of .to_dense()"
+                f"{value.device}; allowed: a dense tensor with values, as of .to_dense() or "
+                ".dequantize()"
             )
         tensor = value.detach()
         # Autograd takes no tensor that was made in inference mode.
@@ -112,6 +114,17 @@ def check_inputs(name: str, x: Tensor, box: Box | None = None) -> None:
             f"the bounds, [{low:g}, {high:g}]"
             + (", or less, feature by feature" if box.low.dim() or box.high.dim() else "")
         )
+
+
+def inputs_refused(
+    name: str, x: Tensor, model: str, error: Exception, hint: str = ""
+) -> UsageError:
+    """What to raise where a model fails on inputs of this shape and type."""
+    detail = " ".join(str(error).split())[:200]
+    return UsageError(
+        f"{name} has shape {tuple(x.shape)}, on which the {model} fails{hint}; allowed: inputs "
+        f"that the {model} takes, (N, C, H, W) for most image models. The {model} said: {detail}"
+    )
 
 
 def class_labels(name: str, y: object, count: int, classes: int | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -186,8 +187,9 @@ def memory_bytes() -> float:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The first line of an error, or its name where it says nothing; without addresses."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"\s*<[\w.]+ object at 0x[0-9a-fA-F]+>", "", line).rstrip(": ")[:200]
 
 
 def _complete_parts(path: Path, arrays: dict[str, Array], patterns: Sequence[str]) -> list[str]:

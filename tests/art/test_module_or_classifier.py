@@ -8,6 +8,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
+from art_lfr import evaluate
 from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.attacks.target import make_target
 
@@ -88,3 +89,21 @@ def test_a_sequential_with_a_call_of_its_own_is_refused():
     with pytest.raises(ValueError, match=r"has a Inverting as model, .* its own forward, __call__"):
         adapter_of(classifier)
     adapter_of(PyTorchClassifier(nn.Sequential(network), nn.CrossEntropyLoss(), (4,), 3))
+
+
+def test_predict_takes_float64():
+    classifier = PyTorchClassifier(nn.Linear(4, 3), nn.CrossEntropyLoss(), (4,), 3)
+    found = adapter_of(classifier).predict(X.astype(np.float64))
+    np.testing.assert_array_equal(found, classifier.predict(X))
+
+
+def test_integer_logits_are_not_run_by_art():
+    class Whole(nn.Linear):
+        def forward(self, x):
+            return (10 * super().forward(x)).long()
+
+    adapter = adapter_of(PyTorchClassifier(Whole(4, 3), nn.CrossEntropyLoss(), (4,), 3))
+    assert not adapter.is_run_by_art(torch.tensor(X))
+    assert adapter.predict(X).shape == (6, 3)
+    with pytest.raises(ValueError, match="needs the gradient in x that the model does not give"):
+        evaluate(adapter.classifier, X, Y, eps=0.1, attacks="PGD-40", flatness_steps=0)

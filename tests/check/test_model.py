@@ -306,3 +306,45 @@ def test_everything_is_left_as_found(x):
 def test_bad_arguments(x, keywords, error, message):
     with pytest.raises(error, match=message):
         check_model(**{"model": network(), "x": x, **keywords})
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor")
+def test_data_that_cannot_be_looked_at():
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 0\); allowed"):
+        check_model(model, torch.zeros(3, 0))
+    quantised = torch.quantize_per_tensor(torch.rand(3, 4), 0.1, 0, torch.quint8)
+    with pytest.raises(TypeError, match=r"x is a tensor of .*quint8.* \.dequantize\(\)"):
+        check_model(model, quantised)
+
+
+def test_one_hot_rows_of_another_number_of_classes():
+    y = torch.eye(11)[torch.arange(6)]
+    (finding,) = check_model(nn.Linear(4, 10), torch.rand(6, 4), y)
+    assert "one-hot rows of 11 classes, and the model 10 outputs" in finding.problem
+    assert not check_model(nn.Linear(4, 11), torch.rand(6, 4), y)
+    assert not check_model(nn.Linear(4, 11), torch.rand(6, 4), y.argmax(dim=1, keepdim=True))
+
+
+def test_integer_logits_are_found():
+    class Whole(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).long()
+
+    found = [f for f in check_model(Whole(4, 3), torch.rand(6, 4)) if f.layer == "outputs"]
+    assert [f.problem for f in found] == [
+        "they are of type torch.int64, through which no gradient passes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("x", "fix"),
+    [
+        (torch.randint(2, (8, 4), dtype=torch.uint8), "x.astype('float32') with"),
+        (torch.ones(8, 4, dtype=torch.bool), "x.astype('float32') with"),
+        (torch.tensor([[0, 255, 3, 4]], dtype=torch.uint8), "x.astype('float32') / 255"),
+    ],
+)
+def test_the_fix_for_integer_images_suits_their_range(x, fix):
+    found = [f for f in check_model(nn.Linear(4, 3), x) if f.layer == "data"]
+    assert found[0].fix.startswith(fix)

@@ -71,6 +71,7 @@ def test_other_formats(weights, ending):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["evaluate", "--model", "os:system"], "--model is 'os:system', which fails"),
         (["evaluate"], "--weights is missing"),
         ([*BASE, "--attacks", "PGD40"], "did you mean 'PGD-40'"),
         ([*BASE, "--images", "0"], "--images is 0"),

@@ -73,6 +73,7 @@ def test_what_is_judged_changes_the_result_but_not_the_training(make_comparison:
         ({"part": "train"}, "part is 'train'"),
         ({"part": "validation"}, "validation is 0"),
         ({"seeds": []}, "seeds is empty; allowed: at least one"),
+        ({"images": [40, 0]}, r"images is \[40, 0\]; allowed: two, the first and last \+ 1"),
         ({"images": [10]}, "images is \\[10\\]"),
         ({"attacks": ["PGD-40", "Squair"]}, "attacks is 'Squair'"),
         ({"data": "mnist.npz"}, "splits is \\[0, 1\\] with data 'mnist.npz'"),
