@@ -135,8 +135,11 @@ class LFRSettings:
                 "much (the default is a quarter of eps)"
             )
         if self.radius < FEWEST_SPACINGS * spacing:
+            # A power of 2, so that the text, and with it the warning, is not new in each batch.
+            most = 2.0 ** math.ceil(math.log2(largest))
+            spacing = torch.finfo(x.dtype).eps * most / 2
             return (
-                f"radius is {self.radius:g}, a few roundings of inputs of {largest:g} in {name} "
+                f"radius is {self.radius:g}, a few roundings of inputs of up to {most:g} in {name} "
                 f"({spacing:.2g} each): the flatness will be off by some per cent. Take a larger "
                 "radius, or a type with more digits."
             )

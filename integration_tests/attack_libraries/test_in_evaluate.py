@@ -72,12 +72,10 @@ def test_a_plain_module_with_a_wider_box(robust, scaled, digits_test):
     """eps of a torchattacks object is in units of the box: 0.1 of (0, 255) is 25.5."""
     x, y = digits_test
     model = scaled(robust, 0.0, 255.0)
-    attack, same = (
-        torchattacks.PGD(made_for, eps=EPS, alpha=0.025, steps=10, random_start=False)
-        for made_for in (model, robust)
-    )
+    step = {"eps": EPS, "alpha": 0.025, "steps": 10, "random_start": False}
+    attack = torchattacks.PGD(model, **step)
     wide = evaluate(model, 255 * x, y, eps=255 * EPS, bounds=(0, 255), attacks=attack)
-    unit = evaluate(robust, x, y, eps=EPS, attacks=same)
+    unit = evaluate(robust, x, y, eps=EPS, attacks=torchattacks.PGD(robust, **step))
     assert wide["PGD"].threat == "Linf 25.5"
     assert abs(wide["PGD"].accuracy - unit["PGD"].accuracy) <= 1 / COUNT
     bigger = torchattacks.PGD(model, eps=2 * EPS)

@@ -489,7 +489,7 @@ PLANS: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [2**63]}, "seeds is 9223372036854775808"),
     ({"seeds": 3}, "seeds is a int; allowed: a list"),
     ({"splits": ["a"]}, "splits is 'a'"),
-    ({"images": [5, 5]}, "images is 5; allowed: an integer >= 6"),
+    ({"images": [5, 5]}, "images is [5, 5]; allowed: two, the first and last + 1"),
     ({"images": [NAN, 3]}, "images is nan"),
     ({"methods": {}}, "methods is a dict"),
     ({"methods": ["AT"]}, "methods is a str; allowed: mappings"),
