@@ -46,10 +46,6 @@ LONGEST, FEW = 256, 8
 _INTERNAL = frozenset(vars(nn.Module())) | {
     *("_forward_hooks", "_forward_pre_hooks", "_is_torch_compile", "_compiled_call_impl"),
 }
-# What every optimizer has, beside its groups.
-_OF_OPTIMIZERS = frozenset(vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))) | {
-    *("_step_count", "_opt_called", "step"),
-}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _INSTALLED = tuple(
     {str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")}
@@ -197,7 +193,7 @@ class Description:
             held = {
                 "groups": [_first_of(group) for group in value.param_groups],
                 **({"hooks": hooks} if hooks else {}),
-                **{name: item for name, item in own.items() if name not in _OF_OPTIMIZERS},
+                **{name: item for name, item in own.items() if name not in _of_optimizers()},
             }
         elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
             held = {name: item for name, item in held.items() if name not in PROGRESS}
@@ -463,6 +459,13 @@ def _version(name: str) -> str | None:
 
 # What a function takes from its module as a whole.
 _WHOLE = (bool, int, float, str, bytes, Mapping, Sequence, Set, Tensor, np.ndarray, np.generic)
+
+
+@functools.lru_cache
+def _of_optimizers() -> frozenset[str]:
+    """What every optimizer has, beside its groups; not at import, as making one takes a second."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    return frozenset(vars(optimizer)) | {"_step_count", "_opt_called", "step"}
 
 
 def _first_of(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
+from lfr_testing import TAKES_HOOKS
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import (
@@ -371,7 +372,7 @@ def wordy(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 wordy.__qualname__ = flip.__qualname__
 as_lists = {"data": lambda x, y: (x.tolist(), y.tolist())}
-ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+ACCEPTED: list[Any] = [
     ("plain", options(verbose=True)),
     ("plain", options(max_physical_batch_size=32)),
     ("plain", {"fit": {"callback": lambda record: None}}),
@@ -379,7 +380,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("plain", {"net": lambda: network(head=same_name(Documented)())}),
     ("plain", net_with(act=nn.ReLU(inplace=True))),
     ("plain", {"net": lambda: network().eval()}),
-    ("plain", {"net": lambda: torch.compile(network(), backend="eager")}),
+    pytest.param(
+        *("plain", {"net": lambda: torch.compile(network(), backend="eager")}), marks=TAKES_HOOKS
+    ),
     ("plain", options(norm="inf")),
     ("plain", options(eps=np.float64(0.1), seed=np.int64(0))),
     ("plain", options(penalty=LocalFlatness())),
