@@ -127,6 +127,11 @@ class ClassifierAdapter(ModelAdapter):
         low, high = box.low.nan_to_num(neginf=0.0), box.high.nan_to_num(posinf=1.0)
         return box.clip(low + (high - low) * drawn)
 
+    def follow(self) -> None:
+        """Take the loss and the `clip_values` that the classifier has now."""
+        self.criterion = Criterion(self.classifier.loss)
+        self.bounds = _clip_values(self.classifier)
+
     def parts(self) -> dict[str, Any]:
         """What a run of this classifier must find again, beside its weights."""
         classifier = self.classifier

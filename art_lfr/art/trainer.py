@@ -222,9 +222,11 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             validation = inputs.to(self._adapter.device), targets.to(self._adapter.device)
         if callback is not None and not callable(callback):
             raise WrongTypeError(f"callback is {callback!r}; allowed: a callable (record), or None")
-        # The user may have given the classifier another optimizer since the last call.
+        # The user may have given the classifier another one of these since the last call.
         self._adapter.check_optimizer()
         self._loop.optimizer = self._adapter.optimizer
+        self._adapter.follow()
+        self._loop.follow(self._adapter.criterion, self._adapter.parts())
         self._loop.fit(
             batches,
             nb_epochs,

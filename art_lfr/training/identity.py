@@ -46,6 +46,7 @@ class RunIdentity(Identity):
         network, optimizer: Whose weights are trained, and by what.
         batches: The training data.
         validation: (x, y), or None.
+        main: Whether this process is the main one, which writes the checkpoint.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class RunIdentity(Identity):
         optimizer: torch.optim.Optimizer,
         batches: Batches,
         validation: tuple[Tensor, Tensor] | None,
+        main: bool = True,
     ) -> None:
+        self.main = main
         chosen = {NAMES.get(name, name): value for name, value in asdict(settings).items()}
         names = [field.name for field in fields(options) if field.name not in FREE]
         chosen |= {name: getattr(options, name) for name in names}
@@ -86,7 +89,8 @@ class RunIdentity(Identity):
 
     def same_everywhere(self) -> str:
         """A hash of what has to be the same in all processes; weights are those of the main one."""
-        return Identity({}, Description(), {**self.parts, "constants": None}).digest
+        shared = {**_without_surroundings(self.parts), "constants": None}
+        return Identity({}, Description(), shared).digest
 
     def check_resumes(
         self, saved: Mapping[str, Plain], state: Mapping[str, Tensor], epoch: int
@@ -99,13 +103,18 @@ class RunIdentity(Identity):
         # Before the first epoch has ended nobody knows what training changes.
         first, present = saved["constants"] if epoch else {}, self.parts["constants"]
         kept = {name for name in first if name in state and array(state[name]) == first[name]}
-        rest = {name: part for name, part in self.parts.items() if name != "constants"}
-        found = differences(rest, {k: v for k, v in saved.items() if k != "constants"}, WHERE)
-        fixed, was = (
+        rest, was = (
+            {name: part for name, part in parts.items() if name != "constants"}
+            for parts in (self.parts, saved)
+        )
+        if not self.main:  # what the main process wrote
+            rest, was = _without_surroundings(rest), _without_surroundings(was)
+        found = differences(rest, was, WHERE)
+        fixed, began = (
             {f"network.{n}": part[n] for n in sorted(kept) if n in part}
             for part in (present, first)
         )
-        found += differences(fixed, was, WHERE)
+        found += differences(fixed, began, WHERE)
         # A scheduler for more epochs is another one.
         hint = " (a scheduler: one for as many epochs)" if "scheduler" in "".join(found) else ""
         refuse_differences(found, ALLOWED + hint)
@@ -114,6 +123,13 @@ class RunIdentity(Identity):
         """Whether metrics of both are of the same task, so that there is a best one of both."""
         names = self.parts.keys() - NOT_COMPARED
         return all(self.parts[name] == other.parts.get(name) for name in names)
+
+
+def _without_surroundings(plain: Plain) -> Plain:
+    """A description without what code takes from around it, such as the rank of its process."""
+    if isinstance(plain, dict):
+        return {k: _without_surroundings(v) for k, v in plain.items() if k != "takes"}
+    return [_without_surroundings(v) for v in plain] if isinstance(plain, list) else plain
 
 
 def constants_of(network: nn.Module) -> dict[str, Plain]:

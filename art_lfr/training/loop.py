@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from art_lfr.core.criterion import Criterion
 from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
@@ -105,6 +107,7 @@ class TrainingLoop:
         schedule = schedule or Schedule(None)
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, nb_epochs, schedule, monitors, checkpoint_dir, resume)
+        processes = self.objective.processes
         identity = RunIdentity(
             {**self._parts, **schedule.parts()},
             self._description,
@@ -114,8 +117,8 @@ class TrainingLoop:
             optimizer=self.optimizer,
             batches=batches,
             validation=validation,
+            main=processes.main,
         )
-        processes = self.objective.processes
         everywhere = (identity.same_everywhere(), len(batches))
         processes.check_same("data, settings or length of an epoch", everywhere)
         with ExitStack() as stack:
@@ -138,6 +141,11 @@ class TrainingLoop:
                     self._warn_of_lost_state(before, self._used(batches))
                     before = None
         self.state.hand_over(self.network)
+
+    def follow(self, criterion: Criterion, parts: Mapping[str, object]) -> None:
+        """Train on with another loss, or with other things that make a run the same."""
+        self.objective = replace(self.objective, criterion=criterion)
+        self._parts |= {**parts, "loss": criterion}
 
     @property
     def _device(self) -> torch.device:

@@ -330,3 +330,20 @@ def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_cla
         training, validation = median(batch_norm, penalty)
         assert training > 0.85
         assert validation > 0.85
+
+
+def test_a_loss_and_bounds_that_the_classifier_gets_later_are_followed(make_classifier, data):
+    """A trainer that was made before ends where one ends that was made afterwards."""
+    found = []
+    for early in (True, False):
+        classifier = make_classifier(clip_values=(0.0, 1.0))
+        trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR) if early else None
+        classifier.loss.label_smoothing = 0.3
+        classifier.set_params(clip_values=(-1.0, 1.0))
+        trainer = trainer or AdversarialTrainerLFRPyTorch(classifier, **LFR)
+        trainer.fit(data.x[:64], data.y[:64], nb_epochs=1)
+        found.append(trainer.history[-1]["loss"])
+    assert found[0] == found[1]
+    plain = AdversarialTrainerLFRPyTorch(make_classifier(clip_values=(0.0, 1.0)), **LFR)
+    plain.fit(data.x[:64], data.y[:64], nb_epochs=1)
+    assert plain.history[-1]["loss"] != found[0]
