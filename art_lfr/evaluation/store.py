@@ -48,7 +48,9 @@ class EvaluationStore:
         path = directory / EVALUATION
         if path.exists():
             saved = read_record(path)
-            if not isinstance(saved.get("identity"), dict) or not isinstance(saved["moved"], list):
+            if not isinstance(saved.get("identity"), dict) or not isinstance(
+                saved.get("moved"), list
+            ):
                 raise UsageError(f"{path} is of another version; allowed: an empty directory")
             where = "the evaluation in state_dir"
             identity.check(saved["identity"], where, ALLOWED, saved["moved"])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from art_lfr import evaluate
 from art_lfr.attacks.named import AttackSpec
 from art_lfr.errors import UsageError
+from art_lfr.storage.records import read_record, write_record
 
 EPS = 0.1
 
@@ -187,4 +188,14 @@ def test_another_version_is_refused(
     Call()(tmp_path)
     monkeypatch.setattr(description, "_versions", versions)
     with pytest.raises(UsageError, match=rf"version\.{name} is '0\.1', but .* has '1'"):
+        Call()(tmp_path)
+
+
+def test_a_record_without_a_part_is_of_another_version(tmp_path: Path) -> None:
+    Call()(tmp_path)
+    path = tmp_path / "evaluation.json"
+    content = read_record(path)
+    del content["moved"]
+    write_record(path, content)
+    with pytest.raises(UsageError, match=r"evaluation\.json is of another version"):
         Call()(tmp_path)
