@@ -36,6 +36,11 @@ class TrainingKeywords(TypedDict, total=False):
         "1 or 2 and an --eps-step of 0.4 eps.",
     ]
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
+    held_epochs: Annotated[
+        float | None,
+        "The lower end of the finite difference is held over so many epochs, and let in over as "
+        "many again; default: as --warmup-epochs.",
+    ]
     max_grad_norm: Annotated[float | None, "Clip the gradient to this l2 norm."]
     weight_perturbation: Annotated[
         float | None,

@@ -115,6 +115,10 @@ class Penalty(ABC):
         settings = ", ".join(f"{name}={value!r:.60}" for name, value in public(self).items())
         return f"{type(self).__qualname__}({settings})"
 
+    def let_in(self, part: float) -> Penalty:
+        """The penalty with `part`, in [0, 1], of what training lets in last; see `held_epochs`."""
+        return self
+
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """Where the search starts, shape of x: all that is random in a penalty is drawn here.
 

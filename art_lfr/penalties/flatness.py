@@ -52,6 +52,10 @@ class LocalFlatness(Penalty):
         if self.minus_weight > 1:
             raise UsageError(f"minus_weight is {self.minus_weight}; allowed: a number in [0, 1]")
 
+    def let_in(self, part: float) -> LocalFlatness:
+        """The penalty of which only `part` of the minus term's gradient counts."""
+        return replace(self, minus_weight=part * self.minus_weight)
+
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """A point beside x."""
         return ball.start_point(x, generator)
@@ -91,12 +95,11 @@ class LocalFlatness(Penalty):
         shift = h * dual_vector(gradient, p)
         upper, lower = searched.point + shift, searched.point - shift
         yield Part(1 / (2 * h), view.losses(upper, y))
-        if self.minus_weight > 0:
-            yield Part(-self.minus_weight / (2 * h), view.losses(lower, y))
-        if self.minus_weight < 1:
-            with torch.no_grad():
-                held = view.losses(lower, y)
-            yield Part(-(1 - self.minus_weight) / (2 * h), held)
+        with torch.no_grad() if self.minus_weight == 0 else nullcontext():
+            values = view.losses(lower, y)
+        if 0 < self.minus_weight < 1:
+            values = torch.lerp(values.detach(), values, self.minus_weight)
+        yield Part(-1 / (2 * h), values)
 
 
 @dataclass(frozen=True)

@@ -313,16 +313,16 @@ class TrainingLoop:
                 x, ends = batch.x, None
                 if index == 0 and batches.samples is None:
                     self._check_batch(x, len(x))
-                settings = self.settings.warmed(
-                    epoch + (index + 1) / len(batches), options.warmup_epochs
-                )
+                epochs = epoch + (index + 1) / len(batches)
+                settings = self.settings.warmed(epochs, options.warmup_epochs)
+                penalty = self.objective.penalty.let_in(options.let_in(epochs))
                 if options.augment is not None:
                     box = self.objective.bounds_for(x)
                     x = augmented(options.augment, x, self.state.generator, box)
                 if options.warm_start:
                     ends = self.state.ends.of(batch, batches.samples)
                 try:
-                    result = self.objective.step(
+                    result = replace(self.objective, penalty=penalty).step(
                         x,
                         batch.y,
                         optimizer=self.optimizer,

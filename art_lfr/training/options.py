@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.data.augmentation import Augmentation
@@ -19,6 +18,9 @@ class TrainingOptions:
 
     Attributes:
         warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
+        held_epochs: The lower end of LFR's finite difference is held over so many epochs (as
+            "lfr-held" holds it throughout) and let in linearly over as many again, >= 0. None:
+            as many as `warmup_epochs`.
         augment: (batch, generator) -> batch, applied before the ascent.
         max_grad_norm: Clip the gradient to this l2 norm, > 0.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
@@ -37,6 +39,7 @@ class TrainingOptions:
     """
 
     warmup_epochs: float = 2.0
+    held_epochs: float | None = None
     augment: Augmentation | None = None
     max_grad_norm: float | None = None
     weight_perturbation: float | None = None
@@ -51,6 +54,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_number("warmup_epochs", self.warmup_epochs)
+        check_number("held_epochs", self.held_epochs, optional=True)
         if self.augment is not None and not callable(self.augment):
             raise WrongTypeError(
                 f"augment is {self.augment!r}; allowed: a callable (batch, generator), or None"
@@ -79,15 +83,10 @@ class TrainingOptions:
         check_flag("verbose", self.verbose)
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
-    def plain(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it resumes."""
-        # Smaller parts may be what a run needs to go on.
-        free = ("augment", "verbose", "max_physical_batch_size")
-        names = [field.name for field in fields(self) if field.name not in free]
-        return {
-            **{name: getattr(self, name) for name in names},
-            "augmented": self.augment is not None,
-        }
+    def let_in(self, epochs: float) -> float:
+        """The part of the lower end that counts after so many epochs: 0, then rising to 1."""
+        held = self.warmup_epochs if self.held_epochs is None else self.held_epochs
+        return min(1.0, max(0.0, epochs / held - 1.0)) if held else 1.0
 
 
 def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) -> Path | None:
