@@ -46,11 +46,14 @@ KINDS: dict[str, set[str]] = {
     "awp": _BALL | {"gamma"},
     "lfr": _BALL
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
-    | {"attack_steps", "autocast", "renew_every", "warm_start"},
+    | {"attack_steps", "autocast", "held_epochs", "renew_every", "warm_start"},
 }
 # Settings that must be above 0, and settings that may be 0.
 _POSITIVE = ("lr", "step", "radius", "max_grad_norm")
-_NOT_NEGATIVE = ("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weight_perturbation")
+_NOT_NEGATIVE = (
+    *("eps", "lam", "warmup", "beta", "gamma", "weight_decay", "weight_perturbation"),
+    "held_epochs",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Comparison:
         attacks: Attacks of the worst case.
         masking_images: Images of the masking report; 0: none is made.
         snapshots: The weights are kept and judged after every n-th epoch; None: after the last.
-        renew_every: For LFR methods that do not set it; None: the trainer's default.
+        renew_every, held_epochs: For LFR methods that do not set them; None: the trainer's default.
+        max_grad_norm: The clip of every method that does not set its own; None: no clip.
     """
 
     name: str
@@ -101,6 +105,8 @@ class Comparison:
     masking_images: int = 0
     snapshots: int | None = None
     renew_every: int | None = None
+    held_epochs: float | None = None
+    max_grad_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
         check_file_name("name", self.name)
@@ -120,6 +126,8 @@ class Comparison:
         _check_count("masking_images", self.masking_images, low=0)
         check_number("lr", self.lr, low_allowed=False)
         check_number("weight_decay", self.weight_decay)
+        check_number("held_epochs", self.held_epochs, optional=True)
+        check_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
         check_flag("flip", self.flip)
         if len(self.images) != 2:
             raise UsageError(f"images is {list(self.images)}; allowed: two, the first and last + 1")
@@ -191,20 +199,26 @@ class Comparison:
         for seed in self.seeds:
             for split in self.splits:
                 for method in self.methods:
-                    settings = {**common, **self._ascent(method), **method}
+                    settings = {**common, **self._defaults(method), **method}
                     # A slow method may have fewer seeds.
                     if seed in settings.pop("seeds", self.seeds):
                         yield Run(self, settings.pop("name"), seed, split, settings)
 
-    def _ascent(self, method: Mapping[str, Any]) -> dict[str, int]:
-        """How often LFR's ascent renews its gradient, where the method does not set it.
+    def _defaults(self, method: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that the method itself need not have: the clip, and LFR's own.
 
-        1 is left out of the settings, because the keys of the first published runs lack it.
+        What earlier versions did (no clip, the gradient renewed in each step, nothing held) is left
+        out, because the keys of the results that were published first lack it.
         """
+        chosen: dict[str, Any] = {}
+        if self.max_grad_norm is not None:
+            chosen["max_grad_norm"] = self.max_grad_norm
         if method["kind"] != "lfr" or method.get("estimator") == "exact":
-            return {}
+            return chosen
         renew = self.renew_every or DEFAULTS[parse_norm(self.norm)].renew_every
-        return {} if renew == 1 else {"renew_every": renew}
+        held = method.get("warmup", 2.0) if self.held_epochs is None else self.held_epochs
+        chosen |= {} if renew == 1 else {"renew_every": renew}
+        return chosen | ({} if held == 0 else {"held_epochs": held})
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from art_lfr.errors import UsageError, WrongTypeError
 
-FORMAT = 2
+FORMAT = 3
 LAST = "last.pt"
 # With this torch.save began its files before torch 1.6.
 BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -48,6 +48,8 @@ class RunState:
         self.ends = EndPoints()
         self.stopped = False
         self.collapse_reported = False
+        # Whether the last epoch of training ended with something learnt.
+        self.learnt = False
         self._path: Path | None = None
         self._identity: RunIdentity | None = None
         # What the network held at the very beginning, of that which training may leave as it is.
@@ -163,6 +165,7 @@ class RunState:
             "position": [self.epoch, self.first_epoch],
             "stopped": self.stopped,
             "collapse_reported": self.collapse_reported,
+            "learnt": self.learnt,
             "history": self.history,
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -200,7 +203,7 @@ class RunState:
         self.run_id = content["run_id"]
         self.epoch, self.first_epoch = content["position"]
         self.stopped = content["stopped"]
-        self.collapse_reported = content["collapse_reported"]
+        self.collapse_reported, self.learnt = content["collapse_reported"], content["learnt"]
         self.history[:] = content["history"]
         self.ends.points = content["ends"]
         self.random = content["random"]

@@ -101,7 +101,7 @@ def _is_number(value: object) -> bool:
 def _position(content: Mapping[str, Any]) -> None:
     run_id, position, history = (content.get(n) for n in ("run_id", "position", "history"))
     _need(isinstance(run_id, str) and len(run_id) == 32, "run_id is none")
-    for name in ("stopped", "collapse_reported"):
+    for name in ("stopped", "collapse_reported", "learnt"):
         _need(isinstance(content.get(name), bool), f"{name} is {content.get(name)!r:.40}")
     _need(
         isinstance(position, list | tuple) and len(position) == 2 and all(map(_is_count, position)),

@@ -36,6 +36,15 @@ def collapse(batches: Sequence[tuple[Tensor, Tensor]], prefix: str) -> str | Non
     return None
 
 
+def has_learnt(batches: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether the predictions are right for a tenth of what naming the largest class gets wrong."""
+    labels, targets = (torch.cat(part) for part in zip(*batches, strict=True))
+    if len(targets) == 0 or targets.dim() > 1 or targets.is_floating_point():
+        return False
+    largest = int((targets == targets.mode().values).sum())
+    return int((labels == targets).sum()) > largest + 0.1 * (len(targets) - largest)
+
+
 def _constant(batches: Sequence[tuple[Tensor, Tensor]]) -> bool:
     """Whether in each batch of several classes the prediction is one class."""
     mixed = [labels for labels, y in batches if len(y) > 0 and bool((y != y[0]).any())]

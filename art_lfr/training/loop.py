@@ -30,7 +30,7 @@ from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
 from art_lfr.training.checkpoint import RunState
-from art_lfr.training.epoch import EpochSums, collapse
+from art_lfr.training.epoch import EpochSums, collapse, has_learnt
 from art_lfr.training.identity import RunIdentity
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
@@ -358,7 +358,7 @@ class TrainingLoop:
                 sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
             raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
-        self._warn_of_collapse(sums.late(), "training")
+        self._stop_where_collapsed(sums.late())
         return {
             "epoch": epoch + 1,
             **sums.means,
@@ -375,8 +375,18 @@ class TrainingLoop:
         self.optimizer.state.clear()  # momentum that has grown with the loss
         self.state.average = None
         return TrainingError(
-            f"{what}; the classifier has been given back its last good weights. "
-            "Lower the learning rate or lam, raise warmup_epochs, or set max_grad_norm."
+            f"{what}; the classifier has been given back its last good weights. {self._advice}"
+        )
+
+    @property
+    def _advice(self) -> str:
+        """What to change, in the order of docs/guide.md."""
+        lam, options = self.settings.lam, self.options
+        clip = "set" if options.max_grad_norm is None else "lower"
+        return (
+            f"In this order: halve the learning rate; {clip} max_grad_norm (now "
+            f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); lower "
+            f"lam (now {lam:g}); see that eps (now {self.settings.eps:g}) is in the units of x."
         )
 
     def _measure(self, monitors: list[Monitor]) -> Record:
@@ -395,7 +405,8 @@ class TrainingLoop:
                     self.settings,
                 )
                 record.update(metrics)
-                self._warn_of_collapse([(labels, monitor.y)], monitor.prefix)
+                if self._warm:
+                    self._warn_of_collapse(collapse([(labels, monitor.y)], monitor.prefix))
         return record
 
     def _used(self, batches: Batches) -> Identity:
@@ -415,18 +426,35 @@ class TrainingLoop:
                 stacklevel=7,  # the line that called the trainer
             )
 
-    def _warn_of_collapse(self, batches: list[tuple[Tensor, Tensor]], prefix: str) -> None:
+    def _stop_where_collapsed(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """Raise TrainingError where one class is predicted for everything by what had learnt.
+
+        What had not, from the first epoch on or since the warm-up, may still learn: that is warned
+        of.
+        """
+        found = collapse(batches, "training"), has_learnt(batches)
+        problem, learnt = self.objective.processes.from_main(found)
+        if self._warm and problem is not None:
+            if self.state.learnt:
+                epoch = self.state.epoch + 1
+                raise self._failure(f"collapse: after epoch {epoch} the network {problem}")
+            self._warn_of_collapse(problem)
+        self.state.learnt = learnt
+
+    @property
+    def _warm(self) -> bool:
+        """Whether the epoch that ends has the full eps and lam."""
+        return self.state.epoch + 1 >= self.options.warmup_epochs
+
+    def _warn_of_collapse(self, problem: str | None) -> None:
         """Warn once in a run's life when one class is predicted for everything."""
-        warm = self.state.epoch + 1 >= self.options.warmup_epochs
-        if not (warm and self.objective.processes.main) or self.state.collapse_reported:
-            return
-        if (problem := collapse(batches, prefix)) is None:
+        if problem is None or self.state.collapse_reported:
             return
         self.state.collapse_reported = True
-        warnings.warn(
-            f"collapse: after epoch {self.state.epoch + 1} the network {problem}. Lower lam (now "
-            f"{self.settings.lam:g}) or eps, raise warmup_epochs (now "
-            f"{self.options.warmup_epochs:g}), or lower the learning rate, and start again.",
-            RuntimeWarning,
-            stacklevel=9,  # the line that called the trainer
-        )
+        if self.objective.processes.main:
+            warnings.warn(
+                f"collapse: after epoch {self.state.epoch + 1} the network {problem}. Start again. "
+                f"{self._advice}",
+                RuntimeWarning,
+                stacklevel=9,  # the line that called the trainer
+            )

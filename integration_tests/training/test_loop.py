@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(make_classifier,
     Fuse.calls, Fuse.limit = 0, 3 * 3 * 2 + 4  # three passes a step, three steps an epoch
     model = nn.Sequential(Fuse(), nn.Flatten(), nn.Linear(64, 10))
     classifier, kept = make_classifier(model=model), []
-    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 3, batch 1.*Lower the lear"):
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 3, batch 1.*halve the lear"):
         train(classifier, data, nb_epochs=5, callback=lambda r: kept.append(weights(classifier)))
     assert len(kept) == 2
     assert torch.equal(weights(classifier)["2.weight"], kept[1]["2.weight"])
@@ -248,10 +248,21 @@ def test_a_diverging_run_is_stopped_and_its_weights_are_finite(make_classifier, 
     assert all(torch.equal(v, before[k]) for k, v in weights(classifier).items())
 
 
-def test_a_collapse_is_reported_with_what_to_change(make_classifier, data):
-    classifier = make_classifier(batch_norm=False)
-    with pytest.warns(RuntimeWarning, match=r"predicts class \d for all .* Lower lam \(now 30\)"):
-        train(classifier, data, settings={"lam": 30.0, "max_grad_norm": 1.0}, nb_epochs=6)
+def test_a_collapse_stops_training_with_the_last_good_weights(make_classifier, data, weights):
+    """At a lam of 100 eps a network that has learnt goes constant."""
+    classifier, kept = make_classifier(batch_norm=False, lr=0.1), []
+    with pytest.raises(TrainingError, match=r"predicts .*class .* lower lam \(now 10\)"):
+        train(
+            classifier,
+            data,
+            settings={"lam": 10.0, "max_grad_norm": 1.0, "warmup_epochs": 4},
+            samples=640,
+            nb_epochs=16,
+            callback=lambda _: kept.append(weights(classifier)),
+        )
+    assert all(torch.equal(v, kept[-1][k]) for k, v in weights(classifier).items())
+    with torch.no_grad():
+        assert len(set(classifier.predict(data.x_test).argmax(1))) > 1
 
 
 class Constant(nn.Module):
@@ -311,7 +322,7 @@ def test_batch_norm_in_eval_mode_is_the_failure_that_the_default_avoids(make_cla
         for seed in range(3):
             trainer = AdversarialTrainerLFRPyTorch(
                 make_classifier(seed), eps=0.1, lam=0.1, max_iter=3, verbose=False,
-                batch_norm=batch_norm, penalty=penalty, seed=seed,
+                batch_norm=batch_norm, penalty=penalty, seed=seed, held_epochs=0,
             )  # fmt: skip
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # the collapse is reported
