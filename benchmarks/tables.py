@@ -20,7 +20,6 @@ from typing import Annotated, Optional
 import typer
 from plans import HERE, published, questions, results_path
 
-from art_lfr.comparison.results import to_markdown
 from art_lfr.storage.files import write_atomically
 
 sys.path.insert(0, str(HERE / "speed"))
@@ -66,7 +65,7 @@ def main(
                 write_atomically(path, made.read_text())
                 typer.echo(f"{path} is that of {made}")
             if path.is_file():
-                tables[name] = to_markdown(published(name))
+                tables[name] = published(name).to_markdown() + "\n"
         page = PAGES.get(question, HERE / question / "tables.md")
         text = renewed(page.read_text(), tables) if question in PAGES else listed(tables)
         write_atomically(page, text)

@@ -247,7 +247,7 @@ def test_real_trials(data, make_classifier, monkeypatch, tmp_path):
             y,
             eps=0.03,
             held_out=50,
-            epochs=3,
+            epochs=6,
             batch_size=10,
             max_iter=2,
             warmup_epochs=1,

@@ -23,6 +23,7 @@ from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.storage.description import Description
 from art_lfr.training.batches import Batches, TensorBatches
+from art_lfr.training.history import History
 from art_lfr.training.loop import Record, TrainingLoop
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
 from art_lfr.training.processes import Processes
@@ -197,8 +198,11 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._loop.state = run
 
     @property
-    def history(self) -> list[Record]:
-        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds."""
+    def history(self) -> History:
+        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds.
+
+        A list of dictionaries, which prints as a table.
+        """
         return self._loop.state.history
 
     def _fit(

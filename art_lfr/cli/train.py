@@ -355,7 +355,7 @@ def compare(
 
     from art_lfr.cli import inputs
     from art_lfr.comparison.plan import RUNS, read_plan
-    from art_lfr.comparison.results import Results, table, to_markdown, write_report
+    from art_lfr.comparison.results import Results, table, write_report
     from art_lfr.comparison.runner import run_all, take_known
     from art_lfr.core.arguments import check_integer
     from art_lfr.storage.files import as_path, check_output, held, make_directory
@@ -405,7 +405,7 @@ def compare(
             elif as_json:
                 printed[comparison.name] = table(results).to_dict(orient="records")
             else:
-                typer.echo(to_markdown(results))
+                typer.echo(str(results))
     finally:
         torch.set_num_threads(threads_before)
     if as_json:

@@ -14,6 +14,7 @@ from art_lfr.comparison.plan import Comparison
 from art_lfr.comparison.runner import read_result, result_path
 from art_lfr.core.arguments import Array
 from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
+from art_lfr.core.tables import Shown, Table
 from art_lfr.plots.drawing import PALETTE, has_matplotlib, new_figure, save_figure, tidy
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import unpack
@@ -27,7 +28,7 @@ TIME_TOLERANCE = 1.05
 WORST = "worst case"
 
 
-class Results:
+class Results(Shown):
     """The finished runs of a comparison.
 
     `runs` are the JSON contents, in the order of the plan; `planned` says how many there will be.
@@ -65,6 +66,13 @@ class Results:
     def epochs(self, method: str) -> int:
         """Epochs that a method's runs are planned to have."""
         return int(next(iter(self.of(method).values()))["settings"]["epochs"])
+
+    def shown(self) -> Table:
+        """A row for each method, under what was trained and judged."""
+        frame = table(self)
+        words = [i for i, n in enumerate(frame.columns) if n in ("method", "masking")]
+        header, cells = list(frame.columns), frame.astype(str).values.tolist()
+        return Table(header, cells, (), heading(self), words)
 
     def difference(self, method: str, other: str) -> Difference:
         """Worst-case accuracy of a method less that of another, over runs that both have."""
@@ -173,22 +181,6 @@ def heading(results: Results) -> str:
     )
 
 
-def to_markdown(results: Results) -> str:
-    """The heading and the table in Markdown."""
-    shown = table(results).to_markdown(index=False, disable_numparse=True)
-    return f"**{heading(results)}**\n\n{shown}\n"
-
-
-def to_latex(results: Results) -> str:
-    """The table as a LaTeX tabular (package booktabs), the heading as a comment."""
-    from tabulate import tabulate
-
-    frame = table(results)
-    cells, header = frame.values.tolist(), list(frame.columns)
-    body = tabulate(cells, header, "latex_booktabs", disable_numparse=True)
-    return f"% {heading(results)}\n{body}\n"
-
-
 # The shapes distinguish methods where there are more methods than colours.
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -244,8 +236,8 @@ def write_report(results: Results, directory: Path) -> None:
     name = results.comparison.name
     lines = ",\n ".join(json.dumps(run) for run in results.runs)
     write_atomically(directory / f"{name}.json", f"[{lines}]\n")
-    write_atomically(directory / f"{name}.md", to_markdown(results))
-    write_atomically(directory / f"{name}.tex", to_latex(results))
+    write_atomically(directory / f"{name}.md", f"{results.to_markdown()}\n")
+    write_atomically(directory / f"{name}.tex", f"{results.to_latex()}\n")
     if not has_matplotlib():
         return
     save_figure(time_figure(results), directory / f"{name}.png")

@@ -13,6 +13,7 @@ import numpy as np
 from art_lfr.core.arguments import Array
 from art_lfr.core.imports import data_frame
 from art_lfr.core.intervals import wilson_interval
+from art_lfr.core.tables import Shown, Table
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """Accuracy under attacks, their worst case per sample, and local flatness.
 
     `rows` start with "clean" and end with "worst case": right only where clean and every attack
@@ -94,15 +95,6 @@ class Evaluation:
         frame: pandas.DataFrame = data_frame([vars(row) for row in self.rows])[columns]
         return frame
 
-    def to_markdown(self) -> str:
-        """The table in Markdown, accuracies in per cent, with what is beside it below."""
-        return "\n\n".join([self.table("github"), *self.lines()])
-
-    def to_latex(self) -> str:
-        """The table as a LaTeX tabular (package booktabs), what is beside it as comments."""
-        lines = [f"% {line}" for line in self.lines()]
-        return "\n".join([self.table("latex_booktabs"), *lines])
-
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types; what is NaN or infinite is None."""
         rows = [{**vars(row), "details": dict(row.details)} for row in self.rows]
@@ -128,27 +120,19 @@ class Evaluation:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
-    def __str__(self) -> str:
-        return "\n".join([self.table("simple"), *self.lines()])
-
-    def table(self, style: str) -> str:
-        """The rows in a format of `tabulate`, at most 80 columns wide with usual names."""
-        from tabulate import tabulate
-
+    def shown(self) -> Table:
+        """One row per attack, the rest below."""
         columns = {
             "attack": [row.name for row in self.rows],
-            "counts within": [row.threat for row in self.rows],
+            "within": [row.threat for row in self.rows],
             "accuracy %": [f"{100 * row.accuracy:.1f}" for row in self.rows],
             "95 % interval": [f"{100 * row.low:.1f} to {100 * row.high:.1f}" for row in self.rows],
             "images": [str(row.images) for row in self.rows],
-            "seconds": [f"{row.seconds:.1f}" for row in self.rows],
+            "s": [f"{row.seconds:.1f}" for row in self.rows],
         }
         if {row.threat for row in self.rows} <= {"", self.worst_case.threat}:
-            del columns["counts within"]
-        # As strings: numbers would lose their last zeros.
-        align = ("left", *["right"] * (len(columns) - 1))
-        table: str = tabulate(columns, "keys", style, disable_numparse=True, colalign=align)
-        return table
+            del columns["within"]
+        return Table(list(columns), list(zip(*columns.values(), strict=True)), self.lines())
 
     def lines(self) -> list[str]:
         """What stands below the table: flatness, metrics, details and notes."""

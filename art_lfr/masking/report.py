@@ -13,6 +13,7 @@ from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.tables import Shown, Table
 from art_lfr.errors import UsageError
 from art_lfr.masking.evidence import LONG_PGD, PGD, SHORT_PGD, Evidence, gather_evidence
 
@@ -37,7 +38,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class MaskingReport:
+class MaskingReport(Shown):
     """Checks for gradient masking, each with its figure and verdict.
 
     A verdict is "pass", "warn", "fail", or "not run". A report without a "fail" is no proof of
@@ -77,19 +78,10 @@ class MaskingReport:
             "checks": [vars(check) for check in self.checks],
         }
 
-    def to_markdown(self) -> str:
-        """The checks as a table in Markdown, the verdict below."""
-        return f"{self._table('github')}\n\n{self._verdict()}"
-
-    def __str__(self) -> str:
-        return f"{self._table('simple')}\n{self._verdict()}"
-
-    def _table(self, style: str) -> str:
-        from tabulate import tabulate
-
+    def shown(self) -> Table:
+        """A row for each check, the verdict below."""
         cells = [[check.verdict, check.name, check.found] for check in self.checks]
-        table: str = tabulate(cells, ["", "check", "found"], style, maxcolwidths=[None, 26, 40])
-        return table
+        return Table(["", "check", "found"], cells, [self._verdict()], left=(0, 1, 2))
 
     def _verdict(self) -> str:
         failed = [check.name for check in self.checks if check.verdict == "fail"]

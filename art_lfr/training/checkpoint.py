@@ -24,6 +24,7 @@ from art_lfr.training.averaging import (
     tensors_of,
 )
 from art_lfr.training.best import BestWeights, is_comparable
+from art_lfr.training.history import History
 from art_lfr.training.identity import RunIdentity
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
@@ -42,7 +43,7 @@ class RunState:
         self.generator = torch.Generator().manual_seed(seed)
         self.random: dict[str, Any] | None = None
         self.epoch = self.first_epoch = self.last_epoch = 0
-        self.history: list[dict[str, float]] = []
+        self.history = History()
         self.average: WeightAverage | None = None
         self.best: BestWeights | None = None
         self.ends = EndPoints()
@@ -166,7 +167,7 @@ class RunState:
             "stopped": self.stopped,
             "collapse_reported": self.collapse_reported,
             "learnt": self.learnt,
-            "history": self.history,
+            "history": list(self.history),
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": schedule.state(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from art_lfr.core.arguments import Array
 from art_lfr.core.imports import data_frame
 from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
 from art_lfr.core.settings import DEFAULTS
+from art_lfr.core.tables import Shown, Table
 
 if TYPE_CHECKING:
     import pandas
@@ -103,7 +103,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Tuning:
+class Tuning(Shown):
     """The trials in the order of the list, the default first, and the setting to train with.
 
     `eps` is in raw input units; `minutes` and `clean_floor` are what was asked for; `settings`
@@ -254,22 +254,11 @@ class Tuning:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
-    def __str__(self) -> str:
-        from tabulate import tabulate
-
-        # As strings: numbers would lose their last zeros.
-        table: str = tabulate(
-            [self._cells(trial) for trial in self.trials],
-            ["", "lam, radius, step", "clean", "worst case", "against default", "s"],
-            "simple",
-            disable_numparse=True,
-            colalign=("left", "left", *["right"] * 4),
-        )
-        notes = (
-            textwrap.fill(note, 80, break_long_words=False, break_on_hyphens=False)
-            for note in self._notes()
-        )
-        return "\n".join([table, *notes])
+    def shown(self) -> Table:
+        """A row for each trial, the proposal below."""
+        header = ["", "lam, radius, step", "clean %", "worst case %", "against default", "s"]
+        cells = [self._cells(trial) for trial in self.trials]
+        return Table(header, cells, self._notes(), left=(0, 1))
 
     def _cells(self, trial: Trial) -> list[str]:
         """The row of one trial; lengths as multiples of eps, accuracies in per cent."""

@@ -102,7 +102,10 @@ def test_train_then_measure(folder, capsys):
     assert not list(folder.glob(".*partial"))
 
 
-@pytest.mark.parametrize("option", [["--penalty", "lfr-held"], ["--warm-start"], ["--autocast"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--penalty", "input-gradient"], ["--held-epochs", "0"], ["--warm-start"], ["--autocast"]],
+)
 def test_options_reach_the_trainer(folder, option):
     arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "2", "--batch-size", "16"]
     assert main(arguments) == 0

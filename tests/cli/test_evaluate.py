@@ -39,7 +39,7 @@ def test_table_files_and_resume(weights, capsys):
     files = ["--output", "table.json", "--save-adversarial", "adv.npz", "--state-dir", "state"]
     assert main([*BASE, *attacks, *files, "--metrics", "loss_sensitivity"]) == 0
     out, err = capsys.readouterr()
-    rows = [line.split()[0] for line in out.splitlines()[2:6]]
+    rows = [line.split()[1] for line in out.splitlines() if line.startswith("│")][1:]
     assert rows == ["clean", "PGD-40", "Square", "worst"]
     assert "loss_sensitivity" in out
     assert max(map(len, out.splitlines()[:6])) <= 80

@@ -10,7 +10,7 @@ import pytest
 from lfr_testing import ROOT
 
 from art_lfr.comparison.plan import Comparison, read_plan
-from art_lfr.comparison.results import Results, to_markdown
+from art_lfr.comparison.results import Results
 
 # Of each question that compares methods, the runs and the plans: in results/ and beside it.
 RESULTS = sorted((ROOT / "benchmarks").glob("*/results/*.json"))
@@ -37,7 +37,7 @@ def test_tables_follow_from_the_runs(path: Path) -> None:
         run = planned[found["key"]]
         assert (found["method"], found["seed"], found["split"]) == (run.method, run.seed, run.split)
     results = Results(comparison, runs)
-    assert to_markdown(results) in table_page(path).read_text()
+    assert results.to_markdown() in table_page(path).read_text()
 
 
 def table_page(path: Path) -> Path:

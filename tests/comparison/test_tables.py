@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.results import Results, table, to_latex, to_markdown
+from art_lfr.comparison.results import Results, table
 from art_lfr.storage.records import pack
 
 Maker: TypeAlias = Callable[..., Comparison]
@@ -118,7 +118,7 @@ def test_table_shows_where_the_method_is_behind(make_comparison: Maker) -> None:
     row = table(results).set_index("method").loc["LFR"]
     assert row["against AT"].startswith("-30.0")
     assert row["against AT"].endswith("behind")
-    text = to_markdown(results)
+    text = results.to_markdown()
     assert "8 of 16 runs" in text
     assert "| LFR" in text
-    assert "\\toprule" in to_latex(results)
+    assert "\\toprule" in results.to_latex()

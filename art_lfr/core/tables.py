@@ -1,0 +1,120 @@
+"""One table in its four forms: for a terminal, in Markdown, in LaTeX, and in HTML for notebooks."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import sys
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Where the width of the terminal is not known; no column is made narrower than the second.
+WIDTH, NARROWEST = 80, 12
+
+
+class Shown(ABC):
+    """What shows itself as a table: as text, Markdown, LaTeX, and by itself in a notebook."""
+
+    @abstractmethod
+    def shown(self) -> Table:
+        """The table."""
+
+    def __str__(self) -> str:
+        return self.shown().to_text()
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, accuracies in per cent, with what is beside it below."""
+        return self.shown().to_markdown()
+
+    def to_latex(self) -> str:
+        """The table as a LaTeX tabular (package booktabs), what is beside it as comments."""
+        return self.shown().to_latex()
+
+    def _repr_html_(self) -> str:
+        return self.shown().to_html()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, under their titles.
+
+    Attributes:
+        header: The titles of the columns.
+        cells: Rows of as many texts.
+        lines: What stands below, paragraph by paragraph.
+        title: What stands above.
+        left: The columns of words, aligned to the left. The others are numbers.
+    """
+
+    header: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    lines: Sequence[str] = ()
+    title: str = ""
+    left: Sequence[int] = (0,)
+
+    def to_text(self, width: int | None = None) -> str:
+        """In a frame, not wider than the terminal: columns are broken at their spaces."""
+        width = width or shutil.get_terminal_size((WIDTH, 24)).columns
+        encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+        style = "rounded_outline" if encoding.startswith("utf") else "outline"
+        table = self._fitted(style, width)
+        below = (
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+            for line in self.lines
+        )
+        return "\n".join([*([self.title] if self.title else []), table, *below])
+
+    def to_markdown(self) -> str:
+        """A table of pipes; a pipe in a cell is escaped."""
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in self.cells]
+        table = Table(self.header, cells, left=self.left)._drawn("pipe")
+        title = [f"**{self.title}**"] if self.title else []
+        return "\n\n".join([*title, table, *self.lines])
+
+    def to_latex(self) -> str:
+        """For the package booktabs; title and lines are comments."""
+        title = [f"% {self.title}"] if self.title else []
+        return "\n".join([*title, self._drawn("latex_booktabs"), *(f"% {n}" for n in self.lines)])
+
+    def to_html(self) -> str:
+        """As a notebook shows it."""
+        title = f"<p><b>{html.escape(self.title)}</b></p>" if self.title else ""
+        below = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
+        return f"{title}{self._drawn('html')}{below}"
+
+    def _drawn(self, style: str, widths: list[int | None] | None = None) -> str:
+        from tabulate import tabulate
+
+        breaks: Any = widths  # the stubs know no column without a width
+        align = ["left" if i in self.left else "right" for i in range(len(self.header))]
+        # As strings: numbers would lose their last zeros.
+        return str(
+            tabulate(
+                self.cells,
+                self.header,
+                style,
+                disable_numparse=True,
+                colalign=align if self.cells else None,
+                maxcolwidths=widths,
+                maxheadercolwidths=breaks,
+            )
+        )
+
+    def _fitted(self, style: str, width: int) -> str:
+        """The table, the widest columns broken at their spaces where it would be too wide."""
+        columns = [list(column) for column in zip(self.header, *self.cells, strict=True)]
+        sizes = [max(map(len, column)) for column in columns]
+        broken = [i for i, column in enumerate(columns) if any(" " in text for text in column)]
+        limits: list[int | None] = [None] * len(sizes)
+        while True:
+            drawn = self._drawn(style, limits)
+            over = len(drawn.partition("\n")[0]) - width
+            widest = max(broken, key=lambda i: sizes[i], default=None)
+            if over <= 0 or widest is None or sizes[widest] <= NARROWEST:
+                return drawn
+            second = max([NARROWEST, *(sizes[i] for i in broken if i != widest)])
+            sizes[widest] = max(sizes[widest] - over, min(second, sizes[widest] - 1))
+            limits[widest] = sizes[widest]
