@@ -107,7 +107,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         patience: Stop after so many epochs without a better `best_metric`.
         monitor_samples: Validation (and training) samples attacked after each epoch.
         seed: Seed of everything random; the global random state is left as found.
-        verbose: Show a progress bar.
+        verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
         summary_writer: TensorBoard: False, True, a path, or a `SummaryWriter`.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from art_lfr.attacks.target import Target, ThreatModel, UnitBox, missing_gradient_named, untouched
 from art_lfr.core.geometry import Box
+from art_lfr.core.progress import passes_of
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.description import attacks_inside
@@ -43,6 +45,8 @@ class NamedAttack:
         images: It runs on this many images, the first ones; None: on all.
         black_box: It uses no gradients.
         transferred: It attacks another model than the one judged, which gets its examples.
+        passes: Forward passes that a batch takes at most, where known; 0: it shows its progress
+            itself.
         notes: What a reader of its row has to know.
         parameters: What tells it from another of the same name, for resuming; an attack object
             tells all that it holds.
@@ -55,6 +59,7 @@ class NamedAttack:
     images: int | None = None
     black_box: bool = False
     transferred: bool = False
+    passes: int | None = None
     notes: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -176,7 +181,14 @@ def run_attack(attack: NamedAttack, target: Target, clean: Tensor) -> AttackResu
     start = time.perf_counter()
     if bool(clean.any()):
         labels = target.y[: len(clean)][clean]
-        with missing_gradient_named(f"attacks has {attack.name!r}, which"):
+        batches = math.ceil(len(labels) / target.batch_size)
+        shown = passes_of(
+            target.module,
+            f"{attack.name}, {len(labels)} images",
+            shown=target.progress and attack.passes != 0,
+            total=None if attack.passes is None else attack.passes * batches,
+        )
+        with missing_gradient_named(f"attacks has {attack.name!r}, which"), shown:
             result = attack.run(x[clean], labels)
         examples, details = result if isinstance(result, Attacked) else (result, {})
         examples = examples.to(x.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice, ModelAdapter
 from art_lfr.art.module_or_classifier import adapter_of
-from art_lfr.core.arguments import check_integer, check_number, check_seed
+from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.core.criterion import LossLike, logits_of
 from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
@@ -93,6 +93,7 @@ class Target:
     """A model under attack: its logits from raw inputs, checked data, and the feasible ball.
 
     `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `adapter` is the user's model.
+    `progress` shows on a terminal what is at work.
     """
 
     module: nn.Module
@@ -104,6 +105,7 @@ class Target:
     device: torch.device
     batch_size: int
     seed: int
+    progress: bool = False
 
     @property
     def threat(self) -> ThreatModel:
@@ -138,6 +140,7 @@ def make_target(
     seed: int = 0,
     loss: LossLike = None,
     name: str = "model",
+    progress: bool = False,
 ) -> Target:
     """Check a model with its data and settings, and bring them into one form.
 
@@ -149,6 +152,7 @@ def make_target(
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
     check_seed("seed", seed)
+    check_flag("verbose", progress)
     adapter = adapter_of(model, bounds=bounds, loss=loss, name=name)
     # Not in the model's type: the ball is around the user's x, which bfloat16 would move.
     inputs = adapter.inputs(x, dtype=torch.float32).cpu()
@@ -165,6 +169,7 @@ def make_target(
         device=device,
         batch_size=int(batch_size),
         seed=int(seed),
+        progress=progress,
     )
 
 

@@ -15,7 +15,7 @@ from art_lfr.attacks.target import Target, UnitBox, make_target, missing_gradien
 from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import perturb, run_suite
-from art_lfr.core.arguments import Array, check_choice, check_flag
+from art_lfr.core.arguments import Array, check_choice
 from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
@@ -93,7 +93,7 @@ def run_autoattack(
         seed: Seed of every attack.
         state_path: File that is written after each batch (and one beside it, `<name>.examples`).
             Where it exists, the run goes on from it and ends as one that was not stopped.
-        verbose: Show a bar for each attack.
+        verbose: Show a bar for each attack, on a terminal.
 
     Returns:
         An `AutoAttackResult`.
@@ -103,14 +103,21 @@ def run_autoattack(
             the parameter.
     """
     check_choice("version", version, VERSIONS)
-    check_flag("verbose", verbose)
     if state_path is not None:  # before the model is called, which may change the directory
         state_path = check_output(state_path, "state_path")
     target = make_target(
-        model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
+        model,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        bounds=bounds,
+        batch_size=batch_size,
+        seed=seed,
+        progress=verbose,
     )
     with missing_gradient_named(f"version is {version!r}, which"):
-        return attack_target(target, version=version, state_path=state_path, progress=verbose)
+        return attack_target(target, version=version, state_path=state_path)
 
 
 def attack_target(
@@ -118,9 +125,8 @@ def attack_target(
     *,
     version: str = "standard",
     state_path: str | Path | None = None,
-    progress: bool = False,
 ) -> AutoAttackResult:
-    """`run_autoattack` on a model and data that are checked already; `progress` shows bars."""
+    """`run_autoattack` on a model and data that are checked already."""
     check_choice("version", version, VERSIONS)
     instead = "other attacks, e.g. evaluate(..., attacks=['PGD-40', 'APGD-T'])"
     suite, checks, backend, unit_box, changed = suite_for(
@@ -138,7 +144,7 @@ def attack_target(
             batch_size=target.batch_size,
             checks=checks,
             state_path=state_path,
-            progress=progress,
+            progress=target.progress,
         )
         adversarial = _raw_examples(state, target, unit_box)
     return AutoAttackResult(

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from art_lfr.autoattack.backend import FlagCollector, find_flags
 from art_lfr.autoattack.state import AttackState, StateFile, identity_of
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.geometry import NORM_NAMES, sample_norm
+from art_lfr.core.progress import alive, bar
 from art_lfr.storage.files import check_output, locked
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
@@ -126,19 +126,19 @@ class _Run:
         if state.batch == 0:
             state.started = state.robust.clone()
         batches = torch.split(state.started.nonzero().flatten(), self.batch_size)
-        bar = tqdm(
+        shown = bar(
+            attack,
+            shown=self.progress,
             total=len(batches),
             initial=state.batch,
-            desc=attack,
             unit="batch",
             postfix={"robust": int(state.robust.sum())},
-            disable=not self.progress,
         )
-        with bar:
+        with shown, alive(shown, self.suite.model):
             for chosen in batches[state.batch :]:
                 self._run_batch(attack, chosen, len(batches), state)
-                bar.set_postfix(robust=int(state.robust.sum()), refresh=False)
-                bar.update()
+                shown.set_postfix(robust=int(state.robust.sum()), refresh=False)
+                shown.update()
         self.log(
             f"robust accuracy after {attack.upper()}: {state.accuracies[attack]:.2%} (total time "
             f"{sum(state.seconds.values()):.1f} s)"

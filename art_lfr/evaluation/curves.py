@@ -16,6 +16,7 @@ from art_lfr.core.arguments import Array, check_number
 from art_lfr.core.geometry import Ball
 from art_lfr.core.imports import data_frame
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.progress import line
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Row
@@ -62,6 +63,7 @@ def accuracy_curve(
     bounds: BoundsChoice = "auto",
     batch_size: int = 256,
     seed: int = 0,
+    verbose: bool = False,
 ) -> AccuracyCurve:
     """Accuracy under attack as the ball grows; what is near 0 at a large eps is not masked.
 
@@ -79,6 +81,7 @@ def accuracy_curve(
         bounds: Valid inputs, as for `evaluate`.
         batch_size: Samples at a time.
         seed: Seed of every attack.
+        verbose: Print each row to stderr; on a terminal also show what is at work.
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.
@@ -89,7 +92,15 @@ def accuracy_curve(
         check_number("eps", radius, low_allowed=False)
     radii = sorted({float(radius) for radius in eps})
     target = make_target(
-        model, x, y, eps=radii[0], norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
+        model,
+        x,
+        y,
+        eps=radii[0],
+        norm=norm,
+        bounds=bounds,
+        batch_size=batch_size,
+        seed=seed,
+        progress=verbose,
     )
     p = target.ball.p
     rows = []
@@ -109,6 +120,7 @@ def accuracy_curve(
                 standing = standing & result.correct
                 seconds += result.seconds
             rows.append(Row.of(f"{radius:g}", standing.numpy(), seconds))
+            line(f"eps {radius:g}: {100 * rows[-1].accuracy:.1f} %", shown=verbose)
     return AccuracyCurve(norm=f"{p:g}", eps=(0.0, *radii), rows=tuple(rows))
 
 

@@ -32,9 +32,7 @@ JSMA_GAMMA = 0.4
 POINTWISE_IMAGES = 20
 
 
-def named_attacks(
-    name: str, target: Target, state_dir: Path | None, progress: bool
-) -> list[NamedAttack]:
+def named_attacks(name: str, target: Target, state_dir: Path | None) -> list[NamedAttack]:
     """The attacks of a preset, or the one of that name. Raises ValueError naming `attacks`."""
     check_choice("attacks", name, NAMES)
     attacks = []
@@ -42,7 +40,7 @@ def named_attacks(
         if single == "APGD-T" and target.classes < FEWEST_CLASSES["apgd-t"]:
             single = "APGD-CE"  # its loss needs no fourth class
         if single == "AutoAttack":
-            attacks.append(_whole_auto_attack(target, state_dir, progress))
+            attacks.append(_whole_auto_attack(target, state_dir))
         elif single in AUTO_ATTACK_PARTS:
             attacks.append(_part_of_auto_attack(single, target))
         else:
@@ -65,7 +63,7 @@ def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
     return NamedAttack(run=art_attack(attack, target), parameters={"object": attack}, **keywords)
 
 
-def _in_ball(kind: str, target: Target, **settings: Any) -> NamedAttack:
+def _in_ball(kind: str, target: Target, passes: int | None = None, **settings: Any) -> NamedAttack:
     """ART's attack of that class name, in the ball of the evaluation."""
     from art.attacks import evasion
 
@@ -77,7 +75,7 @@ def _in_ball(kind: str, target: Target, **settings: Any) -> NamedAttack:
         batch_size=target.batch_size,
         **settings,
     )
-    return _from_art(attack, target)
+    return _from_art(attack, target, passes=passes)
 
 
 def _pgd(target: Target, step: float) -> NamedAttack:
@@ -86,6 +84,7 @@ def _pgd(target: Target, step: float) -> NamedAttack:
         "ProjectedGradientDescent",
         target,
         eps_step=step * target.ball.eps,
+        passes=PGD_STEPS,
         max_iter=PGD_STEPS,
         num_random_init=1,
         verbose=False,
@@ -98,6 +97,7 @@ def _momentum_pgd(target: Target) -> NamedAttack:
         "MomentumIterativeMethod",
         target,
         eps_step=target.ball.eps / 30,
+        passes=PGD_STEPS,
         max_iter=PGD_STEPS,
         decay=0.1,
         verbose=False,
@@ -137,6 +137,10 @@ def _pointwise(target: Target) -> NamedAttack:
     return replace(attack, black_box=True, images=POINTWISE_IMAGES)
 
 
+# Of a batch, at most: 100 steps, of APGD-T towards each of 9 classes.
+_PASSES = {"APGD-CE": 101, "APGD-T": 909, "Square": SQUARE_QUERIES}
+
+
 def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
     """APGD-CE, APGD-T, or Square with 1,000 queries, of AutoAttack (Croce & Hein 2020)."""
     return NamedAttack(
@@ -144,6 +148,7 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
         run=auto_attack(name, target),
         threat=target.threat,
         black_box=name == "Square",
+        passes=_PASSES.get(name),
         parameters={
             "backend": backend(),
             **({"queries": SQUARE_QUERIES} if name == "Square" else {}),
@@ -151,12 +156,12 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
     )
 
 
-def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -> NamedAttack:
+def _whole_auto_attack(target: Target, state_dir: Path | None) -> NamedAttack:
     """Standard AutoAttack, whose parts each take what the ones before have left."""
     state = None if state_dir is None else state_dir / "autoattack.state"
 
     def attack(x: Tensor, y: Tensor) -> Attacked:
-        result = attack_target(replace(target, x=x, y=y), state_path=state, progress=progress)
+        result = attack_target(replace(target, x=x, y=y), state_path=state)
         details = {
             # Counts: the samples that were wrong before any attack are not among these.
             "still_correct": {k: round(v * len(x)) for k, v in result.accuracies.items()},
@@ -171,6 +176,7 @@ def _whole_auto_attack(target: Target, state_dir: Path | None, progress: bool) -
         run=attack,
         threat=target.threat,
         black_box=True,
+        passes=0,
         parameters={"backend": backend(), "version": "standard"},
     )
 

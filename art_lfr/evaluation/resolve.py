@@ -63,7 +63,7 @@ ALLOWED = (
 
 
 def resolve_attacks(
-    attacks: object, target: Target, *, state_dir: Path | None = None, progress: bool = False
+    attacks: object, target: Target, *, state_dir: Path | None = None
 ) -> list[NamedAttack]:
     """The attacks to run, each under a name of its own.
 
@@ -86,7 +86,7 @@ def resolve_attacks(
         check_integer("images of an AttackSpec", spec.images, low=1, optional=True)
         check_number("eps of an AttackSpec", spec.eps, low_allowed=False, optional=True)
         if isinstance(spec.attack, str):
-            new = named_attacks(spec.attack, target, state_dir, progress)
+            new = named_attacks(spec.attack, target, state_dir)
             if spec.eps is not None or spec.norm is not None:
                 raise UsageError(
                     f"attacks has an AttackSpec with eps or norm around the name {spec.attack!r}; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import Target, classifier_of, make_target, preserved, right
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.progress import line, passes_of
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
@@ -85,7 +85,8 @@ def evaluate(
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
         state_dir: A directory that keeps each finished attack: the same call goes on from them.
-        verbose: Print each row as soon as it is known, and AutoAttack's progress, to stderr.
+        verbose: Print each row to stderr as soon as it is known; on a terminal also what is at
+            work, and how long it will take.
         callback: Gets each `Row` as soon as it is known.
 
     Returns:
@@ -111,17 +112,24 @@ def evaluate(
     if save_adversarial is not None:
         save_adversarial = check_output(save_adversarial, "save_adversarial", (".npz",))
     target = make_target(
-        model, x, y, eps=eps, norm=norm, bounds=bounds, batch_size=batch_size, seed=seed
+        model,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        bounds=bounds,
+        batch_size=batch_size,
+        seed=seed,
+        progress=verbose,
     )
 
     def tell(row: Row) -> None:
-        if verbose:
-            print(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", file=sys.stderr)
+        line(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", shown=verbose)
         if callback is not None:
             callback(row)
 
     with preserved(target.module, target.device), ExitStack() as stack:
-        to_run = resolve_attacks(attacks, target, state_dir=directory, progress=verbose)
+        to_run = resolve_attacks(attacks, target, state_dir=directory)
         stack.enter_context(locked(directory, "state_dir"))
         store = None if directory is None else EvaluationStore(directory, target)
         start = time.perf_counter()
@@ -159,7 +167,8 @@ def evaluate(
         _save(Path(save_adversarial), target, results)
     flatness = np.full(len(target.x), math.nan)
     try:
-        flatness = _flatness(model, target, flatness_steps)
+        with passes_of(target.adapter.module, "local flatness", shown=verbose):
+            flatness = _flatness(model, target, flatness_steps)
     except UsageError as error:  # no gradient in x, which not every attack needs
         failed.append(f"local flatness is not measured: {_first_line(error)}")
     else:

@@ -17,6 +17,7 @@ from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Ball
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.pgd import classify, projected_gradient_descent
+from art_lfr.core.progress import passes_of
 from art_lfr.core.randomness import uniform_like
 from art_lfr.evaluation.resolve import resolve_attacks
 
@@ -74,11 +75,15 @@ def trace_ascent(target: Target, x: Tensor, y: Tensor, *, steps: int) -> AscentT
     ball = replace(target.ball, box=target.ball.box.to(target.device))
     generator = torch.Generator().manual_seed(target.seed)
     size, device = target.batch_size, target.device
-    batches = zip(torch.split(x, size), torch.split(y, size), strict=True)
-    traces = [
-        _trace_batch(target.module, a.to(device), b.to(device), ball, steps, generator)
-        for a, b in batches
-    ]
+    batches = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+    about = f"PGD-{steps} at eps {ball.eps:.3g}, {len(x)} images"
+    # At each step one pass for the gradient and one to look.
+    total = 2 * steps * len(batches)
+    with passes_of(target.module, about, shown=target.progress, total=total):
+        traces = [
+            _trace_batch(target.module, a.to(device), b.to(device), ball, steps, generator)
+            for a, b in batches
+        ]
     return AscentTrace(*(torch.cat(parts) for parts in zip(*traces, strict=True)))
 
 

@@ -108,6 +108,7 @@ def masking_report(
     surrogate: object = None,
     batch_size: int = 256,
     seed: int = 0,
+    verbose: bool = False,
 ) -> MaskingReport:
     """Look for signs that gradients mislead the attacks, so that accuracies under them lie.
 
@@ -129,6 +130,7 @@ def masking_report(
             None: that check is not run.
         batch_size: Samples at a time.
         seed: Seed of every attack.
+        verbose: Show on a terminal what is at work.
 
     With fewer than 20 images that the model classifies correctly, every check is "not run".
 
@@ -141,6 +143,7 @@ def masking_report(
         "bounds": bounds,
         "batch_size": batch_size,
         "seed": seed,
+        "progress": verbose,
     }
     target = make_target(model, x, y, **keywords)
     other = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from art_lfr.core.tables import Shown, Table
 
@@ -26,9 +25,12 @@ def cells(record: Mapping[str, float]) -> list[str]:
 
 def line(record: Mapping[str, float], last_epoch: int) -> str:
     """One epoch in one line."""
-    shown = zip(COLUMNS.items(), cells(record), strict=True)
-    parts = [f"{title} {text}" for (name, title), text in shown if text and name != "epoch"]
-    return f"epoch {record['epoch']:.0f}/{last_epoch}: {', '.join(parts)}"
+    parts = [f"epoch {record['epoch']:.0f}/{last_epoch}:"]
+    for (name, title), text in zip(COLUMNS.items(), cells(record), strict=True):
+        if text and name != "epoch":
+            number = f"{text} s" if name == "seconds" else f"{title.removesuffix(' %')} {text}"
+            parts.append(f"{number} %" if title.endswith("%") else number)
+    return " ".join([parts[0], ", ".join(parts[1:])])
 
 
 def _text(name: str, value: float) -> str:
@@ -56,6 +58,3 @@ class History(list[dict[str, float]], Shown):
 
     def __repr__(self) -> str:
         return list.__repr__(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return History, (list(self),)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from art_lfr.core import progress
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
@@ -26,6 +27,7 @@ from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.storage.identity import Identity
+from art_lfr.training import history
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
@@ -125,18 +127,19 @@ class TrainingLoop:
             stack.enter_context(preserved_random_state(self._device))
             self._lock(checkpoint_dir, stack)
             self._begin(schedule, nb_epochs, checkpoint_dir, resume, identity)
-            bar = stack.enter_context(
-                tqdm(
+            shown = stack.enter_context(
+                progress.bar(
+                    "LFR",
+                    shown=self.options.verbose and processes.main,
                     total=nb_epochs * len(batches),
                     initial=(self.state.epoch - self.state.first_epoch) * len(batches),
-                    disable=not (self.options.verbose and processes.main),
                     unit="batch",
                 )
             )
             self._save(schedule)
             before = None if checkpoint_dir is None else self._used(batches)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
-                self._run_epoch(batches, schedule, monitors, bar, callback, log)
+                self._run_epoch(batches, schedule, monitors, shown, callback, log)
                 if before is not None:
                     self._warn_of_lost_state(before, self._used(batches))
                     before = None
@@ -200,8 +203,14 @@ class TrainingLoop:
         if not processes.main:  # other masks than those of the main process
             seed_global_generators(self._seed_of(processes.rank))
         record = self._train_epoch(batches, schedule, bar)
-        record.update(self._measure(monitors))
+        if monitors:
+            bar.set_description("validation")
+            began = time.perf_counter()
+            record.update(self._measure(monitors, bar))
+            record["validation_seconds"] = time.perf_counter() - began
         record = processes.from_main(record)
+        text = history.line(record, self.state.last_epoch)
+        progress.line(text, shown=self.options.verbose and processes.main)
         schedule.after_epoch(record)
         stop = self.state.end_epoch(record, self.network, self.options)
         self.state.random = RandomState.capture(self._device).to_plain()
@@ -389,7 +398,7 @@ class TrainingLoop:
             f"lam (now {lam:g}); see that eps (now {self.settings.eps:g}) is in the units of x."
         )
 
-    def _measure(self, monitors: list[Monitor]) -> Record:
+    def _measure(self, monitors: list[Monitor], bar: tqdm[Any]) -> Record:
         """Validation and training-subset metrics, on the averaged weights where there are any."""
         record: Record = {}
         with ExitStack() as stack:
@@ -397,6 +406,7 @@ class TrainingLoop:
                 stack.enter_context(self.state.average.swapped_in(self.network))
             # No effect on the run: the same weights come out with and without validation data.
             stack.enter_context(preserved_random_state(self._device))
+            stack.enter_context(progress.alive(bar, self.objective.model))
             for monitor in monitors:
                 metrics, labels = monitor.measure(
                     self.objective.model,

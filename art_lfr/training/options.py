@@ -35,7 +35,7 @@ class TrainingOptions:
             without `augment`, and with all data in memory.
         monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
         seed: Seed of everything random.
-        verbose: Show a progress bar.
+        verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
     """
 
     warmup_epochs: float = 2.0

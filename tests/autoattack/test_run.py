@@ -242,8 +242,11 @@ def test_no_sample_left_ends_the_run(data, short, net):
     np.testing.assert_array_equal(found.adversarial, x[:3].numpy())
 
 
-def test_bars_are_shown_on_request(data, short, capsys, net):
+def test_bars_are_shown_on_request_and_on_a_terminal(data, short, capsys, net, monkeypatch):
     x, y = data
+    run_autoattack(net(), x[:9], y[:9], eps=0.02, batch_size=4, verbose=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run_autoattack(net(), x[:9], y[:9], eps=0.02, batch_size=4, verbose=True)
     output = capsys.readouterr()
     assert output.out == ""

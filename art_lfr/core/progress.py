@@ -1,0 +1,61 @@
+"""Signs of life: on a terminal a bar that goes away again, in a file a line for what is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+
+def bar(about: str, *, shown: bool, **settings: Any) -> tqdm[Any]:
+    """A bar on stderr, as wide as the window; without effect where stderr is no terminal."""
+    on_terminal = shown and sys.stderr.isatty()
+    return tqdm(desc=about, disable=not on_terminal, leave=False, dynamic_ncols=True, **settings)
+
+
+def line(text: str, *, shown: bool = True) -> None:
+    """A line on stderr that stays, above the bars that there are."""
+    if shown:
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+
+@contextmanager
+def alive(shown: tqdm[Any], model: object) -> Iterator[None]:
+    """The clock of a bar goes on with the forward passes of a model, where it is a module."""
+    if shown.disable or not isinstance(model, nn.Module):
+        yield
+        return
+    last = [0.0]
+
+    def refresh(*_: object) -> None:
+        if (now := time.monotonic()) - last[0] > 0.5:
+            last[0] = now
+            shown.refresh()
+
+    handle = model.register_forward_hook(refresh)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def passes_of(
+    module: nn.Module, about: str, *, shown: bool, total: int | None = None
+) -> Iterator[None]:
+    """A bar that counts the forward passes of a module; `total`: at most so many."""
+    with bar(about, shown=shown, total=total, unit=" passes") as counted:
+        if counted.disable:
+            yield
+            return
+        handle = module.register_forward_hook(lambda *_: counted.update())
+        try:
+            yield
+        finally:
+            handle.remove()
