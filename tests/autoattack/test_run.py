@@ -250,7 +250,7 @@ def test_bars_are_shown_on_request_and_on_a_terminal(data, short, capsys, net, m
     run_autoattack(net(), x[:9], y[:9], eps=0.02, batch_size=4, verbose=True)
     output = capsys.readouterr()
     assert output.out == ""
-    assert all(f"{name}: 100%" in output.err for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
+    assert all(f"{name}: " in output.err for name in ("apgd-ce", "apgd-t", "fab-t", "square"))
     run_autoattack(net(), x[:9], y[:9], eps=0.02, batch_size=4)
     assert capsys.readouterr() == ("", "")
 
