@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -29,9 +31,12 @@ class CleanTermAttack:
         attacks: One `EvasionAttack` or several, of which one is drawn for each batch.
         ratio: The part of each batch that is attacked, in (0, 1].
         adapter: The classifier that is trained.
+        eps: The radius of the trainer; an attack with another is asked about.
     """
 
-    def __init__(self, attacks: object, ratio: float, adapter: ClassifierAdapter) -> None:
+    def __init__(
+        self, attacks: object, ratio: float, adapter: ClassifierAdapter, eps: float
+    ) -> None:
         listed: Sequence[Any] = attacks if isinstance(attacks, list | tuple) else [attacks]
         for attack in listed:
             if not isinstance(attack, EvasionAttack):
@@ -47,6 +52,14 @@ class CleanTermAttack:
                 raise UsageError(
                     f"attack has an estimator with input_shape {attack.estimator.input_shape}; "
                     f"allowed: {adapter.classifier.input_shape}, that of the classifier"
+                )
+            other = getattr(attack, "eps", eps)
+            if isinstance(other, int | float) and not math.isclose(other, eps):
+                warnings.warn(
+                    f"attack has eps {other:g}, the trainer eps {eps:g}: is that meant? The "
+                    "penalty's ball has the trainer's; give both the same for one threat model.",
+                    UserWarning,
+                    stacklevel=5,  # the line that makes the trainer
                 )
         if not listed:
             raise UsageError("attack is an empty list; allowed: at least one attack, or None")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+from art.attacks import EvasionAttack
 from art.defences.trainer.trainer import Trainer
 from torch.utils.data import DataLoader
 from typing_extensions import Unpack
@@ -18,6 +19,7 @@ from art_lfr.core.arguments import Array, check_integer, check_number, keywords_
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
 from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.settings import LFRSettings
+from art_lfr.core.tables import Table
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
 from art_lfr.penalties import Penalty, penalty_for
@@ -30,6 +32,9 @@ from art_lfr.training.processes import Processes
 from art_lfr.training.scheduling import Schedule
 from art_lfr.training.step import Objective
 from art_lfr.training.summary import open_summary
+
+# What an attack of ART has in common with this trainer.
+OF_ATTACKS = ("eps", "eps_step", "max_iter")
 
 
 class RunKeywords(TypedDict, total=False):
@@ -56,6 +61,29 @@ class AllTrainerKeywords(TrainerKeywords, total=False):
     seed: int
     verbose: bool
     summary_writer: Any
+
+
+def _refuse_other_calls(args: Sequence[object], keywords: Mapping[str, object]) -> None:
+    """Raise WrongTypeError for the arguments of ART's other trainers, saying what to write here."""
+    attack = next((value for value in args[2:] if isinstance(value, EvasionAttack)), None)
+    attack = attack or keywords.get("attack")
+    if len(args) > 2 or keywords.keys() & {"beta", "gamma", "proxy_classifier"}:
+        lengths = "eps=..., eps_step=..., max_iter=..."
+        if isinstance(attack, EvasionAttack) and not isinstance(attack, list):
+            names = [name for name in ("norm", *OF_ATTACKS) if hasattr(attack, name)]
+            values = (f"{name}={getattr(attack, name)!r}" for name in names)
+            lengths = ", ".join(values).replace("norm=inf", "norm=np.inf")
+        raise WrongTypeError(
+            "AdversarialTrainerLFRPyTorch() is given what ART's TRADES or AWP trainer takes; it "
+            "seeks its points itself and has no beta: write "
+            f"AdversarialTrainerLFRPyTorch(classifier, {lengths}), and call fit as before"
+        )
+    for name in ("nb_epochs", "batch_size"):
+        if name in keywords:
+            raise WrongTypeError(
+                f"AdversarialTrainerLFRPyTorch() got {name!r}; allowed: give it to "
+                f"fit(x, y, {name}={keywords[name]!r})"
+            )
 
 
 class AdversarialTrainerLFRPyTorch(Trainer):
@@ -117,7 +145,10 @@ class AdversarialTrainerLFRPyTorch(Trainer):
     """
 
     @keywords_of(
-        LFRSettings, TrainingOptions, renamed={"steps": "max_iter", "step_size": "eps_step"}
+        LFRSettings,
+        TrainingOptions,
+        renamed={"steps": "max_iter", "step_size": "eps_step"},
+        refuse=_refuse_other_calls,
     )
     def __init__(
         self,
@@ -163,12 +194,12 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._adapter = adapter = ClassifierAdapter(self._classifier)
         processes = Processes()
         processes.check_device(adapter.device)
-        attack = self._attack
+        attack, eps = self._attack, self._settings.eps
         objective = Objective(
             adapter.module,
             adapter.criterion,
             adapter.box,
-            None if attack is None else CleanTermAttack(attack, self._ratio, adapter),
+            None if attack is None else CleanTermAttack(attack, self._ratio, adapter, eps),
             self._penalty,
             processes,
         )
@@ -327,6 +358,20 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         """
         batches = LoaderBatches(train_loader, self._adapter)
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
+
+    def _repr_html_(self) -> str:
+        settings, state = self._settings, self._loop.state
+        values = {
+            "network": type(self._adapter.network).__name__,
+            "eps, norm": f"{settings.eps:g}, {settings.norm:g}",
+            "max_iter, eps_step": f"{settings.steps}, {settings.step_size:.4g}",
+            "lam, radius": f"{settings.lam:.4g}, {settings.radius:.4g}",
+            "penalty": repr(self._penalty),
+            "epochs trained": str(state.epoch),
+        }
+        title = type(self).__name__
+        table = Table(["setting", "value"], [*map(list, values.items())], title=title, left=(0, 1))
+        return table.to_html() + (state.history.shown().to_html() if state.history else "")
 
     def predict(self, x: Array, **kwargs: Any) -> Array:
         """The classifier's predictions, shape (N, nb_classes)."""

@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -85,12 +85,14 @@ def keywords_of(
     *sources: Callable[..., object],
     renamed: Mapping[str, str] | None = None,
     only: type | None = None,
+    refuse: Callable[[Sequence[object], Mapping[str, object]], None] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function, so that a keyword it does not have is an error that names the nearest.
 
     Where it has `**settings`, these are the keyword-only parameters of `sources`, under other names
     where `renamed` says so (of them those that the TypedDict `only` has), and stand in its
-    signature (`help`, `inspect`) with their defaults.
+    signature (`help`, `inspect`) with their defaults. `refuse` sees all arguments first, and may
+    raise an error that says more.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -111,6 +113,8 @@ def keywords_of(
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if refuse is not None:
+                refuse(args, kwargs)
             reject_unknown(f"{owner}()", kwargs, known)
             return function(*args, **kwargs)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
 from art_lfr.art.trainer import AllTrainerKeywords, RunKeywords
@@ -53,3 +58,29 @@ def test_defaults_are_those_of_the_settings():
 def test_names_that_users_mix_up(wrong, right):
     with pytest.raises(TypeError, match=f"{wrong!r}; did you mean {right!r}"):
         AdversarialTrainerLFRPyTorch(None, **{wrong: 1})
+
+
+def test_the_call_of_arts_other_trainers_is_answered_with_the_one_to_write() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    classifier = PyTorchClassifier(
+        network,
+        nn.CrossEntropyLoss(),
+        (1, 2, 2),
+        2,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+        clip_values=(0.0, 1.0),
+    )
+    attack = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.02, max_iter=5)
+    written = r"write AdversarialTrainerLFRPyTorch\(classifier, norm=.*, eps=0.1, eps_step=0.02, "
+    trainer: Any = AdversarialTrainerLFRPyTorch
+    for positional, named in (
+        ((attack,), {"beta": 6.0}),
+        ((), {"attack": attack, "beta": 6.0}),
+        ((classifier, attack), {"mode": "PGD", "gamma": 0.01}),
+    ):
+        with pytest.raises(TypeError, match=written + "max_iter=5"):
+            trainer(classifier, *positional, **named)
+    with pytest.raises(TypeError, match=r"give it to fit\(x, y, nb_epochs=3\)"):
+        trainer(classifier, nb_epochs=3)
+    with pytest.warns(UserWarning, match=r"attack has eps 0.1, the trainer eps 0.3: is that meant"):
+        trainer(classifier, eps=0.3, attack=attack)
