@@ -132,6 +132,20 @@ def clip_by_history(optimizer: torch.optim.Optimizer, factor: float) -> None:
     optimizer.register_step_pre_hook(clip)
 
 
+def warmup_epochs(run: dict[str, Any], samples: int) -> float:
+    """The epochs of the warm-up; one in steps takes a third of the training at most."""
+    if "warmup_steps" not in run:
+        return float(run["warmup_epochs"])
+    return min(run["warmup_steps"] / math.ceil(samples / run["batch_size"]), run["epochs"] / 3)
+
+
+def twin(run: dict[str, Any], samples: int) -> str:
+    """The same for runs that train alike under two names."""
+    warmup = warmup_epochs(run, samples)
+    same = {k: v for k, v in run.items() if k not in ("method", "warmup_steps")}
+    return key_of({**same, "warmup_epochs": warmup})
+
+
 def train(run: dict[str, Any], x: Any, y: Any) -> nn.Module:
     """The trained network."""
     classes = int(y.max()) + 1
@@ -165,9 +179,7 @@ def train(run: dict[str, Any], x: Any, y: Any) -> nn.Module:
             art = AdversarialTrainerTRADESPyTorch(classifier, attack, beta=run["beta"])
         art.fit(x, np.eye(classes, dtype=np.float32)[y], batch_size=size, nb_epochs=epochs)
         return model
-    warmup = run["warmup_epochs"]
-    if "warmup_steps" in run:
-        warmup = min(run["warmup_steps"] / math.ceil(len(x) / size), epochs / 3)
+    warmup = warmup_epochs(run, len(x))
     if "history" in run:
         clip_by_history(optimizer, run["history"])
     trainer = (OnlyEps if run.get("only_eps") else AdversarialTrainerLFRPyTorch)(
@@ -229,8 +241,13 @@ def run(
             continue
         x, y, x_judged, y_judged = images(settings, data)
         began = time.perf_counter()
+        twins = {twin(c["run"], len(x)): c for c in finished(results).values()}
+        known = twins.get(twin(settings, len(x)))
         try:
-            outcome = judged(settings, train(settings, x, y), x_judged, y_judged)
+            if known is not None:
+                outcome = {name: known[name] for name in ("clean", "pgd", "constant")}
+            else:
+                outcome = judged(settings, train(settings, x, y), x_judged, y_judged)
         except TrainingError as error:  # a loss that is not finite
             outcome = {"clean": 0.0, "pgd": 0.0, "constant": True, "error": str(error)}
         line = {

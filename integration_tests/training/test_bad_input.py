@@ -128,7 +128,7 @@ def test_a_metric_of_validation_needs_validation_data(make_classifier):
 def test_a_swap_of_the_class_name_alone_is_an_error(make_classifier):
     """The second positional argument of ART's TRADES trainer is the attack."""
     classifier = make_classifier()
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="what ART's TRADES or AWP trainer takes"):
         AdversarialTrainerLFRPyTorch(classifier, FastGradientMethod(classifier), 6.0)
 
 
