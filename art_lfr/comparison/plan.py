@@ -232,6 +232,11 @@ class Run:
     settings: dict[str, Any]
 
     @property
+    def about(self) -> str:
+        """Which one it is, for a reader."""
+        return f"{self.method}, seed {self.seed}, split {self.split}"
+
+    @property
     def training_key(self) -> str:
         """A hash of all that shapes the weights."""
         c = self.comparison

@@ -20,6 +20,7 @@ from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.comparison import judging, methods
 from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
+from art_lfr.core.progress import bar, passes_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description, Network, array
@@ -96,7 +97,10 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     classifier = methods.make_classifier(make(), run, x, classes)
     times = Times(directory)
-    with preserved_random_state(CPU):
+    batches = run.settings["epochs"] * math.ceil(len(x) / run.settings["batch_size"])
+    shown = bar(f"{run.about}: training", shown=True, total=batches, unit="batch")
+    with preserved_random_state(CPU), shown, methods.quiet():
+        classifier.optimizer.register_step_post_hook(lambda *_: shown.update())
         if run.settings["kind"] == "lfr":
             _train_lfr(run, classifier, x, y, directory, times)
         else:
@@ -231,8 +235,9 @@ def run_all(
     tell(f"{comparison.name}: {len(runs) - len(todo)} of {len(runs)} runs are done")
     _check_finished(comparison, runs, directory, data_dir, factory, tell)
     data: dict[int, judging.Split] = {}
+    began, done = time.perf_counter(), 0
     for number, run in enumerate(todo, 1):
-        about = f"{number}/{len(todo)} {run.method}, seed {run.seed}, split {run.split}"
+        about = f"{number}/{len(todo)} {run.about}"
         home = _home(run, directory)
         home.mkdir(parents=True, exist_ok=True)
         # Until the block ends or this process dies, no other may do the run.
@@ -248,7 +253,9 @@ def run_all(
         rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
         seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
         stopped = f"; training stopped: {result['stopped']}" if "stopped" in result else ""
-        tell(f"{about}: {rates}; {seconds}{stopped}")
+        done, left = done + 1, len(todo) - number
+        minutes = (time.perf_counter() - began) / done * left / 60
+        tell(f"{about}: {rates}; {seconds}{stopped}; about {minutes:.0f} min for {left} more")
 
 
 def _check_finished(
@@ -348,11 +355,12 @@ def run_one(run: Run, split: judging.Split, directory: Path, factory: Factory) -
             (home / state).unlink(missing_ok=True)
     path, masking = result_path(run, directory), masking_path(run, directory)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        result = _result(run, classifier, split, home, times)
-        write_record(path, result)
-    if run.comparison.masking_images and not masking.exists():
-        write_record(masking, judging.verdicts(classifier, split, run.comparison))
+    with passes_of(classifier.model, f"{run.about}: judging", shown=True):
+        if not path.exists():
+            result = _result(run, classifier, split, home, times)
+            write_record(path, result)
+        if run.comparison.masking_images and not masking.exists():
+            write_record(masking, judging.verdicts(classifier, split, run.comparison))
     return read_result(run, directory)
 
 
