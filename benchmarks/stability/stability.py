@@ -36,6 +36,7 @@ from art_lfr.core.settings import LFRSettings
 from art_lfr.data import digits, load
 from art_lfr.errors import TrainingError
 from art_lfr.models import BUILT_IN
+from art_lfr.training.options import TrainingOptions
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
@@ -119,6 +120,23 @@ class OnlyEps(AdversarialTrainerLFRPyTorch):
         self._loop.settings = settings
 
 
+class LetInSlowly(TrainingOptions):
+    """The lower end is let in from the end of the warm-up to the end of training."""
+
+    last = 0
+
+    def let_in(self, epochs: float) -> float:
+        return max(0.0, (epochs - self.warmup_epochs) / (self.last - self.warmup_epochs))
+
+
+def let_in_slowly(trainer: AdversarialTrainerLFRPyTorch, epochs: int) -> None:
+    """Give the trainer's loop these options in place of its own."""
+    options = object.__new__(LetInSlowly)
+    for name, value in {**vars(trainer._loop.options), "last": epochs}.items():
+        object.__setattr__(options, name, value)
+    trainer._loop.options = options
+
+
 def clip_by_history(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Clip each gradient at `factor` times the median norm of the last 100, once there are 10."""
     norms: list[float] = []
@@ -192,6 +210,8 @@ def train(run: dict[str, Any], x: Any, y: Any) -> nn.Module:
         seed=run["seed"],
         verbose=False,
     )
+    if run.get("slowly"):
+        let_in_slowly(trainer, epochs)
     trainer.fit(x, y, batch_size=size, nb_epochs=epochs)
     return model
 
