@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
-from art_lfr.core.geometry import NORM_NAMES, dual_norm
+from art_lfr.core.geometry import dual_norm
 from art_lfr.core.imports import require
+from art_lfr.core.names import NORM_NAMES
 from art_lfr.errors import UsageError
 from art_lfr.plots.measured import GradientMaps, LossSurface, Vulnerability
 from art_lfr.storage.files import check_output, write_atomically

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.arguments import Array, check_integer, check_number, check_seed, keywords_of
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.names import parse_norm
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import PENALTIES, LocalFlatness
 from art_lfr.storage.files import as_path, locked
