@@ -33,6 +33,8 @@ PRESETS = {
 }
 AUTO_ATTACK_PARTS = ("APGD-CE", "APGD-T", "Square")
 ATTACKS = (*PRESETS["quick"][:1], *PRESETS["paper"], *AUTO_ATTACK_PARTS, "AutoAttack")
+# What an evaluation takes by name.
+ATTACK_NAMES = (*PRESETS, *ATTACKS)
 METRICS = ("clever_u", "loss_sensitivity")
 AUGMENTATIONS = ("none", "flip", "crop-flip")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -66,7 +68,7 @@ def find_name(parameter: str, value: object, choices: Iterable[str], *, others: 
 def find_attack(value: str, parameter: str = "attacks") -> str:
     """The attack or preset that is meant; "AA" is AutoAttack. See `find_name`."""
     value = "AutoAttack" if _plain(value) == "aa" else value
-    return find_name(parameter, value, (*PRESETS, *ATTACKS))
+    return find_name(parameter, value, ATTACK_NAMES)
 
 
 def _plain(name: str) -> str:

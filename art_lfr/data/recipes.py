@@ -122,9 +122,9 @@ def find_data(parameter: str, name: object) -> str:
     anything else.
     """
     text = str(name) if isinstance(name, str | Path) else ""
-    if text.endswith(".npz") or (text and Path(text).expanduser().is_dir()):
-        if name not in NAMES:
-            return text if text not in NAMES else os.path.join(os.curdir, text)
+    is_own = text.endswith(".npz") or (bool(text) and Path(text).expanduser().is_dir())
+    if is_own and name not in NAMES:
+        return text if text not in NAMES else os.path.join(os.curdir, text)
     own = "the path of a .npz file, or a folder with train/<class>/ and images"
     return find_name(parameter, text or name, NAMES, others=own)
 

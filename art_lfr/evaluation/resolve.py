@@ -25,7 +25,7 @@ from art_lfr.attacks.target import (
 )
 from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.modes import device_of
-from art_lfr.core.names import ATTACKS, PRESETS, parse_norm
+from art_lfr.core.names import ATTACK_NAMES, parse_norm
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.evaluation.presets import named_attacks
 from art_lfr.storage.description import attacks_inside, library_of
@@ -286,7 +286,7 @@ def _library(attack: object) -> str:
         library = "art" if isinstance(attack, EvasionAttack) else None
     if library is None:
         raise WrongTypeError(
-            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, (*PRESETS, *ATTACKS)))}, "
+            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, ATTACK_NAMES))}, "
             f"{ALLOWED}"
         )
     return library
