@@ -286,8 +286,8 @@ def _library(attack: object) -> str:
         library = "art" if isinstance(attack, EvasionAttack) else None
     if library is None:
         raise WrongTypeError(
-            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, ATTACK_NAMES))}, "
-            f"{ALLOWED}"
+            f"attacks has a {type(attack).__name__}; allowed: "
+            f"{', '.join(map(repr, ATTACK_NAMES))}, {ALLOWED}"
         )
     return library
 
