@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from art_lfr.art.by_recipe import fit, make_classifier, make_trainer, one_cycle
+from art_lfr.art.by_recipe import fit, make_classifier, make_trainer, one_cycle, one_thread
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
@@ -41,20 +40,6 @@ if TYPE_CHECKING:
 RECIPE = RECIPES["digits"]
 History: TypeAlias = list[dict[str, float]]
 Tick: TypeAlias = Callable[..., None]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one core: the network is too small for more, and the sums do not depend on it.
-
-    Two threads on a busy machine wait for each other, and take several times as long as one.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def train_standard(
