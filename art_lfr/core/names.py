@@ -37,6 +37,7 @@ ATTACKS = (*PRESETS["quick"][:1], *PRESETS["paper"], *AUTO_ATTACK_PARTS, "AutoAt
 ATTACK_NAMES = (*PRESETS, *ATTACKS)
 METRICS = ("clever_u", "loss_sensitivity")
 AUGMENTATIONS = ("none", "flip", "crop-flip")
+FIGURE_FORMATS = (".png", ".pdf", ".svg")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
 

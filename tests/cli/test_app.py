@@ -28,6 +28,7 @@ def folder(user_folder):
 
 
 TINY = ["--model", "nets_of_a_user:make", "--data", "mine.npz"]
+BALL = [*TINY, "--eps", "0.05"]
 
 
 def test_help_teaches():
@@ -137,31 +138,31 @@ def test_check(folder, capsys):
         (["bogus"], "No such command 'bogus'"),
         (["train", "--epss", "1"], "--epss"),
         (["train", "--eps", "wide"], "--eps"),
-        (["train", *TINY, "--eps", "-1"], "--eps is -1.0; allowed"),
-        (["train", *TINY, "--norm", "3"], "norm is '3'"),
-        (["train", *TINY, "--estimator", "exat"], "did you mean 'exact'"),
-        (["train", *TINY, "--penalty", "flat"], "penalty is 'flat'"),
-        (["train", *TINY, "--penalty", "cure"], "lam is None with penalty 'cure'"),
-        (["train", *TINY, "--lr", "0"], "--lr is 0.0"),
-        (["train", *TINY, "--epochs", "0"], "--epochs is 0"),
-        (["train", *TINY, "--batch-size", "0"], "--batch-size is 0"),
-        (["train", *TINY, "--resume"], "--resume is True with --checkpoint-dir None"),
-        (["train", *TINY, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
-        (["train", *TINY, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
-        (["train", *TINY, "--output", "a.txt"], "ending in .pt or .pth"),
+        (["train", *BALL, "--eps", "-1"], "--eps is -1.0; allowed"),
+        (["train", *BALL, "--norm", "3"], "norm is '3'"),
+        (["train", *BALL, "--estimator", "exat"], "did you mean 'exact'"),
+        (["train", *BALL, "--penalty", "flat"], "penalty is 'flat'"),
+        (["train", *BALL, "--penalty", "cure"], "lam is None with penalty 'cure'"),
+        (["train", *BALL, "--lr", "0"], "--lr is 0.0"),
+        (["train", *BALL, "--epochs", "0"], "--epochs is 0"),
+        (["train", *BALL, "--batch-size", "0"], "--batch-size is 0"),
+        (["train", *BALL, "--resume"], "--resume is True with --checkpoint-dir None"),
+        (["train", *BALL, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
+        (["train", *BALL, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
+        (["train", *BALL, "--output", "a.txt"], "ending in .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
-        (["check", "--model", "mlp"], "--model is 'mlp'; allowed: digits-cnn"),
+        (["check", "--model", "mlp"], "--model is 'mlp'; allowed: 'digits-cnn'"),
         (["check", "--model", "nowhere:make"], "No module named 'nowhere'"),
         (["check", "--model", "nets_of_a_user:number"], "not callable"),
         (["check", "--model", "nets_of_a_user:wrong"], "returned a dict"),
         (["check", "--model", "nets_of_a_user:absent"], "absent"),
-        (["check", "--data", "absent.npz"], "'absent.npz' does not exist"),
+        (["check", *TINY, "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
         (["check", "--data", "nets_of_a_user.py"], "--data is 'nets_of_a_user.py'"),
         (["flatness"], "--weights is missing"),
-        (["flatness", "--weights", "absent.pt"], "absent.pt is no file"),
+        (["flatness", "--weights", "absent.pt"], "--weights is 'absent.pt', which is no file"),
         (["flatness", "--weights", "mine.npz"], "mine.npz"),
-        (["flatness", *TINY, "--split", "validation"], "--split is 'validation'"),
-        (["flatness", *TINY, "--output", "f.txt"], "ending in .csv or .json"),
+        (["flatness", *BALL, "--split", "validation"], "--split is 'validation'"),
+        (["flatness", *BALL, "--output", "f.txt"], "ending in .csv or .json"),
         (["demo", "--epochs", "0"], "epochs is 0"),
     ],
 )
@@ -171,7 +172,7 @@ def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
 
 
 def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
-    arguments = ["train", *TINY, "--eps", "0.05", "--checkpoint-dir", "run"]
+    arguments = ["train", *BALL, "--quiet", "--checkpoint-dir", "run"]
     assert main([*arguments, "--epochs", "1"]) == 0
     capsys.readouterr()
     assert "run', which holds a run; allowed: a new directory, or --resume" in refusal_of(
@@ -183,11 +184,11 @@ def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder
 
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
     torch.save(digits_cnn().state_dict(), "digits.pt")
-    refusal = refusal_of(["flatness", *TINY, "--weights", "digits.pt"], capsys)
+    refusal = refusal_of(["flatness", *BALL, "--weights", "digits.pt"], capsys)
     assert "does not fit the model" in refusal
     x = np.zeros((4, 6, 6), dtype=np.float32)
     np.savez("many.npz", x_train=x, y_train=[0, 1, 2, 3])
-    many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz"]
+    many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz", "--eps", "0.1"]
     assert "labels from 0 to 3; allowed: 0 to 2" in refusal_of(many, capsys)
 
 
@@ -212,4 +213,5 @@ def test_train_has_every_setting_of_the_trainer():
     options = inspect.signature(train).parameters
     assert set(TrainerKeywords.__annotations__) <= set(options)
     settings = dict.fromkeys(TrainerKeywords.__annotations__) | {"lam": 0.0, "autocast": False}
-    assert without_missing(settings | {"warm_start": True}) == {"lam": 0.0, "warm_start": True}
+    given = {"lam": 0.0, "autocast": False, "max_grad_norm": None}
+    assert without_missing(settings | {"max_grad_norm": "none"}) == given
