@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from art_lfr.cli import options
+from art_lfr.core.arguments import check_choice
 from art_lfr.core.names import METRICS, find_name
+from art_lfr.core.settings import ESTIMATORS
 
 
 def evaluate(
@@ -61,7 +63,17 @@ def evaluate(
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
     options.check_output(output, (".json", ".md", ".tex", ".csv"))
-    recipe = options.settings_of(data, weights, model=model, eps=eps, norm=norm)
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=images,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
     chosen = options.attacks_in(attacks)
     measured = [find_name("--metrics", name, METRICS) for name in options.names_in(metrics)]
     from art_lfr.cli import inputs
@@ -126,7 +138,17 @@ def masking(
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
     options.check_output(output, (".json", ".md"))
-    recipe = options.settings_of(data, weights, model=model, eps=eps, norm=norm)
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=images,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
     options.check_file("--surrogate", surrogate)
     from art_lfr.cli import inputs
     from art_lfr.masking.report import masking_report
@@ -181,7 +203,17 @@ def flatness(
     art-lfr flatness --model my_nets:make --data my.npz --output flatness.csv
     """
     options.check_output(output, options.TABLES)
-    recipe = options.settings_of(data, weights, model=model, eps=eps, norm=norm)
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
+    check_choice("--estimator", estimator, ESTIMATORS)
     import pandas
     from rich.table import Table
 
@@ -238,7 +270,8 @@ def check(
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
     # Its eps does not matter.
-    recipe = options.settings_of(data, weights, model=model, eps=0.0)
+    recipe = options.settings_of(data, weights, model=model, eps=0.0, batch_size=batch_size)
+    check_choice("--estimator", estimator, ESTIMATORS)
     from rich.markup import escape
 
     from art_lfr.check import check_model

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer
+from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.imports import named_object
 from art_lfr.core.modes import default_device, device_of, mode
@@ -108,12 +108,7 @@ def outputs_for(data: ImageData) -> int:
 def trained_model(
     name: str, weights: Path | None, data: ImageData, option: str = "--weights"
 ) -> nn.Module:
-    """`load_model`, with weights where the model is built in: it is untrained without.
-
-    It is on the GPU where there is one.
-    """
-    if weights is None and name in BUILT_IN:
-        raise UsageError(f"--weights is missing; a built-in model ({name}) is untrained without")
+    """`load_model`, on the GPU where there is one."""
     network = load_model(name, weights, classes=outputs_for(data), option=option)
     return network.to(default_device())
 
@@ -125,9 +120,7 @@ def judged(
 
     ValueError where they do not go together.
     """
-    check_integer("--images", images, low=1, optional=images is None)
     loaded = load_data(data)
-    check_choice("--split", split, ("test", "validation", "train"))
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
         raise UsageError(

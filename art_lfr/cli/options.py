@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from art_lfr.core.arguments import check_choice, check_integer, check_seed
+from art_lfr.core.imports import check_package
 from art_lfr.core.names import AUGMENTATIONS, MODELS, OPTIMIZERS, PENALTIES, find_attack
 from art_lfr.data.recipes import NAMES, Recipe, recipe_for
 from art_lfr.errors import UsageError
@@ -239,11 +241,33 @@ def without_missing(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if value == NONE else value for name, value in given.items()}
 
 
-def settings_of(data: str, weights: Path | None = None, **given: Any) -> Recipe:
-    """`recipe_for`, once the files that are named are there."""
+def settings_of(data: str, weights: Path | None = None, *, seed: int = 0, **given: Any) -> Recipe:
+    """`recipe_for`, once the files that are named and the module of --model are there."""
     recipe = recipe_for(data, **given)
+    if ":" in recipe.model:
+        try:
+            check_package(recipe.model)
+        except UsageError as error:
+            raise UsageError(
+                f"--model is {error}; allowed: {', '.join(MODELS)}, or module.path:factory"
+            ) from None
     check_file("--data", Path(recipe.data) if recipe.data.endswith(".npz") else None)
     check_file("--weights", weights)
+    check_seed("--seed", seed)
+    return recipe
+
+
+def judged(
+    data: str, weights: Path | None, *, split: str, images: int | None = None, **given: Any
+) -> Recipe:
+    """`settings_of` for a trained network and a part of the data."""
+    recipe = settings_of(data, weights, **given)
+    check_choice("--split", split, ("test", "validation", "train"))
+    check_integer("--images", images, low=1, optional=images is None)
+    if weights is None and ":" not in recipe.model:
+        raise UsageError(
+            f"--weights is missing; a built-in model ({recipe.model}) is untrained without"
+        )
     return recipe
 
 

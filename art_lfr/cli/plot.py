@@ -86,7 +86,18 @@ def plot(
     options.check_output(numbers, options.TABLES, "--numbers")
     if kind == "gradients":
         eps = 0.0  # has no ball
-    recipe = options.settings_of(data, weights, model=model, eps=eps, norm=norm)
+    count = IMAGES[kind] if images is None else images
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=count,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
     chosen = options.attacks_in(attacks)
     first = name or (recipe.model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
@@ -99,7 +110,6 @@ def plot(
     from art_lfr.storage.files import write_atomically
 
     require_matplotlib()
-    count = IMAGES[kind] if images is None else images
     network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, count)
     networks = {first: network}
     for other, path in others.items():

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from art_lfr.cli import options
+from art_lfr.core.arguments import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_seed,
+    check_share,
+    part_for,
+)
 from art_lfr.core.keywords import LFRKeywords, TrainingKeywords
-from art_lfr.core.names import PENALTIES, find_name
+from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, check_weight, find_name
+from art_lfr.core.settings import ESTIMATORS, LFRSettings
 from art_lfr.data.recipes import RECIPES, Recipe
 from art_lfr.errors import UsageError
+from art_lfr.training.options import TrainingOptions, check_fit_arguments
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,8 +47,6 @@ def demo(
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """
-    from art_lfr.core.arguments import check_integer, check_seed
-
     check_integer("--epochs", epochs, low=1)
     check_seed("--seed", seed)
     from art_lfr.demo.run import run_demo
@@ -149,13 +157,12 @@ def train(
 
     accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
-    from art_lfr.core.arguments import check_integer
-
     options.check_output(output, (".pt", ".pth"))
     options.check_output(history, options.TABLES, "--history")
     recipe = options.settings_of(
         data,
         weights,
+        seed=seed,
         model=model,
         eps=eps,
         norm=norm,
@@ -168,9 +175,10 @@ def train(
         augmentation=augmentation,
     )
     check_integer("--train", train, low=1, optional=True)
+    penalty = find_name("--penalty", penalty, PENALTIES)
     keywords = {
         **options.without_missing({"eps_step": eps_step, **settings}),
-        "penalty": find_name("--penalty", penalty, PENALTIES),
+        "penalty": penalty,
         "seed": seed,
         "verbose": not quiet,
     }
@@ -229,15 +237,13 @@ def _checked(
     recipe: Recipe, keywords: dict[str, Any], checkpoint_dir: Path | None, resume: bool
 ) -> str:
     """Check what the trainer will, without torch; one line that says what is trained with."""
-    from art_lfr.core.arguments import check_number, part_for
-    from art_lfr.core.settings import LFRSettings
-    from art_lfr.training.options import TrainingOptions, check_fit_arguments
-
     check_number("--eps-step", keywords.get("eps_step"), low_allowed=False, optional=True)
     metrics = keywords.get("best_metric")
     if metrics is not None and "," in metrics:
         keywords["best_metric"] = tuple(options.names_in(metrics))
-    chosen = {**recipe.objective(keywords["penalty"]), **keywords}
+    penalty = keywords["penalty"]
+    chosen = {**recipe.objective(penalty), **keywords}
+    check_weight(penalty, chosen.get("lam"), has_default=penalty in GRADIENT_NORMS)
     lfr = LFRSettings(
         eps=recipe.eps,
         norm=recipe.norm,
@@ -333,12 +339,11 @@ def tune(
     art-lfr tune --model small-cnn --data mnist --eps 0.3 --minutes 30
     --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
     """
-    from art_lfr.core.arguments import check_integer, check_number, check_seed
-
     options.check_output(output, (".json",))
     recipe = options.settings_of(
         data,
         weights,
+        seed=seed,
         model=model,
         eps=eps,
         norm=norm,
@@ -354,17 +359,18 @@ def tune(
     check_number("--minutes", minutes, low_allowed=False)
     check_integer("--max-iter", recipe.max_iter, low=1)
     check_number("--warmup-epochs", warmup_epochs, optional=True)
-    check_seed("--seed", seed)
+    check_share("--clean-floor", clean_floor)
+    check_integer("--held-out", held_out, low=1, optional=True)
+    check_integer("--train", train, low=1, optional=True)
+    penalty = find_name("--penalty", penalty, GRADIENT_NORMS)
+    check_choice("--estimator", estimator, ESTIMATORS)
     judges = options.attacks_in(attacks)
 
     from art_lfr.art.by_recipe import make_classifier, one_cycle
     from art_lfr.cli import inputs
     from art_lfr.data.augmentation import BY_NAME
-    from art_lfr.tuning.run import check_floor, check_penalty
     from art_lfr.tuning.run import tune as run
 
-    check_floor("--clean-floor", clean_floor)
-    check_penalty("--penalty", penalty)
     images = inputs.load_data(recipe.data, test=0)
     x, y, reserved = _parts(images, train, held_out)
 
@@ -429,17 +435,14 @@ def _parts(
     images: ImageData, train: int | None, held_out: int | None
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Images and labels to train on, and those to judge on."""
-    from art_lfr.core.arguments import check_integer
     from art_lfr.tuning.trial import usual_count
 
     validation, pool = len(images.y_validation), len(images.y_train)
     most = validation or pool - 1
     count = held_out if held_out is not None else min(usual_count(pool), validation or pool)
-    check_integer("--held-out", count, low=1)
     if count > most:
         part = "the validation images" if validation else "one less than the training images"
         raise UsageError(f"--held-out is {count}; allowed: at most {most}, {part}")
-    check_integer("--train", train, low=1, optional=True)
     left = pool if validation else pool - count
     if train is not None and train > left:
         raise UsageError(f"--train is {train}; allowed: at most {left}, those not held out")
@@ -498,7 +501,6 @@ def compare(
     from art_lfr.comparison.plan import RUNS, read_plan
     from art_lfr.comparison.results import Results, table, to_markdown, write_report
     from art_lfr.comparison.runner import run_all, take_known
-    from art_lfr.core.arguments import check_integer
     from art_lfr.storage.files import as_path, check_output, held, make_directory
 
     check_integer("--threads", threads, low=1)

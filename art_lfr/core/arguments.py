@@ -49,6 +49,13 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
         raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Raise unless the value is a share in (0, 1], such as an accuracy, or None."""
+    check_number(name, value, low_allowed=False, optional=True)
+    if value is not None and value > 1:
+        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
+
+
 def check_seed(name: str, value: object, *, optional: bool = False) -> None:
     """Raise unless `value` is an integer that every generator takes; None passes if `optional`."""
     check_integer(name, value, low=0, optional=optional)

@@ -24,7 +24,9 @@ MODELS = (
     "preact-resnet-18",
     "narrow-resnet",
 )
-PENALTIES = ("lfr", "lfr-held", "input-gradient", "cure", "llr", "gradalign")
+# Their lam is by default a multiple of eps.
+GRADIENT_NORMS = ("lfr", "lfr-held", "input-gradient")
+PENALTIES = (*GRADIENT_NORMS, "cure", "llr", "gradalign")
 PRESETS = {
     "quick": ("PGD-40", "APGD-T", "Square"),
     # Xu et al. (ICIP 2020), the attacks of their tables.
@@ -32,7 +34,7 @@ PRESETS = {
     "autoattack": ("AutoAttack",),
 }
 AUTO_ATTACK_PARTS = ("APGD-CE", "APGD-T", "Square")
-ATTACKS = (*PRESETS["quick"][:1], *PRESETS["paper"], *AUTO_ATTACK_PARTS, "AutoAttack")
+ATTACKS = ("PGD-40", *PRESETS["paper"], *AUTO_ATTACK_PARTS, "AutoAttack")
 # What an evaluation takes by name.
 ATTACK_NAMES = (*PRESETS, *ATTACKS)
 METRICS = ("clever_u", "loss_sensitivity")
@@ -64,6 +66,15 @@ def find_name(parameter: str, value: object, choices: Iterable[str], *, others: 
         value = next((name for name in choices if _plain(name) == _plain(value)), value)
     check_choice(parameter, value, choices, others=others)
     return str(value)
+
+
+def check_weight(penalty: object, lam: object, *, has_default: bool) -> None:
+    """Raise where lam is None for a penalty without a default of it."""
+    if lam is None and not has_default:
+        raise UsageError(
+            f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
+            "the penalties that are gradient norms)"
+        )
 
 
 def find_attack(value: str, parameter: str = "attacks") -> str:

@@ -1,3 +1,4 @@
+import importlib.metadata
 import inspect
 import json
 import re
@@ -13,7 +14,12 @@ from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
+from art_lfr.demo.run import run_demo
+from art_lfr.errors import TrainingError
 from art_lfr.models import digits_cnn
+from art_lfr.training.loop import TrainingLoop
+
+SCRIPTS = Path(__file__).with_name("scripts")
 
 
 @pytest.fixture
@@ -103,14 +109,123 @@ def test_train_then_measure(folder, capsys):
     assert not list(folder.glob(".*partial"))
 
 
-@pytest.mark.parametrize("option", [["--penalty", "lfr-held"], ["--warm-start"], ["--autocast"]])
-def test_options_reach_the_trainer(folder, option):
-    arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "2", "--batch-size", "16"]
-    assert main(arguments) == 0
-    plain = torch.load("lfr-weights.pt", weights_only=True)
-    assert main([*arguments, *option]) == 0
-    other = torch.load("lfr-weights.pt", weights_only=True)
+SHORT = ["train", *BALL, "--epochs", "2", "--batch-size", "16"]
+
+
+@pytest.fixture
+def trained(folder):
+    """The weights that `art-lfr train` leaves after two epochs, with further options."""
+
+    def train(*options):
+        assert main([*SHORT, *options]) == 0
+        return torch.load("lfr-weights.pt", weights_only=True)
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--penalty lfr-held",
+        "--warm-start",
+        "--autocast",
+        "--optimizer adamw --lr 0.01",
+        "--weight-decay 1/10",
+        "--augmentation crop-flip",
+        "--train 32",
+        "--validation 0.25",
+        "--lam 1/10",
+        "--radius 1/1000",
+        "--eps-step 1/1000",
+        "--max-grad-norm 1/100",
+        "--ema-decay 0.9",
+        "--norm L2",
+    ],
+)
+def test_options_reach_the_trainer(trained, options):
+    plain, other = trained(), trained(*options.split())
     assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--eps 1/20",
+        "--norm Linf",
+        "--lam none --radius None",
+        "--no-autocast --penalty LFR",
+        "--optimizer SGD --augmentation none",
+        "--train 64",
+        pytest.param(
+            "--device cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+        ),
+    ],
+)
+def test_what_is_written_otherwise_is_the_same(trained, options):
+    plain, other = trained(), trained(*options.split())
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_the_settings_taken_are_said_unless_quiet(folder, capsys):
+    assert main(SHORT) == 0
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.startswith("mine.npz: nets_of_a_user:make, eps 0.05, norm inf, 10 ascent steps")
+    assert told.endswith("(what was not given: the defaults)")
+    assert main([*SHORT, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_history_best_metric_and_patience(folder, capsys):
+    """At a tiny learning rate nothing gets better after the first epoch."""
+    best = ["--best-metric", "validation_robust_accuracy,validation_accuracy", "--patience", "2"]
+    still = [*SHORT, *best, "--lr", "1e-12", "--epochs", "9", "--validation", "16"]
+    assert main([*still, "--history", "h.json", "--json"]) == 0
+    records = json.loads((folder / "h.json").read_text())
+    printed = json.loads(capsys.readouterr().out)
+    assert [pytest.approx(record) for record in printed] == records
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert "validation_robust_accuracy" in records[0]
+
+
+def test_history_of_a_training_that_fails(folder, capsys, monkeypatch):
+    measure, calls = TrainingLoop._measure, []
+
+    def fail(loop, monitors):
+        if calls:
+            raise TrainingError("the loss is nan")
+        calls.append(loop)
+        return measure(loop, monitors)
+
+    monkeypatch.setattr(TrainingLoop, "_measure", fail)
+    assert main([*SHORT, "--history", "h.csv"]) == 1
+    assert "the loss is nan" in capsys.readouterr().err
+    assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
+    assert not (folder / "lfr-weights.pt").exists()
+    # One that did not begin leaves the file of another as it is.
+    assert main([*SHORT, "--history", "h.csv"]) == 1
+    assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
+
+
+def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
+    class Trained(Exception):  # noqa: N818
+        pass
+
+    networks = []
+
+    def judge(classifier, *arguments, **keywords):
+        networks.append(classifier.model)
+        if len(networks) == 2:
+            raise Trained
+
+    monkeypatch.setattr("art_lfr.demo.run.evaluate", judge)
+    with pytest.raises(Trained):
+        run_demo(folder / "report", epochs=2, seed=3)
+    arguments = ["train", "--data", "digits", "--epochs", "2", "--seed", "3", "--device", "cpu"]
+    assert main(arguments) == 0
+    weights = torch.load("lfr-weights.pt", weights_only=True)
+    of_demo = networks[1].state_dict()
+    assert weights.keys() == of_demo.keys()
+    assert all(torch.equal(of_demo[name], value) for name, value in weights.items())
 
 
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
@@ -136,7 +251,18 @@ def test_check(folder, capsys):
     ("arguments", "words"),
     [
         (["bogus"], "No such command 'bogus'"),
-        (["train", "--epss", "1"], "--epss"),
+        (["evalaute"], "No such command 'evalaute'; did you mean 'evaluate'?"),
+        (["train", "--epss", "1"], "No such option --epss; did you mean '--eps'?"),
+        (["train", *TINY], "--eps is missing; 'mine.npz' is your own data"),
+        (["train", "--norm", "L2"], "--eps is missing; digits has one for norm inf only"),
+        (["train", "--optimizer", "adam"], "--lr is missing"),
+        (["train", *BALL, "--lam", "1/0"], "'1/0'; allowed: a number such as 0.03 or 8/255"),
+        (["train", *BALL, "--validation", "1.5"], "a number of images, or a share such as 0.1"),
+        (["train", *BALL, "--validation", "64"], "--validation is 64; allowed: at most 63"),
+        (["train", *BALL, "--train", "65"], "--train is 65; allowed: at most 64"),
+        (["train", *BALL, "--patience", "x"], "'x'; allowed: an integer"),
+        (["train", *BALL, "--device", "gpu"], "allowed: cpu, cuda, or a GPU by its number"),
+        (["train", *BALL, "--device", "cuda:99"], "--device is 'cuda:99'; allowed: a GPU that"),
         (["train", "--eps", "wide"], "--eps"),
         (["train", *BALL, "--eps", "-1"], "--eps is -1.0; allowed"),
         (["train", *BALL, "--norm", "3"], "norm is '3'"),
@@ -190,6 +316,55 @@ def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
     np.savez("many.npz", x_train=x, y_train=[0, 1, 2, 3])
     many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz", "--eps", "0.1"]
     assert "labels from 0 to 3; allowed: 0 to 2" in refusal_of(many, capsys)
+
+
+def test_mistakes_are_found_before_torch_is_imported(folder):
+    (folder / "w.pt").write_bytes(b"")
+    mistakes = [
+        "train --data mnits",
+        "train --model digit-cnn",
+        "train --model nowhere:make",
+        "train --norm 3",
+        "train --penalty lfrr",
+        "train --penalty cure",
+        "train --optimizer sdg",
+        "train --lr 0",
+        "train --eps wide",
+        "train --estimator exat",
+        "train --best-metric acuracy",
+        "train --weights absent.pt",
+        "train --output absent/a.pt",
+        "train --resume",
+        "train --data absent.npz --model small-cnn --eps 0.1",
+        "trian",
+        "train --epoch 3",
+        "tune --penalty llr",
+        "tune --attacks Squair",
+        "evaluate",
+        "evaluate --weights w.pt --attacks PGD-41",
+        "evaluate --weights w.pt --split tst",
+        "evaluate --weights w.pt --images 0",
+        "evaluate --weights w.pt --metrics clever",
+        "masking --weights w.pt --surrogate absent.pt",
+        "flatness --weights w.pt --estimator exat",
+        "check --batch-size 0",
+        "plot curv --weights w.pt",
+        "plot curve --weights w.pt --compare b=absent.pt",
+        "demo --epochs 0",
+        "compare absent.yaml",
+    ]
+    printed = printed_by_python(SCRIPTS / "mistakes.py", *mistakes, folder=folder)
+    assert printed.splitlines() == [f"{mistake}: 2, []" for mistake in mistakes]
+
+
+def test_version():
+    printed = printed_by_python("-m", "art_lfr", "--version")
+    art = importlib.metadata.version("adversarial-robustness-toolbox")
+    assert printed.startswith("art-lfr 0.")
+    assert (
+        f"torch {importlib.metadata.version('torch')}, adversarial-robustness-toolbox {art}"
+        in printed
+    )
 
 
 def test_installed_command_and_module(folder):

@@ -133,7 +133,7 @@ def test_help_teaches():
         ([*TINY, "--max-iter", "0"], "--max-iter is 0"),
         ([*TINY, "--lr", "-1"], "--lr is -1"),
         ([*TINY, "--seed", "-1"], "--seed is -1"),
-        ([*TINY, "--penalty", "llr"], "--penalty is 'llr'; allowed: lfr, lfr-held"),
+        ([*TINY, "--penalty", "llr"], "--penalty is 'llr'; allowed: 'lfr', 'lfr-held'"),
         ([*TINY, "--norm", "3"], "norm is '3'"),
         ([*TINY, "--attacks", "Squair"], "did you mean 'Square'"),
         ([*TINY, "--attacks", ","], "attacks is []"),

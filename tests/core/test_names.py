@@ -10,12 +10,14 @@ from art_lfr.core import names
 from art_lfr.data import augmentation
 from art_lfr.evaluation import presets, run
 from art_lfr.models import BUILT_IN
-from art_lfr.penalties import PENALTIES
+from art_lfr.penalties import PENALTIES, LocalFlatness
 
 
 def test_each_name_has_its_object() -> None:
     assert set(names.MODELS) == set(BUILT_IN)
     assert set(names.PENALTIES) == set(PENALTIES)
+    norms = {name for name, value in PENALTIES.items() if isinstance(value, LocalFlatness)}
+    assert set(names.GRADIENT_NORMS) == norms
     assert set(names.METRICS) == set(run.METRICS)
     assert set(names.AUGMENTATIONS) == set(augmentation.BY_NAME)
     made = {*presets._MAKERS, *names.AUTO_ATTACK_PARTS, "AutoAttack"}
