@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from art_lfr.core.names import MODELS
-from art_lfr.data.recipes import RECIPES, recipe_for
+from art_lfr.data.recipes import RECIPES, Recipe, recipe_for
+
+ROOT = Path(__file__).parents[2]
+DEFAULTS_PAGE = ROOT / "docs" / "defaults.md"
 
 
 def test_what_is_not_given_is_of_the_row() -> None:
@@ -56,3 +62,27 @@ def test_wrong_settings(given: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         recipe_for("digits", **given)
     assert words in str(refused.value)
+
+
+# How docs/defaults.md writes a setting that is not shown as it is.
+WRITTEN = {
+    ("eps", 8 / 255): "8/255",
+    ("radius", None): "default",
+    ("radius", 1 / 6): "eps / 6",
+    ("lam", 0.5): "eps / 2",
+    ("lam", 1.0): "eps",
+}
+
+
+def test_the_documentation_shows_the_table() -> None:
+    lines = DEFAULTS_PAGE.read_text().splitlines()
+    names = [field.name for field in fields(Recipe) if field.name not in ("data", "source")]
+    assert "| | " + " | ".join(f"`{name}`" for name in RECIPES) + " |" in lines
+    for name in names:
+        values = [getattr(recipe, name) for recipe in RECIPES.values()]
+        cells = [WRITTEN.get((name, v), v if isinstance(v, str) else f"{v}") for v in values]
+        assert f"| `{name}` | " + " | ".join(cells) + " |" in lines
+    for name, recipe in RECIPES.items():
+        assert f"- `{name}`: {recipe.source}" in lines
+        source = ROOT / recipe.source.partition(",")[0]
+        assert source.is_file() or recipe.source.startswith("none: ")
