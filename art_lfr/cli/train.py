@@ -189,7 +189,7 @@ def train(
 
     from art_lfr.art.by_recipe import fit, make_classifier, make_trainer
     from art_lfr.cli import inputs
-    from art_lfr.storage.files import write_atomically
+    from art_lfr.storage.files import as_path, make_directory, write_atomically
     from art_lfr.training.processes import Processes
 
     processes = Processes()  # before the classifier: it has the GPU of this process
@@ -201,6 +201,8 @@ def train(
     classes = inputs.count_classes(network, images.x_train, images.y_train)
     classifier = make_classifier(network, images, recipe, classes, device)
     trainer = make_trainer(classifier, recipe, **keywords)
+    if checkpoint_dir is not None and processes.size == 1:
+        make_directory(as_path("--checkpoint-dir", checkpoint_dir), "--checkpoint-dir")
     if processes.main and not quiet:
         typer.echo(told, err=True)
 
