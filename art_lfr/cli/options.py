@@ -15,7 +15,7 @@ import typer
 
 from art_lfr.core.arguments import check_choice, check_integer, check_seed
 from art_lfr.core.imports import check_package
-from art_lfr.core.names import AUGMENTATIONS, MODELS, OPTIMIZERS, PENALTIES, find_attack
+from art_lfr.core.names import MODELS, PENALTIES, find_attack
 from art_lfr.data.recipes import NAMES, Recipe, recipe_for
 from art_lfr.errors import UsageError
 from art_lfr.storage import files
@@ -119,50 +119,6 @@ MaxIter = Annotated[
     int | None,
     typer.Option(help="Ascent steps. Default: those of --data.", rich_help_panel=OBJECTIVE),
 ]
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        help="Epochs in all; a resumed run keeps to its own. Default: those of --data.",
-        rich_help_panel=TRAINING,
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        parser=read_number,
-        metavar="NUMBER",
-        help="Peak of the one-cycle learning rate. Default: that of --data.",
-        rich_help_panel=TRAINING,
-    ),
-]
-TrainBatchSize = Annotated[
-    int | None,
-    typer.Option(help="Samples in a batch. Default: those of --data.", rich_help_panel=TRAINING),
-]
-Optimizer = Annotated[
-    str | None,
-    typer.Option(
-        help=f"{', '.join(OPTIMIZERS)}. Default: sgd, with momentum 0.9.", rich_help_panel=TRAINING
-    ),
-]
-WeightDecay = Annotated[
-    float | None,
-    typer.Option(
-        parser=read_number,
-        metavar="NUMBER",
-        help="Weight decay of the optimizer. Default: that of --data.",
-        rich_help_panel=TRAINING,
-    ),
-]
-Augment = Annotated[
-    str | None,
-    typer.Option(
-        "--augmentation",
-        help=f"{', '.join(AUGMENTATIONS)}: mirror, and shift by up to 4 pixels. Default: that of "
-        "--data.",
-        rich_help_panel=TRAINING,
-    ),
-]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -186,7 +142,7 @@ TrainSeed = Annotated[
 def with_options_of(
     kinds: Mapping[type, str],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command that takes `**settings`: each keyword of the TypedDicts is an option.
+    """Decorate a command that takes `**settings`: each keyword of the TypedDicts is an option too.
 
     Its second annotation is the help; the mapping has the group that it stands in. One that may
     be None is None where "none" is given. What is not given is left out by `without_missing`.

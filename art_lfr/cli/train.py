@@ -17,10 +17,10 @@ from art_lfr.core.arguments import (
     check_share,
     part_for,
 )
-from art_lfr.core.keywords import LFRKeywords, TrainingKeywords
+from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
 from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, check_weight, find_name
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
-from art_lfr.data.recipes import RECIPES, Recipe
+from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import UsageError
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
 
@@ -55,7 +55,11 @@ def demo(
 
 
 @options.with_options_of(
-    {LFRKeywords: options.OBJECTIVE, TrainingKeywords: options.TRAINING},
+    {
+        LFRKeywords: options.OBJECTIVE,
+        RecipeKeywords: options.TRAINING,
+        TrainingKeywords: options.TRAINING,
+    }
 )
 def train(
     data: options.Data = "digits",
@@ -92,12 +96,6 @@ def train(
             rich_help_panel=options.OBJECTIVE,
         ),
     ] = None,
-    epochs: options.Epochs = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    optimizer: options.Optimizer = None,
-    weight_decay: options.WeightDecay = None,
-    augmentation: options.Augment = None,
     device: options.Device = None,
     seed: options.TrainSeed = 0,
     checkpoint_dir: Annotated[
@@ -167,17 +165,13 @@ def train(
         eps=eps,
         norm=norm,
         max_iter=max_iter,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        augmentation=augmentation,
+        **part_for(settings, RecipeKeywords),
     )
     check_integer("--train", train, low=1, optional=True)
     penalty = find_name("--penalty", penalty, PENALTIES)
+    of_trainer = {"eps_step": eps_step, **part_for(settings, TrainerKeywords)}
     keywords = {
-        **options.without_missing({"eps_step": eps_step, **settings}),
+        **options.without_missing(of_trainer),
         "penalty": penalty,
         "seed": seed,
         "verbose": not quiet,
@@ -278,6 +272,7 @@ def _record_table(record: dict[str, float]) -> Table:
     return table
 
 
+@options.with_options_of({RecipeKeywords: options.TRAINING})
 def tune(
     model: options.Model = None,
     data: options.Data = "digits",
@@ -301,12 +296,6 @@ def tune(
             help="Number of training images, the first ones; default: all that are not held out."
         ),
     ] = None,
-    epochs: options.Epochs = None,
-    batch_size: options.TrainBatchSize = None,
-    lr: options.LearningRate = None,
-    optimizer: options.Optimizer = None,
-    weight_decay: options.WeightDecay = None,
-    augmentation: options.Augment = None,
     max_iter: options.MaxIter = None,
     estimator: options.Estimator = "finite-difference",
     penalty: Annotated[str, typer.Option(help='A form of LFR: "lfr", "lfr-held".')] = "lfr",
@@ -326,6 +315,7 @@ def tune(
         Path | None, typer.Option(help="Write the proposal and all trials to this .json file.")
     ] = None,
     as_json: options.Json = False,
+    **settings: Any,
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
@@ -350,12 +340,7 @@ def tune(
         eps=eps,
         norm=norm,
         max_iter=max_iter,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        augmentation=augmentation,
+        **part_for(settings, RecipeKeywords),
     )
     check_number("--eps", recipe.eps, low_allowed=False)
     check_number("--minutes", minutes, low_allowed=False)

@@ -9,11 +9,24 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.names import AUGMENTATIONS, MODELS, OPTIMIZERS, find_name, parse_norm
 from art_lfr.errors import UsageError
+
+
+class RecipeKeywords(TypedDict, total=False):
+    """Those of a recipe that are options of the commands that train: types and help."""
+
+    epochs: Annotated[int, "Epochs in all; a resumed run keeps to its own. Default: of --data."]
+    batch_size: Annotated[int, "Samples in a batch. Default: of --data."]
+    lr: Annotated[float, "Peak of the one-cycle learning rate. Default: of --data."]
+    optimizer: Annotated[str, f"{', '.join(OPTIMIZERS)}. Default: sgd, with momentum 0.9."]
+    weight_decay: Annotated[float, "Weight decay of the optimizer. Default: of --data."]
+    augmentation: Annotated[
+        str, f"{', '.join(AUGMENTATIONS)}: mirror, shift by up to 4 pixels. Default: of --data."
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
