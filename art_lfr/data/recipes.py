@@ -165,6 +165,8 @@ def recipe_for(data: str, **given: Any) -> Recipe:
         check_number(name, given.get(name, 0.0))
     check_number("lr", given.get("lr", 1.0), low_allowed=False)
     p = parse_norm(given.get("norm", "inf"))
+    if "norm" in given:
+        given["norm"] = f"{p:g}"
     row = RECIPES.get(data)
     for name in ("model", "eps") if row is None else ():
         if name not in given:

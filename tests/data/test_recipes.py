@@ -33,6 +33,7 @@ def test_another_norm_has_an_eps_of_its_own() -> None:
     with pytest.raises(ValueError, match="eps is missing; digits has one for norm inf only"):
         recipe_for("digits", norm="L2")
     assert recipe_for("digits", norm="L2", eps=0.5).objective() == {"warmup_epochs": 4.0}
+    assert recipe_for("digits", norm="Linf") == RECIPES["digits"]
     assert recipe_for("digits", norm="Linf").objective()["lam"] == pytest.approx(0.1)
 
 
