@@ -63,6 +63,7 @@ def evaluate(
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
     options.check_output(output, (".json", ".md", ".tex", ".csv"))
+    options.check_output(save_adversarial, (".npz",), "--save-adversarial")
     recipe = options.judged(
         data,
         weights,
