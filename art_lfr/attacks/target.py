@@ -15,8 +15,9 @@ from art_lfr.art.module import BoundsChoice, ModelAdapter
 from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.core.criterion import LossLike, logits_of
-from art_lfr.core.geometry import Ball, Box, parse_norm, per_sample, sample_norm
+from art_lfr.core.geometry import Ball, Box, per_sample, sample_norm
 from art_lfr.core.modes import frozen, mode
+from art_lfr.core.names import parse_norm
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.samples import inputs_refused
 from art_lfr.data import MOST_CHANNELS
@@ -63,16 +64,6 @@ class ThreatModel:
         summed = 1.0 if self.p == math.inf else x[0].numel() ** (1 / self.p)
         slack = BALL_SLACK * self.eps + ROUNDING_ULPS * torch.finfo(x.dtype).eps * scale * summed
         return self.distance(adversarial, x) <= self.eps + slack
-
-
-def parse_library_norm(norm: Any) -> float:
-    """p as users of any attack library write a norm: np.inf, "inf", "Linf", "L2", "l1", 2."""
-    try:
-        return parse_norm(norm[1:] if isinstance(norm, str) and norm[:1] in "Ll" else norm)
-    except ValueError:
-        raise UsageError(
-            f'norm is {norm!r}; allowed: "Linf", "L2", "L1", np.inf, 2 and 1'
-        ) from None
 
 
 class LogitsModule(nn.Module):

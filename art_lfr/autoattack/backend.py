@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.attacks.target import Target, UnitBox
-from art_lfr.core.geometry import NORM_NAMES
+from art_lfr.core.names import NORM_NAMES
 
 # The DLR loss needs the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}

@@ -15,7 +15,8 @@ from torch import Tensor
 from art_lfr.autoattack.backend import FlagCollector, find_flags
 from art_lfr.autoattack.state import AttackState, StateFile, identity_of
 from art_lfr.core.arguments import check_choice
-from art_lfr.core.geometry import NORM_NAMES, sample_norm
+from art_lfr.core.geometry import sample_norm
+from art_lfr.core.names import NORM_NAMES
 from art_lfr.core.progress import alive, bar
 from art_lfr.storage.files import check_output, locked
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
+import art_lfr
 from art_lfr.cli.evaluate import check, evaluate, flatness, masking
 from art_lfr.cli.plot import plot
 from art_lfr.cli.train import compare, demo, train, tune
+from art_lfr.core.arguments import nearest
 from art_lfr.errors import MissingLibraryError, TrainingError, UsageError, WrongTypeError
 
 # Torch, ART and this package's modules are imported inside the commands: --help answers at once.
@@ -34,6 +38,30 @@ app = typer.Typer(
 COMMANDS = (demo, train, tune, evaluate, masking, flatness, compare, plot, check)
 for command in COMMANDS:
     app.command()(command)
+
+
+def _show_versions(wanted: bool) -> None:
+    """Read, not imported, so that the answer comes at once."""
+    if wanted:
+        libraries = ("torch", "adversarial-robustness-toolbox")
+        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+        typer.echo(f"art-lfr {art_lfr.__version__} ({versions})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_versions,
+            is_eager=True,
+            help="Print the versions of art-lfr, torch and ART.",
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 # An OSError is about a file that the user has named, or about the disk.
@@ -78,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     kept = KEPT.get(words[0], "") if words else ""
+    names = [command.__name__ for command in COMMANDS]
+    if words and not words[0].startswith("-") and words[0] not in names:
+        hint = nearest(words[0], names) or f"; allowed: {', '.join(names)}"
+        return _fail(f"No such command {words[0]!r}{hint}", 2)
     try:
         with _terminable():
             status = app(args=words, prog_name="art-lfr", standalone_mode=False)
@@ -92,7 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Typer's own errors come from its copy of click in new versions, from click in old ones.
         if hasattr(error, "format_message"):
-            return _fail(error.format_message(), 2)
+            message = error.format_message()
+            if option := getattr(error, "option_name", ""):
+                hint = nearest(option, getattr(error, "possibilities", None) or ())
+                message = f"No such option {option}{hint}" if hint else message
+            return _fail(message, 2)
         raise
     # Typer may have turned KeyboardInterrupt into its status.
     for number, word in ((130, "interrupted"), (143, "terminated")):

@@ -10,18 +10,21 @@ from typing import Annotated
 import typer
 
 from art_lfr.cli import options
+from art_lfr.core.arguments import check_choice
+from art_lfr.core.names import METRICS, find_name
+from art_lfr.core.settings import ESTIMATORS
 
 
 def evaluate(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
     split: options.Split = "test",
     images: Annotated[
         int | None, typer.Option(help="Number of images, the first ones; default: all.")
     ] = None,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     attacks: Annotated[
         str,
         typer.Option(
@@ -59,22 +62,36 @@ def evaluate(
 
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
     """
+    options.check_output(output, (".json", ".md", ".tex", ".csv"))
+    options.check_output(save_adversarial, (".npz",), "--save-adversarial")
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=images,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
+    chosen = options.attacks_in(attacks)
+    measured = [find_name("--metrics", name, METRICS) for name in options.names_in(metrics)]
     from art_lfr.cli import inputs
     from art_lfr.evaluation.run import evaluate as run
 
-    inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
-    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, images)
     evaluation = run(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
-        attacks=options.names_in(attacks),
+        eps=recipe.eps,
+        norm=recipe.norm,
+        attacks=chosen,
         bounds=loaded.bounds,
         batch_size=batch_size,
         seed=seed,
-        metrics=options.names_in(metrics),
+        metrics=measured,
         save_adversarial=save_adversarial,
         state_dir=state_dir,
         verbose=True,
@@ -90,13 +107,13 @@ def evaluate(
 
 
 def masking(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
     split: options.Split = "test",
     images: Annotated[int, typer.Option(help="Number of images, the first ones.")] = 200,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     surrogate: Annotated[
         Path | None,
         typer.Option(
@@ -121,20 +138,32 @@ def masking(
 
     art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
     """
+    options.check_output(output, (".json", ".md"))
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=images,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
+    options.check_file("--surrogate", surrogate)
     from art_lfr.cli import inputs
     from art_lfr.masking.report import masking_report
 
-    inputs.check_output(output, (".json", ".md"))
-    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, images)
     undefended = None
     if surrogate is not None:
-        undefended = inputs.trained_model(model, surrogate, loaded, "--surrogate")
+        undefended = inputs.trained_model(recipe.model, surrogate, loaded, "--surrogate")
     report = masking_report(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
+        eps=recipe.eps,
+        norm=recipe.norm,
         bounds=loaded.bounds,
         surrogate=undefended,
         batch_size=batch_size,
@@ -148,13 +177,13 @@ def masking(
 
 
 def flatness(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
     split: options.Split = "test",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
-    steps: options.MaxIter = 20,
+    eps: options.Eps = None,
+    norm: options.Norm = None,
+    steps: Annotated[int, typer.Option(help="Ascent steps.")] = 20,
     estimator: options.Estimator = "finite-difference",
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
@@ -174,6 +203,18 @@ def flatness(
 
     art-lfr flatness --model my_nets:make --data my.npz --output flatness.csv
     """
+    options.check_output(output, options.TABLES)
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
+    check_choice("--estimator", estimator, ESTIMATORS)
     import pandas
     from rich.table import Table
 
@@ -181,14 +222,13 @@ def flatness(
     from art_lfr.evaluation.results import finite_or_none, summary
     from art_lfr.measure import local_flatness
 
-    inputs.check_output(output, inputs.TABLES)
-    network, images, x, y = inputs.judged(model, weights, data, split, None)
+    network, images, x, y = inputs.judged(recipe.model, weights, recipe.data, split, None)
     values = local_flatness(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
+        eps=recipe.eps,
+        norm=recipe.norm,
         steps=steps,
         estimator=estimator,
         bounds=images.bounds,
@@ -197,11 +237,12 @@ def flatness(
     )
     summaries = summary(values)
     if as_json:
-        settings = {"data": images.name, "split": split, "eps": eps, "norm": norm}
+        settings = {"data": images.name, "split": split, "eps": recipe.eps, "norm": recipe.norm}
         plain = {name: finite_or_none(value) for name, value in summaries.items()}
         inputs.show_json({**settings, "samples": len(values), **plain})
     else:
-        table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
+        ball = f"eps {recipe.eps:g}, norm {recipe.norm}"
+        table = Table(title=f"Local flatness: {images.name} ({split}), {ball}")
         for title in ("samples", "mean", "median", "95th percentile"):
             table.add_column(title, justify="right")
         table.add_row(str(len(values)), *(f"{value:.4g}" for value in summaries.values()))
@@ -211,7 +252,7 @@ def flatness(
 
 
 def check(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     data: options.Data = "digits",
     estimator: options.Estimator = "finite-difference",
@@ -229,14 +270,17 @@ def check(
 
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
+    # Its eps does not matter.
+    recipe = options.settings_of(data, weights, model=model, eps=0.0, batch_size=batch_size)
+    check_choice("--estimator", estimator, ESTIMATORS)
     from rich.markup import escape
 
     from art_lfr.check import check_model
     from art_lfr.cli import inputs
 
-    images = inputs.load_data(data)
+    images = inputs.load_data(recipe.data)
     findings = check_model(
-        inputs.load_model(model, weights, classes=inputs.outputs_for(images)),
+        inputs.load_model(recipe.model, weights, classes=inputs.outputs_for(images)),
         images.x_train,
         images.y_train,
         estimator=estimator,

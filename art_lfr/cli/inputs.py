@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer
+from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.imports import named_object
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.samples import class_labels
-from art_lfr.data import ImageData, check_data_name, load
+from art_lfr.data import ImageData, load
+from art_lfr.data.recipes import find_data
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import BUILT_IN
 from art_lfr.storage import files
@@ -28,9 +29,6 @@ from art_lfr.storage.tensor_files import load_weights
 
 if TYPE_CHECKING:
     import pandas
-
-# How a table can be written.
-TABLES = (".csv", ".json")
 
 
 def load_model(
@@ -79,8 +77,7 @@ def load_model(
 
 def load_data(name: str, test: int | None = None) -> ImageData:
     """A data set by its name, a user's .npz file, or a folder of images; `test` as in `load`."""
-    check_data_name("--data", name)
-    return load(name, test=test)
+    return load(find_data("--data", name), test=test)
 
 
 def count_classes(model: nn.Module, x: Array, y: Array) -> int:
@@ -111,12 +108,7 @@ def outputs_for(data: ImageData) -> int:
 def trained_model(
     name: str, weights: Path | None, data: ImageData, option: str = "--weights"
 ) -> nn.Module:
-    """`load_model`, with weights where the model is built in: it is untrained without.
-
-    It is on the GPU where there is one.
-    """
-    if weights is None and name in BUILT_IN:
-        raise UsageError(f"--weights is missing; a built-in model ({name}) is untrained without")
+    """`load_model`, on the GPU where there is one."""
     network = load_model(name, weights, classes=outputs_for(data), option=option)
     return network.to(default_device())
 
@@ -128,9 +120,7 @@ def judged(
 
     ValueError where they do not go together.
     """
-    check_integer("--images", images, low=1, optional=images is None)
     loaded = load_data(data)
-    check_choice("--split", split, ("test", "validation", "train"))
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
         raise UsageError(
@@ -142,29 +132,8 @@ def judged(
     return network, loaded, x, y
 
 
-def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
-    """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
-    from art.estimators.classification import PyTorchClassifier
-
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return PyTorchClassifier(
-        model,
-        loss=torch.nn.CrossEntropyLoss(),
-        optimizer=torch.optim.SGD(trainable, lr=learning_rate, momentum=0.9),
-        input_shape=data.x_train.shape[1:],
-        nb_classes=count_classes(model, data.x_train, data.y_train),
-        clip_values=data.bounds,
-    )
-
-
-def check_output(path: Path | None, endings: Sequence[str], option: str = "--output") -> None:
-    """Raise before any work where the file cannot be written or has another ending; None passes."""
-    if path is not None:
-        files.check_output(path, option, endings)
-
-
 def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
-    """A table as CSV or as JSON records, by the file's ending (`TABLES`)."""
+    """A table as CSV or as JSON records, by the file's ending (`options.TABLES`)."""
 
     def records() -> str:
         plain = json.loads(frame.to_json(orient="records", double_precision=15))

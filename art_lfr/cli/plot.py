@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from art_lfr.cli import options
+from art_lfr.core.names import FIGURE_FORMATS, find_name
 from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def plot(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="flatness, surface, gradients or curve.")
     ],
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     name: Annotated[
         str, typer.Option(help="What to call the network; default: its weights' file name.")
@@ -41,8 +42,8 @@ def plot(
         int | None,
         typer.Option(help="Number of images, the first ones; default: 2 for surface, else 200."),
     ] = None,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     steps: Annotated[int, typer.Option(help="Ascent steps (flatness, surface).")] = 20,
     restarts: Annotated[int, typer.Option(help="Ascents (flatness, surface).")] = 5,
     points: Annotated[
@@ -77,38 +78,55 @@ def plot(
 
     art-lfr plot curve --weights robust.pt --eps 0.3 --numbers curve.csv
     """
+    from art_lfr.core.arguments import check_integer, check_number
+
+    kind = find_name("KIND", kind, IMAGES)
+    check_integer("--points", points, low=2, optional=True)
+    options.check_output(output, FIGURE_FORMATS)
+    options.check_output(numbers, options.TABLES, "--numbers")
+    if kind == "gradients":
+        eps = 0.0  # has no ball
+    count = IMAGES[kind] if images is None else images
+    recipe = options.judged(
+        data,
+        weights,
+        split=split,
+        images=count,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        batch_size=batch_size,
+    )
+    chosen = options.attacks_in(attacks)
+    first = name or (recipe.model.rpartition(":")[2] if weights is None else weights.stem)
+    others = _comparisons(compare or [], first)
+    for path in others.values():
+        options.check_file("--compare", path)
     import pandas
 
     from art_lfr.cli import inputs
-    from art_lfr.core.arguments import check_choice, check_integer, check_number
-    from art_lfr.plots.drawing import FIGURE_FORMATS, require_matplotlib, save_figure
+    from art_lfr.plots.drawing import require_matplotlib, save_figure
     from art_lfr.storage.files import write_atomically
 
-    check_choice("KIND", kind, IMAGES)
-    check_integer("--points", points, low=2, optional=True)
-    inputs.check_output(output, FIGURE_FORMATS)
-    inputs.check_output(numbers, inputs.TABLES, "--numbers")
     require_matplotlib()
-    first = name or (model.rpartition(":")[2] if weights is None else weights.stem)
-    others = _comparisons(compare or [], first)
-    count = IMAGES[kind] if images is None else images
-    network, loaded, x, y = inputs.judged(model, weights, data, split, count)
+    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, count)
     networks = {first: network}
     for other, path in others.items():
-        networks[other] = inputs.trained_model(model, path, loaded, "--compare")
+        networks[other] = inputs.trained_model(recipe.model, path, loaded, "--compare")
 
     settings: dict[str, Any] = {"batch_size": batch_size}
     if kind != "gradients":
-        settings.update(bounds=loaded.bounds, eps=eps, norm=norm, seed=seed)
+        settings.update(bounds=loaded.bounds, eps=recipe.eps, norm=recipe.norm, seed=seed)
     if kind in ("flatness", "surface"):
         settings.update(steps=steps, restarts=restarts)
     if kind == "surface":
         settings.update(points=points or SURFACE_POINTS)
     if kind == "curve":
-        check_number("--eps", eps, low_allowed=False)
+        check_number("--eps", recipe.eps, low_allowed=False)
         count = points or CURVE_POINTS
-        radii = [eps * step / count for step in range(1, count + 1)]
-        settings.update(eps=radii, attacks=options.names_in(attacks))
+        radii = [recipe.eps * step / count for step in range(1, count + 1)]
+        settings.update(eps=radii, attacks=chosen)
     measure, draw = _functions(kind)
     results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
     save_figure(draw(results), output)

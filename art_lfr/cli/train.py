@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from art_lfr.cli import options
-from art_lfr.core.keywords import TrainerKeywords
+from art_lfr.core.arguments import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_seed,
+    check_share,
+    part_for,
+)
+from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
+from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, check_weight, find_name
+from art_lfr.core.settings import ESTIMATORS, LFRSettings
+from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import UsageError
+from art_lfr.training.options import TrainingOptions, check_fit_arguments
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +35,9 @@ if TYPE_CHECKING:
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("art-lfr-demo"),
     seed: options.Seed = 0,
-    epochs: Annotated[int, typer.Option(help="Epochs of both trainings.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Epochs of both trainings.")] = RECIPES[
+        "digits"
+    ].epochs,
 ) -> None:
     """Train a standard and an LFR classifier on digits, attack both, write a report.
 
@@ -33,118 +47,217 @@ def demo(
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """
+    check_integer("--epochs", epochs, low=1)
+    check_seed("--seed", seed)
     from art_lfr.demo.run import run_demo
 
     run_demo(output, seed=seed, epochs=epochs)
 
 
-@options.with_options_of(TrainerKeywords)
+@options.with_options_of(
+    {
+        LFRKeywords: options.OBJECTIVE,
+        RecipeKeywords: options.TRAINING,
+        TrainingKeywords: options.TRAINING,
+    }
+)
 def train(
-    model: options.Model = "digits-cnn",
     data: options.Data = "digits",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    train: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of training images, the first ones; default: all.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.read_share,
+            metavar="NUMBER",
+            help="Validation images: a number, or a share of the training images such as 0.1. The "
+            "first of the data's own; where it has none, its last training images, which are then "
+            "not trained on. Default: all of its own.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    eps: options.Eps = None,
+    norm: options.Norm = None,
+    penalty: options.Penalty = "lfr",
+    max_iter: options.MaxIter = None,
     eps_step: Annotated[
         float | None,
-        typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
+        typer.Option(
+            parser=options.or_none(options.read_number),
+            metavar="NUMBER",
+            help="Length of an ascent step; default: a multiple of eps / steps.",
+            rich_help_panel=options.OBJECTIVE,
+        ),
     ] = None,
-    max_iter: options.MaxIter = 10,
-    penalty: Annotated[
-        str, typer.Option(help='"lfr", "lfr-held" or another one of art_lfr.penalties.')
-    ] = "lfr",
-    epochs: Annotated[
-        int, typer.Option(help="Epochs in all; a resumed run keeps to its own.")
-    ] = 20,
-    batch_size: options.BatchSize = 128,
-    lr: options.LearningRate = 0.1,
-    seed: options.Seed = 0,
-    weights: options.Weights = None,
+    device: options.Device = None,
+    seed: options.TrainSeed = 0,
     checkpoint_dir: Annotated[
-        Path | None, typer.Option(help="Keep a checkpoint here after each epoch.")
+        Path | None,
+        typer.Option(
+            help="Keep a checkpoint here after each epoch.", rich_help_panel=options.OUTPUT
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --checkpoint-dir.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --checkpoint-dir.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="File for the trained weights (a state dict).")
+        Path,
+        typer.Option(
+            help="File for the trained weights (a state dict).", rich_help_panel=options.OUTPUT
+        ),
     ] = Path("lfr-weights.pt"),
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a row for each epoch to this .csv or .json file, also where training "
+            "fails.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            help="Print nothing but errors (and the JSON of --json).",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     as_json: options.Json = False,
     **settings: Any,
 ) -> None:
     """Train a network with LFR and write its weights.
 
-    SGD with momentum 0.9 and a one-cycle learning rate.
-    Validation images, where there are any, are measured after each epoch.
+    What is not given is that of --data in the table of docs/defaults.md. The learning rate is
+    one-cycle. Validation images, where there are any, are measured after each epoch. "none"
+    switches an option off.
 
     [bold]Examples:[/bold]
 
-    art-lfr train --data digits --eps 0.1 --output robust.pt
+    art-lfr train --data digits --output robust.pt
 
-    art-lfr train --model my_nets:make --data my.npz --eps 0.03 --epochs 50
+    art-lfr train --data cifar10 --validation 0.1 --best-metric validation_robust_accuracy
+
+    art-lfr train --model my_nets:make --data my.npz --eps 8/255 --epochs 50
 
     art-lfr train --checkpoint-dir run1 --resume
 
     accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
+    options.check_output(output, (".pt", ".pth"))
+    options.check_output(history, options.TABLES, "--history")
+    recipe = options.settings_of(
+        data,
+        weights,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        max_iter=max_iter,
+        **part_for(settings, RecipeKeywords),
+    )
+    check_integer("--train", train, low=1, optional=True)
+    penalty = find_name("--penalty", penalty, PENALTIES)
+    of_trainer = {"eps_step": eps_step, **part_for(settings, TrainerKeywords)}
+    keywords = {
+        **options.without_missing(of_trainer),
+        "penalty": penalty,
+        "seed": seed,
+        "verbose": not quiet,
+    }
+    told = _checked(recipe, keywords, checkpoint_dir, resume)
+
+    # What takes seconds to import, once no mistake can be seen any more without it.
     import torch
 
-    from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
+    from art_lfr.art.by_recipe import fit, make_classifier, make_trainer
     from art_lfr.cli import inputs
-    from art_lfr.core.arguments import check_number
-    from art_lfr.storage.files import write_atomically
-    from art_lfr.training.options import check_fit_arguments
+    from art_lfr.storage.files import as_path, make_directory, write_atomically
     from art_lfr.training.processes import Processes
 
-    inputs.check_output(output, (".pt", ".pth"))
-    check_number("--lr", lr, low_allowed=False)
-    _check_counts(epochs, batch_size, seed)
     processes = Processes()  # before the classifier: it has the GPU of this process
-    images = inputs.load_data(data)
-    network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
-    classifier = inputs.make_classifier(network, images, lr)
-    trainer = AdversarialTrainerLFRPyTorch(
-        classifier,
-        norm=norm,
-        eps=eps,
-        eps_step=eps_step,
-        max_iter=max_iter,
-        penalty=penalty,
-        seed=seed,
-        **cast(TrainerKeywords, options.without_missing(settings)),
-    )
-    check_fit_arguments(epochs, checkpoint_dir, resume)
-    validated = len(images.x_validation) > 0
-    batches = -(-len(images.x_train) // batch_size)
-    trainer.fit(
-        images.x_train,
-        images.y_train,
-        validation_data=(images.x_validation, images.y_validation) if validated else None,
-        batch_size=batch_size,
-        nb_epochs=epochs,
-        scheduler=torch.optim.lr_scheduler.OneCycleLR(
-            classifier.optimizer, lr, total_steps=epochs * batches + 1
-        ),
-        scheduler_interval="batch",
-        checkpoint_dir=checkpoint_dir,
-        resume=resume,
-    )
+    images = inputs.load_data(recipe.data, test=0)
+    if isinstance(validation, float):
+        validation = max(1, round(validation * len(images.y_train)))
+    images = images.take(train=train, validation=validation)
+    network = inputs.load_model(recipe.model, weights, seed, inputs.outputs_for(images))
+    classes = inputs.count_classes(network, images.x_train, images.y_train)
+    classifier = make_classifier(network, images, recipe, classes, device)
+    trainer = make_trainer(classifier, recipe, **keywords)
+    if checkpoint_dir is not None and processes.size == 1:
+        make_directory(as_path("--checkpoint-dir", checkpoint_dir), "--checkpoint-dir")
+    if processes.main and not quiet:
+        typer.echo(told, err=True)
+
+    def keep(_: object = None) -> None:
+        if history is not None and trainer.history and processes.main:
+            import pandas
+
+            forms = inputs.table_forms(pandas.DataFrame(trainer.history))
+            write_atomically(history, forms[history.suffix]())
+
+    try:
+        fit(
+            trainer,
+            images,
+            recipe,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            callback=keep,
+        )
+    finally:
+        keep()
     if not processes.main:
         return
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     write_atomically(output, lambda file: torch.save(state, file))
     if as_json:
         inputs.show_json(trainer.history)
-    else:
+    elif not quiet:
         inputs.show(_record_table(trainer.history[-1]))
         inputs.show(f"Weights: {output}")
 
 
-def _check_counts(epochs: int, batch_size: int, seed: int) -> None:
-    from art_lfr.core.arguments import check_integer, check_seed
-
-    check_integer("--epochs", epochs, low=1)
-    check_integer("--batch-size", batch_size, low=1)
-    check_seed("--seed", seed)
+def _checked(
+    recipe: Recipe, keywords: dict[str, Any], checkpoint_dir: Path | None, resume: bool
+) -> str:
+    """Check what the trainer will, without torch; one line that says what is trained with."""
+    check_number("--eps-step", keywords.get("eps_step"), low_allowed=False, optional=True)
+    metrics = keywords.get("best_metric")
+    if metrics is not None and "," in metrics:
+        keywords["best_metric"] = tuple(options.names_in(metrics))
+    penalty = keywords["penalty"]
+    chosen = {**recipe.objective(penalty), **keywords}
+    check_weight(penalty, chosen.get("lam"), has_default=penalty in GRADIENT_NORMS)
+    lfr = LFRSettings(
+        eps=recipe.eps,
+        norm=recipe.norm,
+        steps=recipe.max_iter,
+        step_size=keywords.get("eps_step"),
+        **part_for(chosen, LFRKeywords),
+    )
+    training = TrainingOptions(seed=keywords["seed"], **part_for(chosen, TrainingKeywords))
+    check_fit_arguments(recipe.epochs, checkpoint_dir, resume)
+    origin = "from the table of docs/defaults.md" if recipe.data in RECIPES else "the defaults"
+    decay = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
+    return (
+        f"{recipe.data}: {recipe.model}, eps {lfr.eps:.6g}, norm {lfr.norm:g}, {lfr.steps} ascent "
+        f"steps, lam {lfr.lam:.6g}, radius {lfr.radius:.6g}; {recipe.epochs} epochs in batches of "
+        f"{recipe.batch_size}, {recipe.optimizer} with learning rates up to {recipe.lr:g}{decay}, "
+        f"warm-up over {training.warmup_epochs:g} epochs, augmentation {recipe.augmentation} "
+        f"(what was not given: {origin})"
+    )
 
 
 def _record_table(record: dict[str, float]) -> Table:
@@ -159,11 +272,12 @@ def _record_table(record: dict[str, float]) -> Table:
     return table
 
 
+@options.with_options_of({RecipeKeywords: options.TRAINING})
 def tune(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     data: options.Data = "digits",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     minutes: Annotated[float, typer.Option(help="Budget for training and judging.")] = 30.0,
     clean_floor: Annotated[
         float | None,
@@ -182,13 +296,13 @@ def tune(
             help="Number of training images, the first ones; default: all that are not held out."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of each trial.")] = 20,
-    batch_size: options.BatchSize = 128,
-    lr: options.LearningRate = 0.1,
-    max_iter: options.MaxIter = 10,
+    max_iter: options.MaxIter = None,
     estimator: options.Estimator = "finite-difference",
     penalty: Annotated[str, typer.Option(help='A form of LFR: "lfr", "lfr-held".')] = "lfr",
-    warmup_epochs: Annotated[float, typer.Option(help="eps and lam rise over these.")] = 2.0,
+    warmup_epochs: Annotated[
+        float | None,
+        typer.Option(help="eps and lam rise over these. Default: those of --data."),
+    ] = None,
     attacks: Annotated[
         str, typer.Option(help="Attacks that judge, as in evaluate, with commas between.")
     ] = "APGD-CE,Square",
@@ -201,6 +315,7 @@ def tune(
         Path | None, typer.Option(help="Write the proposal and all trials to this .json file.")
     ] = None,
     as_json: options.Json = False,
+    **settings: Any,
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
@@ -216,29 +331,40 @@ def tune(
     art-lfr tune --model small-cnn --data mnist --eps 0.3 --minutes 30
     --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
     """
-    import torch
+    options.check_output(output, (".json",))
+    recipe = options.settings_of(
+        data,
+        weights,
+        seed=seed,
+        model=model,
+        eps=eps,
+        norm=norm,
+        max_iter=max_iter,
+        **part_for(settings, RecipeKeywords),
+    )
+    check_number("--eps", recipe.eps, low_allowed=False)
+    check_number("--minutes", minutes, low_allowed=False)
+    check_integer("--max-iter", recipe.max_iter, low=1)
+    check_number("--warmup-epochs", warmup_epochs, optional=True)
+    check_share("--clean-floor", clean_floor)
+    check_integer("--held-out", held_out, low=1, optional=True)
+    check_integer("--train", train, low=1, optional=True)
+    penalty = find_name("--penalty", penalty, GRADIENT_NORMS)
+    check_choice("--estimator", estimator, ESTIMATORS)
+    judges = options.attacks_in(attacks)
 
+    from art_lfr.art.by_recipe import make_classifier, one_cycle
     from art_lfr.cli import inputs
-    from art_lfr.core.arguments import check_integer, check_number
-    from art_lfr.tuning.run import check_floor, check_penalty
+    from art_lfr.data.augmentation import BY_NAME
     from art_lfr.tuning.run import tune as run
 
-    inputs.check_output(output, (".json",))
-    for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
-        check_number(name, length, low_allowed=False)
-    check_floor("--clean-floor", clean_floor)
-    check_penalty("--penalty", penalty)
-    _check_counts(epochs, batch_size, seed)
-    check_integer("--max-iter", max_iter, low=1)
-    images = inputs.load_data(data, test=0)
+    images = inputs.load_data(recipe.data, test=0)
     x, y, reserved = _parts(images, train, held_out)
 
     def classifier() -> Any:
-        network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
-        return inputs.make_classifier(network, images, lr)
-
-    def one_cycle(optimizer: Any, batches: int) -> Any:
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=batches + 1)
+        network = inputs.load_model(recipe.model, weights, seed, inputs.outputs_for(images))
+        classes = inputs.count_classes(network, images.x_train, images.y_train)
+        return make_classifier(network, images, recipe, classes)
 
     def tell(trial: Trial) -> None:
         shown = ", ".join(f"{name} {value:g}" for name, value in vars(trial.candidate).items())
@@ -250,16 +376,20 @@ def tune(
 
     # What `art-lfr train` takes too.
     shared: dict[str, Any] = {
-        "eps": eps,
-        "norm": norm,
-        "max_iter": max_iter,
+        "eps": recipe.eps,
+        "norm": recipe.norm,
+        "max_iter": recipe.max_iter,
         "estimator": estimator,
         "penalty": penalty,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "warmup_epochs": warmup_epochs,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "warmup_epochs": recipe.objective()["warmup_epochs"]
+        if warmup_epochs is None
+        else warmup_epochs,
         "seed": seed,
     }
+    augment = BY_NAME[recipe.augmentation]
+    augmented: dict[str, Any] = {} if augment is None else {"augment": augment}
     tuning = run(
         classifier,
         x,
@@ -267,15 +397,18 @@ def tune(
         minutes=minutes,
         clean_floor=clean_floor,
         held_out=reserved,
-        make_scheduler=one_cycle,
-        attacks=options.names_in(attacks),
+        make_scheduler=lambda optimizer, steps: one_cycle(optimizer, recipe, steps),
+        attacks=judges,
         state_dir=state_dir,
         callback=tell,
         **shared,
+        **augmented,
     )
     typer.echo(tuning.to_json() if as_json else str(tuning), nl=not as_json)
     lengths = {name: f"{getattr(tuning, name):.8g}" for name in ("lam", "radius", "eps_step")}
-    chosen = {"model": model, "data": data, **shared, **lengths, "lr": lr}
+    optimized = ("lr", "optimizer", "weight_decay", "augmentation")
+    chosen: dict[str, object] = {"model": recipe.model, "data": recipe.data, **shared, **lengths}
+    chosen |= {name: getattr(recipe, name) for name in optimized}
     if weights is not None:
         chosen["weights"] = weights
     line = f"To train with it, on all training images:\n\n{_command('train', chosen)}"
@@ -289,17 +422,14 @@ def _parts(
     images: ImageData, train: int | None, held_out: int | None
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Images and labels to train on, and those to judge on."""
-    from art_lfr.core.arguments import check_integer
     from art_lfr.tuning.trial import usual_count
 
     validation, pool = len(images.y_validation), len(images.y_train)
     most = validation or pool - 1
     count = held_out if held_out is not None else min(usual_count(pool), validation or pool)
-    check_integer("--held-out", count, low=1)
     if count > most:
         part = "the validation images" if validation else "one less than the training images"
         raise UsageError(f"--held-out is {count}; allowed: at most {most}, {part}")
-    check_integer("--train", train, low=1, optional=True)
     left = pool if validation else pool - count
     if train is not None and train > left:
         raise UsageError(f"--train is {train}; allowed: at most {left}, those not held out")
@@ -351,13 +481,13 @@ def compare(
 
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
+    options.check_file("PLAN", plan)
     import torch
 
     from art_lfr.cli import inputs
     from art_lfr.comparison.plan import RUNS, read_plan
     from art_lfr.comparison.results import Results, table, write_report
     from art_lfr.comparison.runner import run_all, take_known
-    from art_lfr.core.arguments import check_integer
     from art_lfr.storage.files import as_path, check_output, held, make_directory
 
     check_integer("--threads", threads, low=1)

@@ -15,7 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_lfr.comparison.plan import Comparison
 from art_lfr.core.arguments import Array
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.names import parse_norm
 from art_lfr.data import ImageData, digits, load
 from art_lfr.errors import UsageError
 from art_lfr.evaluation import Evaluation, evaluate

@@ -31,10 +31,10 @@ from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import LogitsModule
 from art_lfr.comparison.plan import Run
 from art_lfr.core.arguments import Array, part_for
-from art_lfr.core.geometry import parse_norm
 from art_lfr.core.imports import named_object
 from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.core.modes import parameters_of
+from art_lfr.core.names import parse_norm
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import random_flip
 from art_lfr.errors import UsageError, WrongTypeError

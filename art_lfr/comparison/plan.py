@@ -19,10 +19,9 @@ from art_lfr.core.arguments import (
     check_seed,
     check_type,
 )
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.names import ATTACK_NAMES, parse_norm
 from art_lfr.core.settings import DEFAULTS
 from art_lfr.errors import UsageError
-from art_lfr.evaluation.presets import NAMES
 from art_lfr.storage.files import check_file_name, read_bytes
 from art_lfr.storage.records import digest
 
@@ -142,7 +141,7 @@ class Comparison:
             if not getattr(self, key):
                 raise UsageError(f"{self.name}: {key} is empty; allowed: at least one")
         for attack in self.attacks:
-            check_choice("attacks", attack, NAMES)
+            check_choice("attacks", attack, ATTACK_NAMES)
         for key in ("seeds", "splits"):
             for seed in getattr(self, key):
                 check_seed(key, seed)

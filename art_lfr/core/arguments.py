@@ -49,6 +49,13 @@ def check_integer(name: str, value: object, *, low: int, optional: bool = False)
         raise UsageError(f"{name} is {value!r}; allowed: {allowed}")
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Raise unless the value is a share in (0, 1], such as an accuracy, or None."""
+    check_number(name, value, low_allowed=False, optional=True)
+    if value is not None and value > 1:
+        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
+
+
 def check_seed(name: str, value: object, *, optional: bool = False) -> None:
     """Raise unless `value` is an integer that every generator takes; None passes if `optional`."""
     check_integer(name, value, low=0, optional=optional)
@@ -56,12 +63,12 @@ def check_seed(name: str, value: object, *, optional: bool = False) -> None:
         raise UsageError(f"{name} is {value!r}; allowed: an integer from 0 to 2**63 - 1")
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raise unless `value` is one of `choices`; the error names the nearest."""
+def check_choice(name: str, value: object, choices: Iterable[str], *, others: str = "") -> None:
+    """Raise unless `value` is one of `choices`; the error names the nearest, and `others`."""
     choices = tuple(choices)
     if not isinstance(value, str) or value not in choices:
-        listed = ", ".join(repr(choice) for choice in choices)
-        raise UsageError(f"{name} is {value!r}; allowed: {listed}{_nearest(value, choices)}")
+        listed = ", ".join([*(repr(choice) for choice in choices), *filter(None, [others])])
+        raise UsageError(f"{name} is {value!r}; allowed: {listed}{nearest(value, choices)}")
 
 
 # Names that users of ART, torchattacks and this package's loss take one for the other. Further
@@ -128,8 +135,8 @@ def reject_unknown(owner: str, keywords: Iterable[str], known: Collection[str]) 
     """Raise WrongTypeError for a keyword that `owner` does not have, naming the nearest."""
     for name in keywords:
         if name not in known:
-            nearest = _nearest(name, known, cutoff=0.65) or f"; it takes {', '.join(known)}"
-            raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{nearest}")
+            hint = nearest(name, known, cutoff=0.65) or f"; it takes {', '.join(known)}"
+            raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{hint}")
 
 
 def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
@@ -137,9 +144,12 @@ def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if name in kind.__annotations__}
 
 
-def _nearest(value: object, choices: Collection[str], cutoff: float = 0.5) -> str:
+def nearest(value: object, choices: Collection[str], cutoff: float = 0.5) -> str:
+    """What an error says of the choice most like the value, or "" where none is like it."""
+    folded = {name.casefold(): name for name in choices}
     close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
-    close += difflib.get_close_matches(str(value), choices, n=1, cutoff=cutoff)
+    found = difflib.get_close_matches(str(value).casefold(), folded, n=1, cutoff=cutoff)
+    close += [folded[name] for name in found]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

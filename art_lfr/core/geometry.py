@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,22 +27,6 @@ Bounds: TypeAlias = (
 L1_STEP_FRACTION = 0.01
 # Published start noise: x + 0.001 * N(0, I) for a box of width 1.
 START_NOISE = 0.001
-
-
-# As AutoAttack and RobustBench write them.
-NORM_NAMES = {math.inf: "Linf", 2.0: "L2", 1.0: "L1"}
-
-
-def parse_norm(norm: float | str) -> float:
-    """Return the exponent p as a float from np.inf, "inf", 1, 2, "1" or "2"."""
-    if isinstance(norm, Real | str) and not isinstance(norm, bool):
-        try:
-            value = float(norm)
-        except (ValueError, OverflowError):
-            value = math.nan
-        if value in (math.inf, 1.0, 2.0):
-            return value
-    raise UsageError(f'norm is {norm!r}; allowed: np.inf, "inf", 2 and 1')
 
 
 def dual_norm(p: float) -> float:

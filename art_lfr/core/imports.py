@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from types import ModuleType
@@ -43,10 +44,22 @@ def named_object(name: str) -> object:
     without a parameter's name, where there is no such thing.
     """
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _search_here()
     try:
         value: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{name!r}: {error}") from error
     return value
+
+
+def check_package(name: str) -> None:
+    """Raise ValueError where there is no package of `module.path:attribute`; imports nothing."""
+    _search_here()
+    package = name.partition(":")[0].partition(".")[0]
+    if package not in sys.modules and not (package and importlib.util.find_spec(package)):
+        raise UsageError(f"{name!r}: No module named {package!r}")
+
+
+def _search_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from art_lfr.core.arguments import check_choice, check_flag, check_integer, check_number
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.names import parse_norm
 from art_lfr.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ESTIMATORS = ("finite-difference", "exact")
 BATCH_NORM_MODES = ("eval", "train")
@@ -125,6 +126,8 @@ class LFRSettings:
         """
         if self.estimator == "exact" or self.lam == 0:
             return None
+        import torch  # here, so that settings are checked without it
+
         name = str(x.dtype).removeprefix("torch.")
         largest = float(x.abs().max())
         spacing = torch.finfo(x.dtype).eps * largest / 2

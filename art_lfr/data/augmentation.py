@@ -69,3 +69,11 @@ class Compose:
         for augmentation in self.augmentations:
             x = augmentation(x, generator)
         return x
+
+
+# By the names that commands take.
+BY_NAME: dict[str, Augmentation | None] = {
+    "none": None,
+    "flip": random_flip,
+    "crop-flip": Compose(RandomCrop(4), random_flip),
+}

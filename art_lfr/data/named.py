@@ -22,7 +22,8 @@ from art_lfr.core.arguments import Array, check_choice
 from art_lfr.core.imports import require
 from art_lfr.data.files import EXTRA, load_folder, load_npz
 from art_lfr.data.image_data import ImageData, as_images, as_labels, assemble
-from art_lfr.errors import MissingLibraryError, UsageError
+from art_lfr.data.recipes import find_data
+from art_lfr.errors import MissingLibraryError
 
 IDX = tuple(
     f"{part}-{kind}-ubyte.gz"
@@ -147,7 +148,6 @@ def _arrays(name: str, dataset: Any) -> tuple[Array, Array]:
     return x, as_labels(name, np.asarray(labels), len(x))
 
 
-NAMES = ("digits", *SOURCES)
 DIGITS_TEST = 450
 DIGITS_VALIDATION = 150
 
@@ -172,28 +172,14 @@ def load(
     Raises ValueError for another name, and what the readers of each kind raise.
     """
     limits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
-    check_data_name("name", name)
+    name = find_data("name", name)
     if name == "digits":
         return digits().take(**limits)
-    if isinstance(name, str) and name in SOURCES:
+    if name in SOURCES:
         return load_torchvision(name, root, download=download, **limits)
-    if str(name).endswith(".npz"):
+    if name.endswith(".npz"):
         return load_npz(name, **limits)
     return load_folder(name, **limits)
-
-
-def check_data_name(parameter: str, name: object) -> None:
-    """Raise ValueError unless `load` takes the name; a .npz file need not be there."""
-    if isinstance(name, (str, Path)) and (
-        name in NAMES
-        or str(name).endswith(".npz")
-        or (str(name) and Path(name).expanduser().is_dir())
-    ):
-        return
-    raise UsageError(
-        f"{parameter} is {str(name)!r}; allowed: {', '.join(NAMES)}, the path of a .npz file, or a "
-        "folder with train/<class>/ and images"
-    )
 
 
 def digits(seed: int = 0) -> ImageData:

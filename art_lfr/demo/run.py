@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,15 +16,13 @@ from art.estimators.classification import PyTorchClassifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
 
+from art_lfr.art.by_recipe import fit, make_classifier, make_trainer, one_cycle, one_thread
 from art_lfr.art.classifier import ClassifierAdapter
-from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
-from art_lfr.data import ImageData, digits
+from art_lfr.data import RECIPES, ImageData, Recipe, digits
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
@@ -40,64 +37,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# lam: the better one at this eps on validation images (docs/defaults.md); few steps: quick.
-SETTINGS: dict[str, Any] = {"eps": 0.1, "lam": 0.1, "max_iter": 5}
-EPOCHS = 30
-WARMUP_EPOCHS = 4.0
-BATCH_SIZE = 64
-LEARNING_RATE = 0.1
+RECIPE = RECIPES["digits"]
 History: TypeAlias = list[dict[str, float]]
 Tick: TypeAlias = Callable[..., None]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one core: the network is too small for more, and the sums do not depend on it.
-
-    Two threads on a busy machine wait for each other, and take several times as long as one.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def make_classifier(seed: int) -> PyTorchClassifier:
-    """The network that both start from, in ART's wrapper with an optimizer of its own."""
-    model = digits_cnn(seed)
-    return PyTorchClassifier(
-        model,
-        loss=nn.CrossEntropyLoss(),
-        optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9),
-        input_shape=(1, 8, 8),
-        nb_classes=10,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
-
-
-def _one_cycle(classifier: PyTorchClassifier, steps: int) -> OneCycleLR:
-    return OneCycleLR(classifier.optimizer, LEARNING_RATE, total_steps=steps + 1)
-
-
 def train_standard(
-    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
+    classifier: PyTorchClassifier, data: ImageData, recipe: Recipe, seed: int, tick: Tick
 ) -> History:
     """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
     adapter = ClassifierAdapter(classifier)
     x, y = adapter.tensors(data.x_validation, data.y_validation)
     monitor = Monitor("validation", x, y, len(x), len(x), seed)
-    settings = lfr_settings()
-    scheduler = _one_cycle(classifier, epochs)
+    settings = lfr_settings(recipe)
+    scheduler = one_cycle(classifier.optimizer, recipe, recipe.epochs)
     history: History = []
     with preserved_random_state(torch.device("cpu")):
         # ART shuffles with the global generators.
         seed_global_generators(seed)
-        for epoch in range(epochs):
+        for epoch in range(recipe.epochs):
             settings_of_fit = {"nb_epochs": 1, "scheduler": scheduler, "verbose": False}
-            classifier.fit(data.x_train, data.y_train, batch_size=BATCH_SIZE, **settings_of_fit)
+            classifier.fit(
+                data.x_train, data.y_train, batch_size=recipe.batch_size, **settings_of_fit
+            )
             box = adapter.box(x)
             metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
             history.append({"epoch": epoch + 1, **metrics})
@@ -105,35 +67,10 @@ def train_standard(
     return history
 
 
-def train_lfr(
-    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
-) -> History:
-    """This package's trainer, with a learning rate that changes after each batch."""
-    trainer = AdversarialTrainerLFRPyTorch(
-        classifier, **SETTINGS, warmup_epochs=warmup_epochs(epochs), seed=seed, verbose=False
-    )
-    steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
-    trainer.fit(
-        data.x_train,
-        data.y_train,
-        validation_data=(data.x_validation, data.y_validation),
-        batch_size=BATCH_SIZE,
-        nb_epochs=epochs,
-        scheduler=_one_cycle(classifier, steps),
-        scheduler_interval="batch",
-        callback=tick,
-    )
-    return trainer.history
-
-
-def lfr_settings() -> LFRSettings:
+def lfr_settings(recipe: Recipe) -> LFRSettings:
     """The settings under which both classifiers are measured after each epoch."""
-    return LFRSettings(eps=SETTINGS["eps"], lam=SETTINGS["lam"], steps=SETTINGS["max_iter"])
-
-
-def warmup_epochs(epochs: int) -> float:
-    """The epochs over which eps and lam rise: fewer where the training is short."""
-    return min(WARMUP_EPOCHS, epochs / 3)
+    lam = recipe.objective()["lam"]
+    return LFRSettings(eps=recipe.eps, lam=lam, steps=recipe.max_iter)
 
 
 DOTS_PER_INCH = 120
@@ -217,7 +154,7 @@ def run_demo(
     output: str | Path = "art-lfr-demo",
     *,
     seed: int = 0,
-    epochs: int = EPOCHS,
+    epochs: int = RECIPE.epochs,
     console: Console | None = None,
 ) -> dict[str, Evaluation]:
     """Train and attack a standard and an LFR classifier on digits; write a report to `output`.
@@ -237,26 +174,31 @@ def run_demo(
     make_directory(output, "output")
     began = time.perf_counter()
     console = console or Console()
-    data = digits()
+    data, recipe = digits(), replace(RECIPE, epochs=epochs)
     console.print(
         f"scikit-learn's digits: {len(data.x_train)} training images, {len(data.x_validation)} for "
-        f"validation, {len(data.x_test)} for test; eps {SETTINGS['eps']}, norm inf"
+        f"validation, {len(data.x_test)} for test; eps {recipe.eps}, norm inf"
     )
-    classifiers = {name: make_classifier(seed) for name in ("standard", "LFR")}
+    classifiers = {
+        name: make_classifier(digits_cnn(seed), data, recipe, classes=10, device="cpu")
+        for name in ("standard", "LFR")
+    }
     histories: dict[str, History] = {}
     evaluations: dict[str, Evaluation] = {}
     with one_thread(), _progress(console) as progress:
         tick = _ticker(progress, "training: standard", epochs)
-        histories["standard"] = train_standard(classifiers["standard"], data, epochs, seed, tick)
+        histories["standard"] = train_standard(classifiers["standard"], data, recipe, seed, tick)
         tick = _ticker(progress, "training: LFR", epochs)
-        histories["LFR"] = train_lfr(classifiers["LFR"], data, epochs, seed, tick)
+        trainer = make_trainer(classifiers["LFR"], recipe, seed=seed, verbose=False)
+        fit(trainer, data, recipe, callback=tick)
+        histories["LFR"] = trainer.history
         for name, classifier in classifiers.items():
             tick = _ticker(progress, f"attacking: {name}", 6)
             evaluations[name] = evaluate(
                 classifier,
                 data.x_test,
                 data.y_test,
-                eps=SETTINGS["eps"],
+                eps=recipe.eps,
                 batch_size=len(data.x_test),
                 seed=seed,
                 callback=tick,
@@ -275,12 +217,12 @@ def run_demo(
         histories=histories,
         figures=_figures(classifiers, histories, data) if drawn else {},
         settings={
-            **asdict(lfr_settings()),
+            **asdict(lfr_settings(recipe)),
             "norm": "inf",
             "epochs": epochs,
-            "warmup_epochs": warmup_epochs(epochs),
-            "batch_size": BATCH_SIZE,
-            "peak_learning_rate": LEARNING_RATE,
+            "warmup_epochs": recipe.objective()["warmup_epochs"],
+            "batch_size": recipe.batch_size,
+            "peak_learning_rate": recipe.lr,
             "seed": seed,
         },
     )
@@ -297,7 +239,7 @@ def _figures(
     shown = np.unique(data.y_test, return_index=True)[1]  # the first of each class
     x, y = data.x_test[shown], data.y_test[shown]
     surfaces = {
-        name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=SETTINGS["eps"])
+        name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=RECIPE.eps)
         for name, module in modules.items()
     }
     maps = {

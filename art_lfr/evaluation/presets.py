@@ -16,14 +16,8 @@ from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
 from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
 from art_lfr.autoattack.backend import FEWEST_CLASSES, backend
 from art_lfr.autoattack.run import SQUARE_QUERIES, attack_target, auto_attack
-from art_lfr.core.arguments import check_choice
+from art_lfr.core.names import AUTO_ATTACK_PARTS, PRESETS, find_attack
 
-PRESETS = {
-    "quick": ("PGD-40", "APGD-T", "Square"),
-    # Xu et al. (ICIP 2020), the attacks of their tables.
-    "paper": ("FGSM", "PGD", "MI-PGD", "JSMA", "DDN-L2", "pointwise"),
-    "autoattack": ("AutoAttack",),
-}
 PGD_STEPS = 40
 # Schott et al. (2019), where the pointwise attack is from: 12 of MNIST's 784 pixels.
 POINTWISE_SHARE = 12 / 784
@@ -34,7 +28,7 @@ POINTWISE_IMAGES = 20
 
 def named_attacks(name: str, target: Target, state_dir: Path | None) -> list[NamedAttack]:
     """The attacks of a preset, or the one of that name. Raises ValueError naming `attacks`."""
-    check_choice("attacks", name, NAMES)
+    name = find_attack(name)
     attacks = []
     for single in PRESETS.get(name, (name,)):
         if single == "APGD-T" and target.classes < FEWEST_CLASSES["apgd-t"]:
@@ -191,5 +185,3 @@ _MAKERS: dict[str, Callable[[Target], NamedAttack]] = {
     "DDN-L2": lambda target: _from_foolbox("DDNAttack", target, _l2_threat(target), steps=20),
     "pointwise": _pointwise,
 }
-AUTO_ATTACK_PARTS = ("APGD-CE", "APGD-T", "Square")
-NAMES = (*PRESETS, *_MAKERS, *AUTO_ATTACK_PARTS, "AutoAttack")

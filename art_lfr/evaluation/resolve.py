@@ -21,13 +21,13 @@ from art_lfr.attacks.target import (
     ThreatModel,
     UnitBox,
     classifier_of,
-    parse_library_norm,
     untouched,
 )
 from art_lfr.core.arguments import check_integer, check_number
 from art_lfr.core.modes import device_of
+from art_lfr.core.names import ATTACK_NAMES, parse_norm
 from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.evaluation.presets import NAMES, named_attacks
+from art_lfr.evaluation.presets import named_attacks
 from art_lfr.storage.description import attacks_inside, library_of
 from art_lfr.storage.files import check_file_name
 
@@ -286,8 +286,8 @@ def _library(attack: object) -> str:
         library = "art" if isinstance(attack, EvasionAttack) else None
     if library is None:
         raise WrongTypeError(
-            f"attacks has a {type(attack).__name__}; allowed: {', '.join(map(repr, NAMES))}, "
-            f"{ALLOWED}"
+            f"attacks has a {type(attack).__name__}; allowed: "
+            f"{', '.join(map(repr, ATTACK_NAMES))}, {ALLOWED}"
         )
     return library
 
@@ -311,5 +311,5 @@ def _declared(attack: Any, library: str, target: Target) -> ThreatModel | None:
 
 
 def _norm(norm: Any) -> float:
-    """As `parse_library_norm`, and 0: the number of changed values."""
-    return 0.0 if norm in (0, "0", "L0", "l0") else parse_library_norm(norm)
+    """As `parse_norm`, and 0: the number of changed values."""
+    return 0.0 if norm in (0, "0", "L0", "l0") else parse_norm(norm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from art_lfr.core.arguments import check_choice
+from art_lfr.core.names import check_weight
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.penalties.flatness import InputGradient, LocalFlatness
@@ -38,11 +39,8 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
             f"penalty is {penalty!r}; allowed: {', '.join(PENALTIES)}, or an "
             "art_lfr.penalties.Penalty"
         )
-    if settings.get("lam") is None and not isinstance(chosen, LocalFlatness):
-        raise UsageError(
-            f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
-            "the penalties that are gradient norms)"
-        )
+    has_default = isinstance(chosen, LocalFlatness)
+    check_weight(penalty, settings.get("lam"), has_default=has_default)
     exact = settings.get("estimator") == "exact"
     if exact and isinstance(chosen, LocalFlatness) and chosen.minus_weight < 1:
         raise UsageError(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from art_lfr.core.arguments import Array, check_integer
-from art_lfr.core.geometry import NORM_NAMES, dual_norm
+from art_lfr.core.geometry import dual_norm
 from art_lfr.core.imports import require
+from art_lfr.core.names import FIGURE_FORMATS, NORM_NAMES
 from art_lfr.errors import UsageError
 from art_lfr.plots.measured import GradientMaps, LossSurface, Vulnerability
 from art_lfr.storage.files import check_output, write_atomically
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette: told apart under every common form of colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-FIGURE_FORMATS = (".png", ".pdf", ".svg")
 DOTS_PER_INCH = 160
 # Without the date: the same figure gives the same file.
 _DATELESS: dict[str, dict[str, None]] = {

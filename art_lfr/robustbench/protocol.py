@@ -15,7 +15,7 @@ from autoattack.state import EvaluationState
 from robustbench.utils import clean_accuracy
 from torch import Tensor, nn
 
-from art_lfr.attacks.target import count_classes, parse_library_norm, preserved
+from art_lfr.attacks.target import count_classes, preserved
 from art_lfr.autoattack.backend import FEWEST_CLASSES
 from art_lfr.core.arguments import (
     check_integer,
@@ -23,6 +23,7 @@ from art_lfr.core.arguments import (
     check_type,
 )
 from art_lfr.core.modes import device_of
+from art_lfr.core.names import parse_norm
 from art_lfr.core.samples import as_tensor, check_inputs, class_labels
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
@@ -247,7 +248,7 @@ def _checked_key(key: Any) -> tuple[str, int]:
 def parse_threat_model(norm: float | str) -> str:
     """RobustBench's name of a norm, "Linf" or "L2"; ValueError for any other."""
     try:
-        return {math.inf: "Linf", 2.0: "L2"}[parse_library_norm(norm)]
+        return {math.inf: "Linf", 2.0: "L2"}[parse_norm(norm)]
     except (ValueError, KeyError) as error:
         raise UsageError(
             f"norm is {norm!r}; allowed: 'Linf' and 'L2' (or np.inf and 2), RobustBench's norms; "

@@ -18,7 +18,7 @@ from art_lfr.attacks.evasion import (
     finite_samples,
     own_randomness,
 )
-from art_lfr.attacks.target import UnitBox, parse_library_norm, untouched
+from art_lfr.attacks.target import UnitBox, untouched
 from art_lfr.core.arguments import check_number, check_seed, check_type
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.flatness import find_least_flat_point
@@ -26,6 +26,7 @@ from art_lfr.core.geometry import Ball, Box, dual_norm, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.imports import require
 from art_lfr.core.modes import device_of, mode
+from art_lfr.core.names import parse_norm
 from art_lfr.core.samples import as_tensor, check_inputs, loss_targets, type_for
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import WrongTypeError
@@ -216,7 +217,7 @@ class LocalFlatnessAttack(HarmlessAttack):
         check_seed("seed", self.seed)
         return LFRSettings(
             eps=self.eps,
-            norm=parse_library_norm(self.norm),
+            norm=parse_norm(self.norm),
             steps=self.steps,
             step_size=self.alpha,
             estimator=self.estimator,

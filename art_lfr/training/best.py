@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from art_lfr.core.arguments import check_choice
 from art_lfr.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MONITORED = ("accuracy", "robust_accuracy", "loss", "robust_loss", "flatness")
 METRICS = (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
-from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.files import as_path
 from art_lfr.training.best import check_metrics
+
+if TYPE_CHECKING:
+    from art_lfr.data.augmentation import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)

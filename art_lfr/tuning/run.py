@@ -12,10 +12,17 @@ import numpy as np
 from typing_extensions import Unpack
 
 from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
-from art_lfr.core.arguments import Array, check_integer, check_number, check_seed, keywords_of
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.arguments import (
+    Array,
+    check_integer,
+    check_number,
+    check_seed,
+    check_share,
+    keywords_of,
+)
+from art_lfr.core.names import GRADIENT_NORMS, parse_norm
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
-from art_lfr.penalties import PENALTIES, LocalFlatness
+from art_lfr.penalties import LocalFlatness
 from art_lfr.storage.files import as_path, locked
 from art_lfr.training.processes import Processes
 from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
@@ -99,7 +106,7 @@ def tune(
     check_number("eps", eps, low_allowed=False)
     p = parse_norm(norm)
     check_number("minutes", minutes, low_allowed=False)
-    check_floor("clean_floor", clean_floor)
+    check_share("clean_floor", clean_floor)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("max_iter", max_iter)):
         check_integer(name, value, low=1)
     check_seed("seed", seed)
@@ -144,19 +151,11 @@ def tune(
 
 def check_penalty(name: str, penalty: object) -> None:
     """Raise unless it is a form of LFR: of others, lam is no multiple of eps."""
-    listed = [key for key, value in PENALTIES.items() if isinstance(value, LocalFlatness)]
-    if not isinstance(penalty, LocalFlatness) and penalty not in listed:
+    if not isinstance(penalty, LocalFlatness) and penalty not in GRADIENT_NORMS:
         raise UsageError(
-            f"{name} is {penalty!r}; allowed: {', '.join(listed)}, or an "
+            f"{name} is {penalty!r}; allowed: {', '.join(GRADIENT_NORMS)}, or an "
             "art_lfr.penalties.LocalFlatness (the settings tried are multiples of eps)"
         )
-
-
-def check_floor(name: str, value: float | None) -> None:
-    """Raise unless the value is an accuracy in (0, 1], or None."""
-    check_number(name, value, low_allowed=False, optional=True)
-    if value is not None and value > 1:
-        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
 
 
 def _search(

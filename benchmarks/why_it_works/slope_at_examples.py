@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from art_lfr.cli.inputs import load_model
 from art_lfr.comparison.judging import load_split
 from art_lfr.core.criterion import Criterion, logits_of
-from art_lfr.core.geometry import Ball, Box, dual_norm, parse_norm, sample_norm
+from art_lfr.core.geometry import Ball, Box, dual_norm, sample_norm
 from art_lfr.core.gradients import input_gradient
+from art_lfr.core.names import parse_norm
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.core.settings import LFRSettings
 from art_lfr.penalties import LocalFlatness, LossView

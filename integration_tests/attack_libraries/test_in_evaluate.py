@@ -9,9 +9,9 @@ import pytest
 from art.attacks.evasion import ProjectedGradientDescent
 
 from art_lfr import evaluate
+from art_lfr.core.names import PRESETS
 from art_lfr.data import digits
 from art_lfr.evaluation import AttackSpec
-from art_lfr.evaluation.presets import PRESETS
 
 torchattacks = pytest.importorskip(
     "torchattacks", reason='torchattacks is not installed: pip install "art-lfr[torchattacks]"'

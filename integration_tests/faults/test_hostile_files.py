@@ -122,6 +122,9 @@ def jpegs(**arrays: Any) -> bytes:
     return saved(lambda file: np.savez(file, **{**JPEG, **arrays}))
 
 
+# Files of a user's own come with a network.
+MODEL = ["--model", "digits-cnn"]
+
 ARCHIVES: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "text": lambda: b"no archive",
@@ -192,7 +195,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 def test_archives(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(ARCHIVES[name]())
-    message = refusal_of(["check", "--data", str(path)], capsys)
+    message = refusal_of(["check", *MODEL, "--data", str(path)], capsys)
     assert list(tmp_path.iterdir()) == [path]
     # Before it is unpacked.
     assert name != "bomb" or "it unpacks from" in message
@@ -245,7 +248,7 @@ def test_images(name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFi
     for folder in ("a", "b"):
         (tmp_path / "train" / folder).mkdir(parents=True)
         (tmp_path / "train" / folder / f"1.{ending}").write_bytes(IMAGES[name]())
-    message = refusal_of(["check", "--data", str(tmp_path)], capsys)
+    message = refusal_of(["check", *MODEL, "--data", str(tmp_path)], capsys)
     assert "image" in message
 
 
@@ -287,8 +290,8 @@ def test_what_is_no_file(
         (tmp_path / "train" / "b").mkdir()
         (tmp_path / "train" / "b" / "1.png").write_bytes(image("PNG"))
     arguments = {
-        "data": ["check", "--data", str(path)],
-        "image": ["check", "--data", str(tmp_path)],
+        "data": ["check", *MODEL, "--data", str(path)],
+        "image": ["check", *MODEL, "--data", str(tmp_path)],
         "weights": ["flatness", "--weights", str(path)],
         "plan": ["compare", str(path), "--output", str(tmp_path / "out")],
     }[kind]

@@ -1,3 +1,4 @@
+import importlib.metadata
 import inspect
 import json
 import re
@@ -13,7 +14,12 @@ from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
+from art_lfr.demo.run import run_demo
+from art_lfr.errors import TrainingError
 from art_lfr.models import digits_cnn
+from art_lfr.training.loop import TrainingLoop
+
+SCRIPTS = Path(__file__).with_name("scripts")
 
 
 @pytest.fixture
@@ -28,6 +34,7 @@ def folder(user_folder):
 
 
 TINY = ["--model", "nets_of_a_user:make", "--data", "mine.npz"]
+BALL = [*TINY, "--eps", "0.05"]
 
 
 def test_help_teaches():
@@ -102,17 +109,124 @@ def test_train_then_measure(folder, capsys):
     assert not list(folder.glob(".*partial"))
 
 
+SHORT = ["train", *BALL, "--epochs", "2", "--batch-size", "16"]
+
+
+@pytest.fixture
+def trained(folder):
+    """The weights that `art-lfr train` leaves after two epochs, with further options."""
+
+    def train(*options):
+        assert main([*SHORT, *options]) == 0
+        return torch.load("lfr-weights.pt", weights_only=True)
+
+    return train
+
+
 @pytest.mark.parametrize(
-    "option",
-    [["--penalty", "input-gradient"], ["--held-epochs", "0"], ["--warm-start"], ["--autocast"]],
+    "options",
+    [
+        "--penalty input-gradient",
+        "--held-epochs 0",
+        "--warm-start",
+        "--autocast",
+        "--optimizer adamw --lr 0.01",
+        "--weight-decay 1/10",
+        "--augmentation crop-flip",
+        "--train 32",
+        "--validation 0.25",
+        "--lam 1/10",
+        "--radius 1/1000",
+        "--eps-step 1/1000",
+        "--max-grad-norm 1/100",
+        "--ema-decay 0.9",
+        "--norm L2",
+    ],
 )
-def test_options_reach_the_trainer(folder, option):
-    arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "2", "--batch-size", "16"]
-    assert main(arguments) == 0
-    plain = torch.load("lfr-weights.pt", weights_only=True)
-    assert main([*arguments, *option]) == 0
-    other = torch.load("lfr-weights.pt", weights_only=True)
+def test_options_reach_the_trainer(trained, options):
+    plain, other = trained(), trained(*options.split())
     assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--eps 1/20",
+        "--norm Linf",
+        "--lam none --radius None",
+        "--no-autocast --penalty LFR",
+        "--optimizer SGD --augmentation none",
+        "--train 64",
+        pytest.param(
+            "--device cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+        ),
+    ],
+)
+def test_what_is_written_otherwise_is_the_same(trained, options):
+    plain, other = trained(), trained(*options.split())
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_the_settings_taken_are_said_unless_quiet(folder, capsys):
+    assert main(SHORT) == 0
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.startswith("mine.npz: nets_of_a_user:make, eps 0.05, norm inf, 10 ascent steps")
+    assert told.endswith("(what was not given: the defaults)")
+    assert main([*SHORT, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_history_best_metric_and_patience(folder, capsys):
+    """At a tiny learning rate nothing gets better after the first epoch."""
+    best = ["--best-metric", "validation_robust_accuracy,validation_accuracy", "--patience", "2"]
+    still = [*SHORT, *best, "--lr", "1e-12", "--epochs", "9", "--validation", "16"]
+    assert main([*still, "--history", "h.json", "--json"]) == 0
+    records = json.loads((folder / "h.json").read_text())
+    printed = json.loads(capsys.readouterr().out)
+    assert [pytest.approx(record) for record in printed] == records
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert "validation_robust_accuracy" in records[0]
+
+
+def test_history_of_a_training_that_fails(folder, capsys, monkeypatch):
+    measure, calls = TrainingLoop._measure, []
+
+    def fail(loop, monitors):
+        if calls:
+            raise TrainingError("the loss is nan")
+        calls.append(loop)
+        return measure(loop, monitors)
+
+    monkeypatch.setattr(TrainingLoop, "_measure", fail)
+    assert main([*SHORT, "--history", "h.csv"]) == 1
+    assert "the loss is nan" in capsys.readouterr().err
+    assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
+    assert not (folder / "lfr-weights.pt").exists()
+    # One that did not begin leaves the file of another as it is.
+    assert main([*SHORT, "--history", "h.csv"]) == 1
+    assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
+
+
+def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
+    class Trained(Exception):  # noqa: N818
+        pass
+
+    networks = []
+
+    def judge(classifier, *arguments, **keywords):
+        networks.append(classifier.model)
+        if len(networks) == 2:
+            raise Trained
+
+    monkeypatch.setattr("art_lfr.demo.run.evaluate", judge)
+    with pytest.raises(Trained):
+        run_demo(folder / "report", epochs=2, seed=3)
+    arguments = ["train", "--data", "digits", "--epochs", "2", "--seed", "3", "--device", "cpu"]
+    assert main(arguments) == 0
+    weights = torch.load("lfr-weights.pt", weights_only=True)
+    of_demo = networks[1].state_dict()
+    assert weights.keys() == of_demo.keys()
+    assert all(torch.equal(of_demo[name], value) for name, value in weights.items())
 
 
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
@@ -138,33 +252,44 @@ def test_check(folder, capsys):
     ("arguments", "words"),
     [
         (["bogus"], "No such command 'bogus'"),
-        (["train", "--epss", "1"], "--epss"),
+        (["evalaute"], "No such command 'evalaute'; did you mean 'evaluate'?"),
+        (["train", "--epss", "1"], "No such option --epss; did you mean '--eps'?"),
+        (["train", *TINY], "--eps is missing; 'mine.npz' is your own data"),
+        (["train", "--norm", "L2"], "--eps is missing; digits has one for norm inf only"),
+        (["train", "--optimizer", "adam"], "--lr is missing"),
+        (["train", *BALL, "--lam", "1/0"], "'1/0'; allowed: a number such as 0.03 or 8/255"),
+        (["train", *BALL, "--validation", "1.5"], "a number of images, or a share such as 0.1"),
+        (["train", *BALL, "--validation", "64"], "--validation is 64; allowed: at most 63"),
+        (["train", *BALL, "--train", "65"], "--train is 65; allowed: at most 64"),
+        (["train", *BALL, "--patience", "x"], "'x'; allowed: an integer"),
+        (["train", *BALL, "--device", "gpu"], "allowed: cpu, cuda, or a GPU by its number"),
+        (["train", *BALL, "--device", "cuda:99"], "--device is 'cuda:99'; allowed: a GPU that"),
         (["train", "--eps", "wide"], "--eps"),
-        (["train", *TINY, "--eps", "-1"], "--eps is -1.0; allowed"),
-        (["train", *TINY, "--norm", "3"], "norm is '3'"),
-        (["train", *TINY, "--estimator", "exat"], "did you mean 'exact'"),
-        (["train", *TINY, "--penalty", "flat"], "penalty is 'flat'"),
-        (["train", *TINY, "--penalty", "cure"], "lam is None with penalty 'cure'"),
-        (["train", *TINY, "--lr", "0"], "--lr is 0.0"),
-        (["train", *TINY, "--epochs", "0"], "--epochs is 0"),
-        (["train", *TINY, "--batch-size", "0"], "--batch-size is 0"),
-        (["train", *TINY, "--resume"], "--resume is True with --checkpoint-dir None"),
-        (["train", *TINY, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
-        (["train", *TINY, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
-        (["train", *TINY, "--output", "a.txt"], "ending in .pt or .pth"),
+        (["train", *BALL, "--eps", "-1"], "--eps is -1.0; allowed"),
+        (["train", *BALL, "--norm", "3"], "norm is '3'"),
+        (["train", *BALL, "--estimator", "exat"], "did you mean 'exact'"),
+        (["train", *BALL, "--penalty", "flat"], "penalty is 'flat'"),
+        (["train", *BALL, "--penalty", "cure"], "lam is None with penalty 'cure'"),
+        (["train", *BALL, "--lr", "0"], "--lr is 0.0"),
+        (["train", *BALL, "--epochs", "0"], "--epochs is 0"),
+        (["train", *BALL, "--batch-size", "0"], "--batch-size is 0"),
+        (["train", *BALL, "--resume"], "--resume is True with --checkpoint-dir None"),
+        (["train", *BALL, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
+        (["train", *BALL, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
+        (["train", *BALL, "--output", "a.txt"], "ending in .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
-        (["check", "--model", "mlp"], "--model is 'mlp'; allowed: digits-cnn"),
+        (["check", "--model", "mlp"], "--model is 'mlp'; allowed: 'digits-cnn'"),
         (["check", "--model", "nowhere:make"], "No module named 'nowhere'"),
         (["check", "--model", "nets_of_a_user:number"], "not callable"),
         (["check", "--model", "nets_of_a_user:wrong"], "returned a dict"),
         (["check", "--model", "nets_of_a_user:absent"], "absent"),
-        (["check", "--data", "absent.npz"], "'absent.npz' does not exist"),
+        (["check", *TINY, "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
         (["check", "--data", "nets_of_a_user.py"], "--data is 'nets_of_a_user.py'"),
         (["flatness"], "--weights is missing"),
-        (["flatness", "--weights", "absent.pt"], "absent.pt is no file"),
+        (["flatness", "--weights", "absent.pt"], "--weights is 'absent.pt', which is no file"),
         (["flatness", "--weights", "mine.npz"], "mine.npz"),
-        (["flatness", *TINY, "--split", "validation"], "--split is 'validation'"),
-        (["flatness", *TINY, "--output", "f.txt"], "ending in .csv or .json"),
+        (["flatness", *BALL, "--split", "validation"], "--split is 'validation'"),
+        (["flatness", *BALL, "--output", "f.txt"], "ending in .csv or .json"),
         (["demo", "--epochs", "0"], "epochs is 0"),
     ],
 )
@@ -174,7 +299,7 @@ def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
 
 
 def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
-    arguments = ["train", *TINY, "--eps", "0.05", "--checkpoint-dir", "run"]
+    arguments = ["train", *BALL, "--quiet", "--checkpoint-dir", "run"]
     assert main([*arguments, "--epochs", "1"]) == 0
     capsys.readouterr()
     assert "run', which holds a run; allowed: a new directory, or --resume" in refusal_of(
@@ -186,12 +311,61 @@ def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder
 
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
     torch.save(digits_cnn().state_dict(), "digits.pt")
-    refusal = refusal_of(["flatness", *TINY, "--weights", "digits.pt"], capsys)
+    refusal = refusal_of(["flatness", *BALL, "--weights", "digits.pt"], capsys)
     assert "does not fit the model" in refusal
     x = np.zeros((4, 6, 6), dtype=np.float32)
     np.savez("many.npz", x_train=x, y_train=[0, 1, 2, 3])
-    many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz"]
+    many = ["train", "--model", "nets_of_a_user:make", "--data", "many.npz", "--eps", "0.1"]
     assert "labels from 0 to 3; allowed: 0 to 2" in refusal_of(many, capsys)
+
+
+def test_mistakes_are_found_before_torch_is_imported(folder):
+    (folder / "w.pt").write_bytes(b"")
+    mistakes = [
+        "train --data mnits",
+        "train --model digit-cnn",
+        "train --model nowhere:make",
+        "train --norm 3",
+        "train --penalty lfrr",
+        "train --penalty cure",
+        "train --optimizer sdg",
+        "train --lr 0",
+        "train --eps wide",
+        "train --estimator exat",
+        "train --best-metric acuracy",
+        "train --weights absent.pt",
+        "train --output absent/a.pt",
+        "train --resume",
+        "train --data absent.npz --model small-cnn --eps 0.1",
+        "trian",
+        "train --epoch 3",
+        "tune --penalty llr",
+        "tune --attacks Squair",
+        "evaluate",
+        "evaluate --weights w.pt --attacks PGD-41",
+        "evaluate --weights w.pt --split tst",
+        "evaluate --weights w.pt --images 0",
+        "evaluate --weights w.pt --metrics clever",
+        "masking --weights w.pt --surrogate absent.pt",
+        "flatness --weights w.pt --estimator exat",
+        "check --batch-size 0",
+        "plot curv --weights w.pt",
+        "plot curve --weights w.pt --compare b=absent.pt",
+        "demo --epochs 0",
+        "compare absent.yaml",
+    ]
+    printed = printed_by_python(SCRIPTS / "mistakes.py", *mistakes, folder=folder)
+    assert printed.splitlines() == [f"{mistake}: 2, []" for mistake in mistakes]
+
+
+def test_version():
+    printed = printed_by_python("-m", "art_lfr", "--version")
+    art = importlib.metadata.version("adversarial-robustness-toolbox")
+    assert printed.startswith("art-lfr 0.")
+    assert (
+        f"torch {importlib.metadata.version('torch')}, adversarial-robustness-toolbox {art}"
+        in printed
+    )
 
 
 def test_installed_command_and_module(folder):
@@ -215,4 +389,5 @@ def test_train_has_every_setting_of_the_trainer():
     options = inspect.signature(train).parameters
     assert set(TrainerKeywords.__annotations__) <= set(options)
     settings = dict.fromkeys(TrainerKeywords.__annotations__) | {"lam": 0.0, "autocast": False}
-    assert without_missing(settings | {"warm_start": True}) == {"lam": 0.0, "warm_start": True}
+    given = {"lam": 0.0, "autocast": False, "max_grad_norm": None}
+    assert without_missing(settings | {"max_grad_norm": "none"}) == given

@@ -73,10 +73,10 @@ def test_other_formats(weights, ending):
     [
         (["evaluate", "--model", "os:system"], "--model is 'os:system', which fails"),
         (["evaluate"], "--weights is missing"),
-        ([*BASE, "--attacks", "PGD40"], "did you mean 'PGD-40'"),
+        ([*BASE, "--attacks", "PGD-41"], "did you mean 'PGD-40'"),
         ([*BASE, "--images", "0"], "--images is 0"),
         ([*BASE, "--output", "table.txt"], "ending in .json or .md or .tex or .csv"),
-        ([*BASE, "--metrics", "clever"], "metrics is 'clever'"),
+        ([*BASE, "--metrics", "clever"], "--metrics is 'clever'; allowed: 'clever_u'"),
         ([*BASE, "--save-adversarial", "adv.pt"], "ending in .npz"),
         ([*BASE, "--eps", "-1"], "eps is -1"),
     ],

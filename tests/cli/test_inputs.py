@@ -22,7 +22,9 @@ def test_data_of_the_current_directory(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_data_that_is_unknown_or_absent() -> None:
-    with pytest.raises(ValueError, match="--data is 'imagenet'; allowed: digits, mnist, fashion"):
+    with pytest.raises(
+        ValueError, match="--data is 'imagenet'; allowed: 'digits', 'mnist', 'fashion"
+    ):
         load_data("imagenet")
     with pytest.raises(FileNotFoundError, match=r"'absent\.npz' does not exist"):
         load_data("absent.npz")

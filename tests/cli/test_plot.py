@@ -36,6 +36,7 @@ def folder(user_folder):
 
 
 TINY = ["--model", "nets_of_a_user:make", "--data", "mine.npz", "--weights", "one.pt"]
+BALL = [*TINY, "--eps", "0.1"]
 QUICK = ["--steps", "2", "--restarts", "1", "--attacks", "PGD-40", "--points", "3"]
 
 
@@ -48,7 +49,7 @@ def loaded(folder, name):
 
 def test_flatness(folder, capsys):
     files = ["--output", "a.png", "--numbers", "a.csv"]
-    assert main(["plot", "flatness", *TINY, *QUICK, *files, "--compare", "second=two.pt"]) == 0
+    assert main(["plot", "flatness", *BALL, *QUICK, *files, "--compare", "second=two.pt"]) == 0
     output = capsys.readouterr().out
     assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
     table = pandas.read_csv(folder / "a.csv")
@@ -76,14 +77,14 @@ def test_gradients(folder, capsys):
 
 def test_surface(folder):
     files = ["--output", "a.pdf", "--numbers", "a.csv"]
-    assert main(["plot", "surface", *TINY, *QUICK, *files, "--norm", "2"]) == 0
+    assert main(["plot", "surface", *BALL, *QUICK, *files, "--norm", "2"]) == 0
     assert (folder / "a.pdf").read_bytes().startswith(b"%PDF")
     assert len(pandas.read_csv(folder / "a.csv")) == 2 * 3 * 3
 
 
 def test_curve(folder):
     files = ["--output", "a.png", "--numbers", "a.csv"]
-    arguments = ["plot", "curve", *TINY, *QUICK, *files, "--eps", "0.03"]
+    arguments = ["plot", "curve", *BALL, *QUICK, *files, "--eps", "0.03"]
     assert main(arguments) == 0
     table = pandas.read_csv(folder / "a.csv")
     np.testing.assert_allclose(table.eps, [0, 0.01, 0.02, 0.03])
@@ -96,18 +97,18 @@ def test_curve(folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["surfaces", *TINY], "KIND is 'surfaces'"),
-        (["flatness", *TINY, "--output", "a.jpg"], "--output is 'a.jpg'; allowed: a name ending"),
-        (["flatness", *TINY, "--output", "no/a.png"], "a file in a writable directory"),
-        (["flatness", *TINY, "--numbers", "a.txt"], "--numbers is 'a.txt'"),
-        (["flatness", *TINY, "--images", "0"], "--images is 0"),
-        (["surface", *TINY, "--points", "1"], "--points is 1"),
-        (["flatness", *TINY, "--eps", "0"], "eps is 0.0"),
-        (["curve", *TINY, "--eps", "-1"], "--eps is -1.0"),
-        (["flatness", *TINY, "--norm", "3"], "norm is '3'"),
-        (["flatness", *TINY, "--compare", "two.pt"], "--compare is 'two.pt'; allowed: NAME="),
-        (["flatness", *TINY, "--compare", "one=two.pt"], "a name given twice"),
-        (["flatness", *TINY, "--compare", "b=three.pt"], "three.pt"),
+        (["surfaces", *BALL], "KIND is 'surfaces'"),
+        (["flatness", *BALL, "--output", "a.jpg"], "--output is 'a.jpg'; allowed: a name ending"),
+        (["flatness", *BALL, "--output", "no/a.png"], "a file in a writable directory"),
+        (["flatness", *BALL, "--numbers", "a.txt"], "--numbers is 'a.txt'"),
+        (["flatness", *BALL, "--images", "0"], "--images is 0"),
+        (["surface", *BALL, "--points", "1"], "--points is 1"),
+        (["flatness", *BALL, "--eps", "0"], "eps is 0.0"),
+        (["curve", *BALL, "--eps", "-1"], "--eps is -1.0"),
+        (["flatness", *BALL, "--norm", "3"], "norm is '3'"),
+        (["flatness", *BALL, "--compare", "two.pt"], "--compare is 'two.pt'; allowed: NAME="),
+        (["flatness", *BALL, "--compare", "one=two.pt"], "a name given twice"),
+        (["flatness", *BALL, "--compare", "b=three.pt"], "three.pt"),
         (["flatness"], "--weights is missing"),
     ],
 )
@@ -120,7 +121,7 @@ def test_bad_usage_is_one_line_and_writes_nothing(folder, capsys, arguments, wor
 
 def test_missing_matplotlib_is_said_before_any_work(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert 'pip install "art-lfr[plots]"' in refusal_of(["plot", "flatness", *TINY], capsys)
+    assert 'pip install "art-lfr[plots]"' in refusal_of(["plot", "flatness", *BALL], capsys)
 
 
 def test_help():

@@ -94,7 +94,7 @@ def test_no_test_image_is_used(folder, caught, monkeypatch):
 
     monkeypatch.setattr("art_lfr.cli.inputs.load", load_without_test)
     assert main([*TINY, "--train", "30"]) == 0
-    assert main(["tune", "--model", "nets_of_a_user:make", "--data", "own.npz"]) == 0
+    assert main([*TINY, "--data", "own.npz"]) == 0
     assert main(["tune", "--held-out", "70"]) == 0
     assert loaded == ["mine.npz", "own.npz", "digits"]
     mine, own, digits = caught
@@ -133,13 +133,16 @@ def test_help_teaches():
         ([*TINY, "--max-iter", "0"], "--max-iter is 0"),
         ([*TINY, "--lr", "-1"], "--lr is -1"),
         ([*TINY, "--seed", "-1"], "--seed is -1"),
-        ([*TINY, "--penalty", "llr"], "--penalty is 'llr'; allowed: lfr, lfr-held"),
+        ([*TINY, "--penalty", "llr"], "--penalty is 'llr'; allowed: 'lfr', 'lfr-held'"),
         ([*TINY, "--norm", "3"], "norm is '3'"),
         ([*TINY, "--attacks", "Squair"], "did you mean 'Square'"),
         ([*TINY, "--attacks", ","], "attacks is []"),
         ([*TINY, "--output", "a.txt"], "ending in .json"),
         ([*TINY, "--state-dir", "mine.npz"], "mine.npz'; allowed: a directory that is there"),
-        (["tune", "--data", "absent.npz"], "'absent.npz' does not exist"),
+        (
+            ["tune", "--data", "absent.npz", *TINY[1:3], *TINY[-2:]],
+            "--data is 'absent.npz', which is no file",
+        ),
         (["tune", "--data", "nowhere"], "--data is 'nowhere'"),
         (["tune", "--model", "mlp"], "--model is 'mlp'"),
     ],

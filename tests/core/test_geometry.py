@@ -17,11 +17,11 @@ from art_lfr.core.geometry import (
     Box,
     dual_norm,
     dual_vector,
-    parse_norm,
     project_ball,
     sample_norm,
     steepest_direction,
 )
+from art_lfr.core.names import parse_norm
 
 NORMS = (math.inf, 2.0, 1.0)
 norms = st.sampled_from(NORMS)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from art_lfr.data import NAMES, check_data_name, digits, load, load_folder
+from art_lfr.data import NAMES, digits, load, load_folder
+from art_lfr.data.named import SOURCES
+from art_lfr.data.recipes import find_data
 
 
 def test_digits_are_split_once_and_for_all() -> None:
@@ -31,8 +33,23 @@ def test_load_by_name_and_path(folder: Path) -> None:
 def test_unknown_names(tmp_path: Path) -> None:
     for bad in ("", "imagenet", str(tmp_path / "absent"), Path("mnst")):
         with pytest.raises(
-            ValueError, match=r"name is .*; allowed: digits, mnist, .*npz file, or a"
+            ValueError, match=r"name is .*; allowed: 'digits', 'mnist', .*npz file, or a folder"
         ):
             load(bad)
+    assert ("digits", *SOURCES) == NAMES
     for name in NAMES:
-        check_data_name("name", name)
+        assert find_data("name", name) == name
+
+
+def test_names_are_read_as_people_write_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_data("--data", "CIFAR-10") == "cifar10"
+    assert find_data("--data", "FashionMNIST") == "fashion-mnist"
+    # A user's own files are never taken for a data set.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CIFAR10").mkdir()
+    assert find_data("--data", "CIFAR10") == "CIFAR10"
+    assert find_data("--data", "mnist.npz") == "mnist.npz"
+    folder.rename("mnist")
+    assert load(Path("mnist")).digest == load_folder("mnist").digest

@@ -237,7 +237,7 @@ def test_only_correct_samples_are_attacked(target):
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"flatness_steps": -1}, ValueError, "flatness_steps is -1"),
-        ({"attacks": "pgd-40"}, ValueError, "did you mean 'PGD-40'"),
+        ({"attacks": "pgd-41"}, ValueError, "did you mean 'PGD-40'"),
         ({"attacks": [3]}, TypeError, "attacks has a int"),
         ({"bounds": None}, ValueError, "APGD-T needs finite bounds.*another list of attacks"),
         ({"bounds": (0.0, 0.2)}, ValueError, "x has values"),
