@@ -189,15 +189,15 @@ def test_history_best_metric_and_patience(folder, capsys):
 
 
 def test_history_of_a_training_that_fails(folder, capsys, monkeypatch):
-    measure, calls = TrainingLoop._measure, []
+    train, calls = TrainingLoop._train_epoch, []
 
-    def fail(loop, monitors):
+    def fail(loop, *arguments):
         if calls:
             raise TrainingError("the loss is nan")
         calls.append(loop)
-        return measure(loop, monitors)
+        return train(loop, *arguments)
 
-    monkeypatch.setattr(TrainingLoop, "_measure", fail)
+    monkeypatch.setattr(TrainingLoop, "_train_epoch", fail)
     assert main([*SHORT, "--history", "h.csv"]) == 1
     assert "the loss is nan" in capsys.readouterr().err
     assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
