@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from art_lfr.data.augmentation import Augmentation
 
 
+# Chosen by benchmarks/stability.
+LET_IN = 4
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How a run trains, beside the LFR settings. `None` switches a part off.
@@ -22,8 +26,8 @@ class TrainingOptions:
     Attributes:
         warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
         held_epochs: The lower end of LFR's finite difference is held over so many epochs (as
-            "lfr-held" holds it throughout) and let in linearly over as many again, >= 0. None:
-            as many as `warmup_epochs`.
+            "lfr-held" holds it throughout) and let in linearly over four times as many, >= 0.
+            None: as many as `warmup_epochs`.
         augment: (batch, generator) -> batch, applied before the ascent.
         max_grad_norm: Clip the gradient to this l2 norm, > 0.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
@@ -89,7 +93,7 @@ class TrainingOptions:
     def let_in(self, epochs: float) -> float:
         """The part of the lower end that counts after so many epochs: 0, then rising to 1."""
         held = self.warmup_epochs if self.held_epochs is None else self.held_epochs
-        return min(1.0, max(0.0, epochs / held - 1.0)) if held else 1.0
+        return min(1.0, max(0.0, (epochs / held - 1.0) / LET_IN)) if held else 1.0
 
 
 def check_fit_arguments(nb_epochs: int, checkpoint_dir: object, resume: bool) -> Path | None:

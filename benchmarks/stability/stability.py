@@ -120,19 +120,20 @@ class OnlyEps(AdversarialTrainerLFRPyTorch):
         self._loop.settings = settings
 
 
-class LetInSlowly(TrainingOptions):
-    """The lower end is let in from the end of the warm-up to the end of training."""
+class LetIn(TrainingOptions):
+    """The lower end is let in over `times` as many epochs as it is held."""
 
-    last = 0
+    times = 1.0
 
     def let_in(self, epochs: float) -> float:
-        return max(0.0, (epochs - self.warmup_epochs) / (self.last - self.warmup_epochs))
+        held = self.warmup_epochs if self.held_epochs is None else self.held_epochs
+        return min(1.0, max(0.0, (epochs - held) / (self.times * held))) if held else 1.0
 
 
-def let_in_slowly(trainer: AdversarialTrainerLFRPyTorch, epochs: int) -> None:
+def set_let_in(trainer: AdversarialTrainerLFRPyTorch, times: float) -> None:
     """Give the trainer's loop these options in place of its own."""
-    options = object.__new__(LetInSlowly)
-    for name, value in {**vars(trainer._loop.options), "last": epochs}.items():
+    options = object.__new__(LetIn)
+    for name, value in {**vars(trainer._loop.options), "times": times}.items():
         object.__setattr__(options, name, value)
     trainer._loop.options = options
 
@@ -210,8 +211,7 @@ def train(run: dict[str, Any], x: Any, y: Any) -> nn.Module:
         seed=run["seed"],
         verbose=False,
     )
-    if run.get("slowly"):
-        let_in_slowly(trainer, epochs)
+    set_let_in(trainer, run.get("let_in", 1))
     trainer.fit(x, y, batch_size=size, nb_epochs=epochs)
     return model
 
