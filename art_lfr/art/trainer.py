@@ -120,8 +120,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             term is taken on its examples; the ball stays centred on the unattacked x.
         ratio: The part of each batch that `attack` replaces, in (0, 1].
         augment: (batch, generator) -> batch, e.g. `art_lfr.data.random_flip`.
-        max_grad_norm: Clip the gradient to this l2 norm. `history` has the mean `gradient_norm` of
-            each epoch, before the clip, to choose it by.
+        max_grad_norm: Clip the gradient to this l2 norm; None: do not. `history` has the mean
+            `gradient_norm` of each epoch, before the clip, to choose it by.
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
             "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their

@@ -41,7 +41,7 @@ class TrainingKeywords(TypedDict, total=False):
         "The lower end of the finite difference is held over so many epochs, and let in over four "
         "times as many; default: as --warmup-epochs.",
     ]
-    max_grad_norm: Annotated[float | None, "Clip the gradient to this l2 norm."]
+    max_grad_norm: Annotated[float | None, "Clip the gradient to this l2 norm; default: 1."]
     weight_perturbation: Annotated[
         float | None,
         "AWP on top: perturb the weights by this part of their norm (0.005).",

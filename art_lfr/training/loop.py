@@ -144,6 +144,7 @@ class TrainingLoop:
                     self._warn_of_lost_state(before, self._used(batches))
                     before = None
         self.state.hand_over(self.network)
+        self._warn_of_short_training()
 
     def follow(self, criterion: Criterion, parts: Mapping[str, object]) -> None:
         """Train on with another loss, or with other things that make a run the same."""
@@ -455,6 +456,18 @@ class TrainingLoop:
     def _warm(self) -> bool:
         """Whether the epoch that ends has the full eps and lam."""
         return self.state.epoch + 1 >= self.options.warmup_epochs
+
+    def _warn_of_short_training(self) -> None:
+        """Warn where a run has ended before its eps was full."""
+        warmup, epochs = self.options.warmup_epochs, self.state.epoch
+        if epochs < warmup and self.settings.eps > 0 and self.objective.processes.main:
+            warnings.warn(
+                f"training ends after epoch {epochs}, within the {warmup:g} of warmup_epochs: eps "
+                f"has reached {self.settings.warmed(epochs, warmup).eps:.3g} of "
+                f"{self.settings.eps:g}. Train for more epochs, or lower warmup_epochs.",
+                UserWarning,
+                stacklevel=7,  # the line that called the trainer
+            )
 
     def _warn_of_collapse(self, problem: str | None) -> None:
         """Warn once in a run's life when one class is predicted for everything."""

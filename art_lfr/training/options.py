@@ -48,7 +48,7 @@ class TrainingOptions:
     warmup_epochs: float = 2.0
     held_epochs: float | None = None
     augment: Augmentation | None = None
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = 1.0
     weight_perturbation: float | None = None
     max_physical_batch_size: int | None = None
     ema_decay: float | None = None

@@ -13,7 +13,7 @@ from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.data import Compose, RandomCrop, random_flip
 from art_lfr.errors import TrainingError
 
-LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
+LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0, "max_grad_norm": None}
 
 
 def train(classifier, data, *, settings=None, samples=192, nb_epochs=2, **arguments):
