@@ -1,0 +1,280 @@
+"""Networks in files that say what they are: how to build one, how it was trained, how good it is.
+
+`save_network` writes such a file, `load_network` makes the network from it, `network_info` reads
+what it says. It is a safetensors file with one JSON record in its metadata, and holds no code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from art_lfr import __version__
+from art_lfr.core.imports import named_object
+from art_lfr.core.randomness import preserved_random_state, seed_global_generators
+from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.models.networks import BUILT_IN
+from art_lfr.storage.description import tensors_in
+from art_lfr.storage.files import as_path, check_output
+from art_lfr.storage.tensor_files import (
+    check_storable,
+    is_safetensors,
+    load_weights,
+    read_safetensors,
+    write_safetensors,
+)
+
+FORMAT = 1
+ENDING = ".safetensors"
+ART = "adversarial-robustness-toolbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """What a file says of its network. None, or empty, where it is not known.
+
+    Attributes:
+        model: How to build it: the name of a built-in network, or `module.path:factory`.
+        classes: Number of outputs.
+        input_shape: Shape of one input.
+        eps: Radius of the ball that it was trained for, in raw units; `norm` is "inf", "2" or "1".
+        norm: The norm of that ball.
+        bounds: Valid inputs (low, high): numbers, or nested lists in the shape of an input.
+        preprocessing: "mean" and "std", numbers or nested lists that broadcast against one input:
+            the network takes (x - mean) / std.
+        data: What it was trained on: the name of a data set, or of a file.
+        data_digest: Check sum of the training images and labels.
+        settings: How it was trained.
+        metrics: What was last measured in training.
+        versions: Of the libraries that wrote the file.
+    """
+
+    model: str | None = None
+    classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    eps: float | None = None
+    norm: str | None = None
+    bounds: tuple[Any, Any] | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    data_digest: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+# Of the values in a record, those that are there.
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "norm", "data", "data_digest"), str),
+    "classes": int,
+    "eps": (int, float),
+    **dict.fromkeys(("input_shape", "bounds"), list),
+    **dict.fromkeys(("preprocessing", "settings", "metrics", "versions"), dict),
+}
+
+
+class Preprocessed(nn.Module):
+    """Raw inputs to logits: network((x - mean) / std), as an ART classifier does it.
+
+    `mean` and `std` broadcast against one input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Any:
+        """Map (N, ...) to what the network gives."""
+        return self.network((x - self.mean) / self.std)
+
+
+def make_network(model: str, seed: int = 0, classes: int = 10) -> nn.Module:
+    """A built-in network, or what `module.path:factory` returns, with fresh weights.
+
+    `seed` fixes the weights, `classes` the number of outputs of a built-in network. The current
+    directory can be imported from, as with `python -m`. The global random state is left as found.
+
+    Raises ValueError or TypeError for any other name, and for a factory that makes no module.
+    """
+    allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
+    if model in BUILT_IN:
+        return BUILT_IN[model](seed, classes=classes)
+    if ":" not in model:
+        raise UsageError(f"model is {model!r}; allowed: {allowed}")
+    try:
+        factory = named_object(model)
+    except ValueError as error:
+        raise UsageError(f"model is {error}; allowed: {allowed}") from error
+    if not callable(factory):
+        raise UsageError(f"model is {model!r}, which is not callable; allowed: {allowed}")
+    # A factory draws its first weights from the global generators.
+    with preserved_random_state(torch.device("cpu")):
+        seed_global_generators(seed)
+        try:
+            network = factory()
+        except TypeError as error:
+            raise UsageError(
+                f"model is {model!r}, which fails ({error}); allowed: a factory that takes no "
+                "arguments and returns a torch.nn.Module"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise WrongTypeError(
+            f"model is {model!r}, which returned a {type(network).__name__}; allowed: a factory "
+            "that returns a torch.nn.Module"
+        )
+    return network
+
+
+def save_network(path: str | Path, network: nn.Module, info: NetworkInfo) -> Path:
+    """Write a network with what is known of it to a .safetensors file, atomically.
+
+    Where `info.model` is None and the network is a built-in one, its name is found. Returns the
+    path. `versions` are those of now.
+
+    Raises:
+        ValueError: For another ending, for an `info.model` that makes another network, and for a
+            network with a state that safetensors cannot hold.
+        PlaceError: An OSError, where no file can be written there.
+    """
+    target = check_output(path, "path", (ENDING,))
+    check_storable(network.state_dict())
+    model = _built_in_name(network, info.classes) if info.model is None else info.model
+    if info.model is not None:
+        shapes = [
+            {name: value.shape for name, value in tensors_in(module).items()}
+            for module in (network, make_network(info.model, classes=info.classes or 10))
+        ]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"model is {info.model!r}, which makes a network with other weights; allowed: "
+                "what makes the network that is saved, or None"
+            )
+    versions = {"art-lfr": __version__, "torch": torch.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions[ART] = importlib.metadata.version(ART)
+    told = dataclasses.replace(info, model=model, versions=versions)
+    write_safetensors(target, tensors_in(network), {"format": FORMAT, **dataclasses.asdict(told)})
+    return target
+
+
+def _built_in_name(network: nn.Module, classes: int | None) -> str | None:
+    """The built-in network with these very layers, or None."""
+    if classes is None or classes < 2:
+        return None
+    shown, names = repr(network), network.state_dict().keys()
+    for name, factory in BUILT_IN.items():
+        made = factory(classes=classes)
+        if repr(made) == shown and made.state_dict().keys() == names:
+            return name
+    return None
+
+
+def network_info(path: str | Path) -> NetworkInfo | None:
+    """What a file says of its network; None for weights that another program wrote.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is damaged, or of a format
+    that this version does not know.
+    """
+    whole = as_path("path", path)
+    if not whole.is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}, which is no file")
+    record = read_safetensors(whole)[1] if is_safetensors(whole) else None
+    if record is None:
+        return None
+    if record.pop("format", None) != FORMAT:
+        raise UsageError(f"{path} is of another version of art-lfr; allowed: format {FORMAT}")
+    for name, value in record.items():
+        if name not in KINDS or not (value is None or isinstance(value, KINDS[name])):
+            raise UsageError(f"{path} has the {name} {value!r:.60}, which no art-lfr has written")
+        if isinstance(value, list):
+            record[name] = tuple(value)
+    return NetworkInfo(**record)
+
+
+def load_network(path: str | Path, *, model: str | None = None) -> nn.Module:
+    """The trained network of a file, in eval mode: raw inputs to logits. Needs no ART.
+
+    Preprocessing by mean and standard deviation is a part of it (`Preprocessed`).
+
+    Args:
+        path: A file of `art-lfr train`, of the trainer's `save`, of `save_network`, or of the
+            repository's `networks/` folder; or other weights (see `load_weights`) with `model`.
+        model: How to build the network: a built-in name or "module.path:factory". None: as the
+            file says. A factory that a file names is imported and called: it must be a class or a
+            function of its module, and none of the standard library.
+
+    Raises:
+        FileNotFoundError: Where there is no file.
+        ValueError: Where it is damaged, does not fit, or does not say which network it holds.
+    """
+    info = network_info(path) or NetworkInfo()
+    name = model_of(path, info) if model is None else model
+    network = make_network(name, classes=info.classes or 10)
+    return filled(network, path, info).eval()
+
+
+def model_of(path: str | Path, info: NetworkInfo) -> str:
+    """How a file says that its network is built; ValueError as of `factory_of`."""
+    factory_of(path, info)
+    return str(info.model)
+
+
+def factory_of(path: str | Path, info: NetworkInfo) -> Callable[..., nn.Module]:
+    """What makes the network of a file, by what the file says.
+
+    Raises ValueError where it does not say so, and where it names what is not there or what may
+    be something else than a maker of networks: a file must not have code run.
+    """
+    if info.model in BUILT_IN:
+        return BUILT_IN[info.model]
+    if info.model is None:
+        raise UsageError(
+            f"model is None, and {path} does not say which network it holds; allowed: one of "
+            f"{', '.join(BUILT_IN)}, or module.path:factory"
+        )
+    module = info.model.partition(":")[0]
+    made: object = None
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        try:
+            made = named_object(info.model)
+        except ValueError as error:
+            raise UsageError(
+                f"{path} holds a network of {error}; allowed: a module that can be imported from "
+                "here, or a model that you name yourself"
+            ) from error
+    if isinstance(made, FunctionType) or (isinstance(made, type) and issubclass(made, nn.Module)):
+        factory: Callable[..., nn.Module] = made
+        if factory.__module__ == module:
+            return factory
+    raise UsageError(
+        f"{path} holds a network of {info.model!r}, which is no class of networks and no function "
+        "of a module of yours; allowed: a model that you name yourself"
+    )
+
+
+def filled(network: nn.Module, path: str | Path, info: NetworkInfo) -> nn.Module:
+    """The network with the weights of a file, behind the preprocessing that its record names."""
+    load_weights(network, as_path("path", path))
+    if not info.preprocessing:
+        return network
+    try:
+        return Preprocessed(network, info.preprocessing["mean"], info.preprocessing["std"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path} has the preprocessing {dict(info.preprocessing)!r:.80}; allowed: mean and std"
+        ) from error
