@@ -22,12 +22,11 @@ from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
-from art_lfr.models.files import ENDING, save_network
+from art_lfr.models.files import ENDING, check_savable, save_network
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import check_output
 from art_lfr.storage.records import digest
-from art_lfr.storage.tensor_files import check_storable
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.identity import NAMES
 from art_lfr.training.loop import Record, TrainingLoop
@@ -225,7 +224,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
         if save_to is not None:
             save_to = check_output(save_to, "save_to", (ENDING,))
-            check_storable(self._loop.network.state_dict())
+            check_savable(self._loop.network)
             self._adapter.info()  # preprocessing that a file cannot hold is refused
         validation = None
         if validation_data is not None:

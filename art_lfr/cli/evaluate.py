@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +13,15 @@ from art_lfr.cli import options
 
 
 def evaluate(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[
         int | None, typer.Option(help="Number of images, the first ones; default: all.")
     ] = None,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     attacks: Annotated[
         str,
         typer.Option(
@@ -53,25 +53,28 @@ def evaluate(
 
     [bold]Examples:[/bold]
 
-    art-lfr evaluate --weights robust.pt --eps 0.1
+    art-lfr evaluate --weights robust.safetensors
 
-    art-lfr evaluate --weights robust.pt --attacks paper,autoattack --images 200
+    art-lfr evaluate --weights robust.safetensors --attacks paper,autoattack --images 200
 
-    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
+    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz
+    --eps 0.03 --output table.tex
     """
     from art_lfr.cli import inputs
     from art_lfr.evaluation.run import evaluate as run
+    from art_lfr.models import NetworkInfo
 
     inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
-    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    network, _, x, y, bounds = inputs.judged(chosen, split, images)
     evaluation = run(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
+        eps=chosen.eps,
+        norm=chosen.norm,
         attacks=options.names_in(attacks),
-        bounds=loaded.bounds,
+        bounds=bounds,
         batch_size=batch_size,
         seed=seed,
         metrics=options.names_in(metrics),
@@ -79,6 +82,10 @@ def evaluate(
         state_dir=state_dir,
         verbose=True,
     )
+    if weights is not None:
+        known = chosen.info or NetworkInfo()
+        found = {"file": weights.name, "eps": known.eps, "norm": known.norm, "data": known.data}
+        evaluation = replace(evaluation, weights=found)
     typer.echo(evaluation.to_json() if as_json else str(evaluation))
     forms = {
         ".json": evaluation.to_json,
@@ -90,13 +97,13 @@ def evaluate(
 
 
 def masking(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[int, typer.Option(help="Number of images, the first ones.")] = 200,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     surrogate: Annotated[
         Path | None,
         typer.Option(
@@ -117,25 +124,27 @@ def masking(
 
     [bold]Examples:[/bold]
 
-    art-lfr masking --weights robust.pt --eps 0.1
+    art-lfr masking --weights robust.safetensors
 
-    art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
+    art-lfr masking --weights robust.safetensors --surrogate standard.safetensors
+    --output masking.md
     """
     from art_lfr.cli import inputs
     from art_lfr.masking.report import masking_report
 
     inputs.check_output(output, (".json", ".md"))
-    network, loaded, x, y = inputs.judged(model, weights, data, split, images)
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    network, loaded, x, y, bounds = inputs.judged(chosen, split, images)
     undefended = None
     if surrogate is not None:
-        undefended = inputs.trained_model(model, surrogate, loaded, "--surrogate")
+        undefended = inputs.other_model(chosen, surrogate, loaded, "--surrogate")
     report = masking_report(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
-        bounds=loaded.bounds,
+        eps=chosen.eps,
+        norm=chosen.norm,
+        bounds=bounds,
         surrogate=undefended,
         batch_size=batch_size,
         seed=seed,
@@ -148,12 +157,12 @@ def masking(
 
 
 def flatness(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     steps: options.MaxIter = 20,
     estimator: options.Estimator = "finite-difference",
     batch_size: options.BatchSize = 256,
@@ -170,7 +179,7 @@ def flatness(
 
     [bold]Examples:[/bold]
 
-    art-lfr flatness --weights robust.pt --eps 0.1
+    art-lfr flatness --weights robust.safetensors
 
     art-lfr flatness --model my_nets:make --data my.npz --output flatness.csv
     """
@@ -182,26 +191,28 @@ def flatness(
     from art_lfr.measure import local_flatness
 
     inputs.check_output(output, inputs.TABLES)
-    network, images, x, y = inputs.judged(model, weights, data, split, None)
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    network, images, x, y, bounds = inputs.judged(chosen, split, None)
     values = local_flatness(
         network,
         x,
         y,
-        eps=eps,
-        norm=norm,
+        eps=chosen.eps,
+        norm=chosen.norm,
         steps=steps,
         estimator=estimator,
-        bounds=images.bounds,
+        bounds=bounds,
         batch_size=batch_size,
         seed=seed,
     )
     summaries = summary(values)
     if as_json:
-        settings = {"data": images.name, "split": split, "eps": eps, "norm": norm}
+        settings = {"data": images.name, "split": split, "eps": chosen.eps, "norm": chosen.norm}
         plain = {name: finite_or_none(value) for name, value in summaries.items()}
         inputs.show_json({**settings, "samples": len(values), **plain})
     else:
-        table = Table(title=f"Local flatness: {images.name} ({split}), eps {eps:g}, norm {norm}")
+        where = f"{images.name} ({split}), eps {chosen.eps:g}, norm {chosen.norm}"
+        table = Table(title=f"Local flatness: {where}")
         for title in ("samples", "mean", "median", "95th percentile"):
             table.add_column(title, justify="right")
         table.add_row(str(len(values)), *(f"{value:.4g}" for value in summaries.values()))
@@ -211,9 +222,9 @@ def flatness(
 
 
 def check(
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     estimator: options.Estimator = "finite-difference",
     batch_size: options.BatchSize = 128,
     as_json: options.Json = False,
@@ -234,9 +245,10 @@ def check(
     from art_lfr.check import check_model
     from art_lfr.cli import inputs
 
-    images = inputs.load_data(data)
+    chosen = inputs.resolve(weights, model=model, data=data, ball=False)
+    images = inputs.load_data(chosen.data)
     findings = check_model(
-        inputs.load_model(model, weights, classes=inputs.outputs_for(images)),
+        inputs.load_model(chosen.model, weights, classes=inputs.outputs_for(images)),
         images.x_train,
         images.y_train,
         estimator=estimator,

@@ -6,25 +6,27 @@ Every mistake of a user's raises one of `art_lfr.errors` or an OSError, and name
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.criterion import logits_of
-from art_lfr.core.imports import named_object
+from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import default_device, device_of, mode
-from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.samples import class_labels
-from art_lfr.data import ImageData, check_data_name, load
-from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.models import BUILT_IN
+from art_lfr.data import NAMES, ImageData, check_data_name, load
+from art_lfr.errors import UsageError
+from art_lfr.models import BUILT_IN, NetworkInfo, Preprocessed, make_network, network_info
+from art_lfr.models.files import filled, model_of
 from art_lfr.storage import files
-from art_lfr.storage.tensor_files import load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -33,48 +35,104 @@ if TYPE_CHECKING:
 TABLES = (".csv", ".json")
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The options that network, data and ball come from; `info` is what the weights say."""
+
+    model: str
+    data: str
+    eps: float
+    norm: str
+    weights: Path | None
+    info: NetworkInfo | None
+
+
+def usual(data: str) -> dict[str, Any]:
+    """The options for a data set where neither the user nor the weights say them."""
+    return {"model": "digits-cnn", "eps": 0.1, "norm": "inf"}
+
+
+def resolve(
+    weights: Path | None,
+    *,
+    model: str | None,
+    data: str | None,
+    eps: float | None = None,
+    norm: str | None = None,
+    ball: bool = True,
+) -> Chosen:
+    """Each option as given, else as the weights say, else as is usual for the data.
+
+    A line on stderr says where an option that is given differs from what the weights say, and
+    where eps is a default that the weights know nothing of; without `ball` there is no eps.
+    Raises ValueError for weights that know what they are and lack what is not given.
+    """
+    info = None if weights is None else info_of(weights)
+    given: dict[str, Any] = {"model": model, "data": data, "eps": eps, "norm": norm}
+    if weights is not None and info is not None:
+        known = {"model": "is a", "data": "was trained on", "eps": "was trained at eps"}
+        for name, words in {**known, "norm": "was trained in the norm"}.items():
+            was, now = getattr(info, name), given[name]
+            if was is None or now is None or _same(name, was, now):
+                continue
+            shown = f"{was:g}" if isinstance(was, float) else was
+            tell(f"--{name} is {now}; {weights.name} {words} {shown}")
+        if data is None and info.data not in NAMES:
+            on = "does not say on what it was trained"
+            if info.data is not None:
+                on = f"was trained on {info.data}, which is no data set of a name"
+            raise UsageError(
+                f"--data is missing: {weights} {on}; allowed: {', '.join(NAMES)}, or a "
+                "file or folder"
+            )
+        if model is None:
+            given["model"] = model_of(weights, info)
+        for name in ("data", "eps", "norm"):
+            given[name] = getattr(info, name) if given[name] is None else given[name]
+    given["data"] = given["data"] or "digits"
+    found = {name: value for name, value in given.items() if value is not None}
+    chosen = Chosen(**{**usual(found["data"]), **found}, weights=weights, info=info)
+    if ball and weights is not None and "eps" not in found:
+        tell(
+            f"--eps is {chosen.eps:g}, the default for {chosen.data}; {weights.name} does not say "
+            "at which eps it was trained"
+        )
+    return chosen
+
+
+def _same(name: str, was: Any, now: Any) -> bool:
+    """Whether an option that is given is what the weights say."""
+    if name == "norm":
+        return parse_norm(was) == parse_norm(now)
+    if name == "data":
+        return was in (now, Path(now).name)
+    return math.isclose(was, now, rel_tol=1e-6) if name == "eps" else bool(was == now)
+
+
+def info_of(weights: Path, option: str = "--weights") -> NetworkInfo | None:
+    """What weights say of their network; errors name `option`."""
+    try:
+        return network_info(weights)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
+
+
 def load_model(
     name: str, weights: Path | None, seed: int = 0, classes: int = 10, option: str = "--weights"
 ) -> nn.Module:
-    """A built-in network, or what `module.path:factory` returns, with weights where given.
+    """A network as `make_network` makes it, with weights where given.
 
-    `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
-    current directory can be imported from, as with `python -m`. Weights are a state dict written by
-    `torch.save`, see `load_weights`; errors name `option`.
+    A preprocessing that the weights name is a part of it, and their number of classes is that of a
+    built-in network. Errors name `option`.
     """
-    allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
-    if name in BUILT_IN:
-        model = BUILT_IN[name](seed, classes=classes)
-    elif ":" in name:
-        try:
-            factory = named_object(name)
-        except ValueError as error:
-            raise UsageError(f"--model is {error}; allowed: {allowed}") from error
-        if not callable(factory):
-            raise UsageError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
-        # A factory draws its first weights from the global generators.
-        with preserved_random_state(torch.device("cpu")):
-            seed_global_generators(seed)
-            try:
-                model = factory()
-            except TypeError as error:
-                raise UsageError(
-                    f"--model is {name!r}, which fails ({error}); allowed: a factory that takes no "
-                    "arguments and returns a torch.nn.Module"
-                ) from error
-        if not isinstance(model, nn.Module):
-            raise WrongTypeError(
-                f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "
-                "that returns a torch.nn.Module"
-            )
-    else:
-        raise UsageError(f"--model is {name!r}; allowed: {allowed}")
-    if weights is not None:
-        try:
-            load_weights(model, weights.expanduser())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
-    return model
+    info = None if weights is None else info_of(weights, option)
+    network = make_network(name, seed, (info.classes if info else None) or classes)
+    if weights is None:
+        return network
+    try:
+        return filled(network, weights, info or NetworkInfo())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
 
 
 def load_data(name: str, test: int | None = None) -> ImageData:
@@ -121,15 +179,32 @@ def trained_model(
     return network.to(default_device())
 
 
-def judged(
-    model: str, weights: Path | None, data: str, split: str, images: int | None
-) -> tuple[nn.Module, ImageData, Array, Array]:
-    """A trained network, the data, and the first `images` images and labels of one of its parts.
+def other_model(chosen: Chosen, weights: Path, data: ImageData, option: str) -> nn.Module:
+    """A second network: as its own weights say, else built as the first one."""
+    info = info_of(weights, option)
+    known = info is not None and info.model is not None
+    name = model_of(weights, info) if info is not None and known else chosen.model
+    return trained_model(name, weights, data, option)
 
-    ValueError where they do not go together.
+
+class Judged(NamedTuple):
+    """A trained network, the data, images and labels of one of its parts, and the valid inputs."""
+
+    network: nn.Module
+    data: ImageData
+    x: Array
+    y: Array
+    bounds: tuple[Any, Any]
+
+
+def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
+    """What is chosen, with the first `images` images of a part.
+
+    ValueError where they do not go together. A line on stderr says where the weights are for other
+    inputs than the data has.
     """
     check_integer("--images", images, low=1, optional=images is None)
-    loaded = load_data(data)
+    loaded = load_data(chosen.data)
     check_choice("--split", split, ("test", "validation", "train"))
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
@@ -137,15 +212,27 @@ def judged(
             f"--split is {split!r}, which {loaded.name} does not have; allowed: a part that is "
             "there, such as train"
         )
-    network = trained_model(model, weights, loaded)
+    network = trained_model(chosen.model, chosen.weights, loaded)
     count_classes(network, x, y)
-    return network, loaded, x, y
+    bounds: tuple[Any, Any] = loaded.bounds
+    if chosen.info is not None and chosen.info.bounds is not None:
+        bounds = chosen.info.bounds
+        low, high = (np.asarray(bound) for bound in bounds)
+        if not ((low == loaded.bounds[0]).all() and (high == loaded.bounds[1]).all()):
+            tell(
+                f"--weights is for inputs in [{low.min():g}, {high.max():g}]; those of "
+                f"{loaded.name} are in [{loaded.bounds[0]:g}, {loaded.bounds[1]:g}]"
+            )
+    return Judged(network, loaded, x, y, bounds)
 
 
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
     """An ART classifier around the model, with SGD (momentum 0.9) and cross-entropy."""
     from art.estimators.classification import PyTorchClassifier
 
+    preprocessing = None
+    if isinstance(model, Preprocessed):  # so that what is saved is the network alone again
+        preprocessing, model = (model.mean.numpy(), model.std.numpy()), model.network
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return PyTorchClassifier(
         model,
@@ -154,6 +241,7 @@ def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> 
         input_shape=data.x_train.shape[1:],
         nb_classes=count_classes(model, data.x_train, data.y_train),
         clip_values=data.bounds,
+        preprocessing=preprocessing,
     )
 
 
@@ -178,6 +266,11 @@ def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> N
     if path is not None:
         files.write_atomically(path, forms[path.suffix]())
         print(f"Written: {path}", file=sys.stderr)
+
+
+def tell(line: str) -> None:
+    """Print a line that is no result, on stderr."""
+    print(line, file=sys.stderr)
 
 
 def show(content: Any) -> None:

@@ -10,32 +10,41 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="digits-cnn (8x8), small-cnn, paper-cnn (28x28), narrow-resnet, resnet-20, "
         "preact-resnet-18 (colour), or module.path:factory, a callable that returns a "
-        "torch.nn.Module; the current directory can be imported from."
+        "torch.nn.Module; the current directory can be imported from. Default: what --weights say, "
+        "else digits-cnn."
     ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="A state dict written by torch.save, or a checkpoint with one in it under state_dict, "
-        "model or net."
+        help="A .safetensors file of art-lfr train, which says what it is; or a state dict written "
+        "by torch.save, or a checkpoint with one in it under state_dict, model or net."
     ),
 ]
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="digits; mnist, fashion-mnist, svhn, cifar10, cifar100 (torchvision, kept in "
         "$ART_LFR_DATA or ~/.cache/art-lfr); a folder with train/CLASS/ and test/CLASS/; or a .npz "
         "file with x_train, y_train (and x_test, y_test, x_validation, y_validation). uint8 images "
-        "are scaled to \\[0, 1]."
+        "are scaled to \\[0, 1]. Default: what --weights say, else digits."
     ),
 ]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
-Eps = Annotated[float, typer.Option(help="Radius of the ball, in units of the input.")]
-Norm = Annotated[str, typer.Option(help="Norm of the ball: inf, 2 or 1.")]
+Eps = Annotated[
+    float | None,
+    typer.Option(
+        help="Radius of the ball, in units of the input; default: what --weights say, else 0.1."
+    ),
+]
+Norm = Annotated[
+    str | None,
+    typer.Option(help="Norm of the ball: inf, 2 or 1; default: what --weights say, else inf."),
+]
 Estimator = Annotated[
     str, typer.Option(help="finite-difference, or exact (double back-propagation).")
 ]

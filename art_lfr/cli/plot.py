@@ -24,25 +24,23 @@ def plot(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="flatness, surface, gradients or curve.")
     ],
-    model: options.Model = "digits-cnn",
+    model: options.Model = None,
     weights: options.Weights = None,
     name: Annotated[
         str, typer.Option(help="What to call the network; default: its weights' file name.")
     ] = "",
     compare: Annotated[
         list[str] | None,
-        typer.Option(
-            help="NAME=WEIGHTS: the same network with other weights, beside it; can be repeated."
-        ),
+        typer.Option(help="NAME=WEIGHTS: another network, beside it; can be repeated."),
     ] = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[
         int | None,
         typer.Option(help="Number of images, the first ones; default: 2 for surface, else 200."),
     ] = None,
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     steps: Annotated[int, typer.Option(help="Ascent steps (flatness, surface).")] = 20,
     restarts: Annotated[int, typer.Option(help="Ascents (flatness, surface).")] = 5,
     points: Annotated[
@@ -71,11 +69,11 @@ def plot(
 
     [bold]Examples:[/bold]
 
-    art-lfr plot flatness --weights robust.pt --compare standard=standard.pt
+    art-lfr plot flatness --weights lfr.safetensors --compare standard=standard.safetensors
 
-    art-lfr plot surface --weights robust.pt --images 3 --output surface.pdf
+    art-lfr plot surface --weights robust.safetensors --images 3 --output surface.pdf
 
-    art-lfr plot curve --weights robust.pt --eps 0.3 --numbers curve.csv
+    art-lfr plot curve --weights robust.safetensors --eps 0.3 --numbers curve.csv
     """
     import pandas
 
@@ -89,25 +87,26 @@ def plot(
     inputs.check_output(output, FIGURE_FORMATS)
     inputs.check_output(numbers, inputs.TABLES, "--numbers")
     require_matplotlib()
-    first = name or (model.rpartition(":")[2] if weights is None else weights.stem)
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    first = name or (chosen.model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
     count = IMAGES[kind] if images is None else images
-    network, loaded, x, y = inputs.judged(model, weights, data, split, count)
+    network, loaded, x, y, bounds = inputs.judged(chosen, split, count)
     networks = {first: network}
     for other, path in others.items():
-        networks[other] = inputs.trained_model(model, path, loaded, "--compare")
+        networks[other] = inputs.other_model(chosen, path, loaded, "--compare")
 
     settings: dict[str, Any] = {"batch_size": batch_size}
     if kind != "gradients":
-        settings.update(bounds=loaded.bounds, eps=eps, norm=norm, seed=seed)
+        settings.update(bounds=bounds, eps=chosen.eps, norm=chosen.norm, seed=seed)
     if kind in ("flatness", "surface"):
         settings.update(steps=steps, restarts=restarts)
     if kind == "surface":
         settings.update(points=points or SURFACE_POINTS)
     if kind == "curve":
-        check_number("--eps", eps, low_allowed=False)
+        check_number("--eps", chosen.eps, low_allowed=False)
         count = points or CURVE_POINTS
-        radii = [eps * step / count for step in range(1, count + 1)]
+        radii = [chosen.eps * step / count for step in range(1, count + 1)]
         settings.update(eps=radii, attacks=options.names_in(attacks))
     measure, draw = _functions(kind)
     results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
@@ -156,7 +155,9 @@ def _comparisons(pairs: Sequence[str], first: str) -> dict[str, Path]:
     for pair in pairs:
         name, _, weights = pair.partition("=")
         if not name or not weights:
-            raise UsageError(f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.pt")
+            raise UsageError(
+                f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.safetensors"
+            )
         if name == first or name in others:
             raise UsageError(f"--compare is {pair!r}, a name given twice; allowed: another name")
         others[name] = Path(weights)

@@ -40,10 +40,10 @@ def demo(
 
 @options.with_options_of(TrainerKeywords)
 def train(
-    model: options.Model = "digits-cnn",
-    data: options.Data = "digits",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    model: options.Model = None,
+    data: options.Data = None,
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     eps_step: Annotated[
         float | None,
         typer.Option(help="Length of an ascent step; default: a multiple of eps / steps."),
@@ -66,8 +66,12 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --checkpoint-dir.")
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="File for the trained weights (a state dict).")
-    ] = Path("lfr-weights.pt"),
+        Path,
+        typer.Option(
+            help="File for the trained weights: .safetensors, which says what it is; or .pt, a "
+            "plain state dict."
+        ),
+    ] = Path("lfr-weights.safetensors"),
     as_json: options.Json = False,
     **settings: Any,
 ) -> None:
@@ -78,7 +82,7 @@ def train(
 
     [bold]Examples:[/bold]
 
-    art-lfr train --data digits --eps 0.1 --output robust.pt
+    art-lfr train --data digits --eps 0.1 --output robust.safetensors
 
     art-lfr train --model my_nets:make --data my.npz --eps 0.03 --epochs 50
 
@@ -91,21 +95,26 @@ def train(
     from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
     from art_lfr.cli import inputs
     from art_lfr.core.arguments import check_number
+    from art_lfr.data import NAMES
+    from art_lfr.models.files import ENDING, check_savable
     from art_lfr.storage.files import write_atomically
     from art_lfr.training.options import check_fit_arguments
     from art_lfr.training.processes import Processes
 
-    inputs.check_output(output, (".pt", ".pth"))
+    inputs.check_output(output, (".safetensors", ".pt", ".pth"))
     check_number("--lr", lr, low_allowed=False)
     _check_counts(epochs, batch_size, seed)
     processes = Processes()  # before the classifier: it has the GPU of this process
-    images = inputs.load_data(data)
-    network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    images = inputs.load_data(chosen.data)
+    network = inputs.load_model(chosen.model, weights, seed, inputs.outputs_for(images))
     classifier = inputs.make_classifier(network, images, lr)
+    if output.suffix == ENDING:
+        check_savable(classifier.model, chosen.model, classifier.nb_classes)
     trainer = AdversarialTrainerLFRPyTorch(
         classifier,
-        norm=norm,
-        eps=eps,
+        norm=chosen.norm,
+        eps=chosen.eps,
         eps_step=eps_step,
         max_iter=max_iter,
         penalty=penalty,
@@ -130,8 +139,12 @@ def train(
     )
     if not processes.main:
         return
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomically(output, lambda file: torch.save(state, file))
+    if output.suffix == ENDING:
+        named = chosen.data if chosen.data in NAMES else Path(chosen.data).name
+        trainer.save(output, model=chosen.model, data=named)
+    else:
+        state = {name: value.cpu() for name, value in classifier.model.state_dict().items()}
+        write_atomically(output, lambda file: torch.save(state, file))
     if as_json:
         inputs.show_json(trainer.history)
     else:
@@ -160,10 +173,10 @@ def _record_table(record: dict[str, float]) -> Table:
 
 
 def tune(
-    model: options.Model = "digits-cnn",
-    data: options.Data = "digits",
-    eps: options.Eps = 0.1,
-    norm: options.Norm = "inf",
+    model: options.Model = None,
+    data: options.Data = None,
+    eps: options.Eps = None,
+    norm: options.Norm = None,
     minutes: Annotated[float, typer.Option(help="Budget for training and judging.")] = 30.0,
     clean_floor: Annotated[
         float | None,
@@ -224,17 +237,18 @@ def tune(
     from art_lfr.tuning.run import tune as run
 
     inputs.check_output(output, (".json",))
-    for name, length in (("--eps", eps), ("--minutes", minutes), ("--lr", lr)):
+    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    for name, length in (("--eps", chosen.eps), ("--minutes", minutes), ("--lr", lr)):
         check_number(name, length, low_allowed=False)
     check_floor("--clean-floor", clean_floor)
     check_penalty("--penalty", penalty)
     _check_counts(epochs, batch_size, seed)
     check_integer("--max-iter", max_iter, low=1)
-    images = inputs.load_data(data, test=0)
+    images = inputs.load_data(chosen.data, test=0)
     x, y, reserved = _parts(images, train, held_out)
 
     def classifier() -> Any:
-        network = inputs.load_model(model, weights, seed, inputs.outputs_for(images))
+        network = inputs.load_model(chosen.model, weights, seed, inputs.outputs_for(images))
         return inputs.make_classifier(network, images, lr)
 
     def one_cycle(optimizer: Any, batches: int) -> Any:
@@ -250,8 +264,8 @@ def tune(
 
     # What `art-lfr train` takes too.
     shared: dict[str, Any] = {
-        "eps": eps,
-        "norm": norm,
+        "eps": chosen.eps,
+        "norm": chosen.norm,
         "max_iter": max_iter,
         "estimator": estimator,
         "penalty": penalty,
@@ -275,10 +289,10 @@ def tune(
     )
     typer.echo(tuning.to_json() if as_json else str(tuning), nl=not as_json)
     lengths = {name: f"{getattr(tuning, name):.8g}" for name in ("lam", "radius", "eps_step")}
-    chosen = {"model": model, "data": data, **shared, **lengths, "lr": lr}
+    settings = {"model": chosen.model, "data": chosen.data, **shared, **lengths, "lr": lr}
     if weights is not None:
-        chosen["weights"] = weights
-    line = f"To train with it, on all training images:\n\n{_command('train', chosen)}"
+        settings["weights"] = weights
+    line = f"To train with it, on all training images:\n\n{_command('train', settings)}"
     typer.echo(line, err=as_json)
     inputs.write_output(output, {".json": tuning.to_json})
     if not tuning.reaches_floor:

@@ -152,24 +152,28 @@ def save_network(path: str | Path, network: nn.Module, info: NetworkInfo) -> Pat
         PlaceError: An OSError, where no file can be written there.
     """
     target = check_output(path, "path", (ENDING,))
-    check_storable(network.state_dict())
+    check_savable(network, info.model, info.classes)
     model = _built_in_name(network, info.classes) if info.model is None else info.model
-    if info.model is not None:
-        shapes = [
-            {name: value.shape for name, value in tensors_in(module).items()}
-            for module in (network, make_network(info.model, classes=info.classes or 10))
-        ]
-        if shapes[0] != shapes[1]:
-            raise UsageError(
-                f"model is {info.model!r}, which makes a network with other weights; allowed: "
-                "what makes the network that is saved, or None"
-            )
     versions = {"art-lfr": __version__, "torch": torch.__version__}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions[ART] = importlib.metadata.version(ART)
     told = dataclasses.replace(info, model=model, versions=versions)
     write_safetensors(target, tensors_in(network), {"format": FORMAT, **dataclasses.asdict(told)})
     return target
+
+
+def check_savable(network: nn.Module, model: str | None = None, classes: int | None = None) -> None:
+    """Raise ValueError where `save_network` would, but for the path: for use before training."""
+    check_storable(network.state_dict())
+    if model is None:
+        return
+    made = make_network(model, classes=classes or 10)
+    shapes = [{name: v.shape for name, v in tensors_in(m).items()} for m in (network, made)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(
+            f"model is {model!r}, which makes a network with other weights; allowed: what makes "
+            "the network that is saved, or None"
+        )
 
 
 def _built_in_name(network: nn.Module, classes: int | None) -> str | None:
