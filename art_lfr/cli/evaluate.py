@@ -66,7 +66,8 @@ def evaluate(
 
     inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
     chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
-    network, _, x, y, bounds = inputs.judged(chosen, split, images)
+    network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
+    inputs.tell(*lines)
     evaluation = run(
         network,
         x,
@@ -134,10 +135,11 @@ def masking(
 
     inputs.check_output(output, (".json", ".md"))
     chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
-    network, loaded, x, y, bounds = inputs.judged(chosen, split, images)
+    network, loaded, x, y, bounds, lines = inputs.judged(chosen, split, images)
     undefended = None
     if surrogate is not None:
         undefended = inputs.other_model(chosen, surrogate, loaded, "--surrogate")
+    inputs.tell(*lines)
     report = masking_report(
         network,
         x,
@@ -192,7 +194,8 @@ def flatness(
 
     inputs.check_output(output, inputs.TABLES)
     chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
-    network, images, x, y, bounds = inputs.judged(chosen, split, None)
+    network, images, x, y, bounds, lines = inputs.judged(chosen, split, None)
+    inputs.tell(*lines)
     values = local_flatness(
         network,
         x,
@@ -247,6 +250,7 @@ def check(
 
     chosen = inputs.resolve(weights, model=model, data=data, ball=False)
     images = inputs.load_data(chosen.data)
+    inputs.tell(*chosen.lines)
     findings = check_model(
         inputs.load_model(chosen.model, weights, classes=inputs.outputs_for(images)),
         images.x_train,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer
+from art_lfr.core.arguments import Array, check_choice, check_integer, check_number
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import default_device, device_of, mode
@@ -37,7 +37,10 @@ TABLES = (".csv", ".json")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The options that network, data and ball come from; `info` is what the weights say."""
+    """The options that network, data and ball come from; `info` is what the weights say.
+
+    `lines` are what a user should know of them before the work, to be told once all is checked.
+    """
 
     model: str
     data: str
@@ -45,6 +48,7 @@ class Chosen:
     norm: str
     weights: Path | None
     info: NetworkInfo | None
+    lines: tuple[str, ...]
 
 
 def usual(data: str) -> dict[str, Any]:
@@ -63,11 +67,15 @@ def resolve(
 ) -> Chosen:
     """Each option as given, else as the weights say, else as is usual for the data.
 
-    A line on stderr says where an option that is given differs from what the weights say, and
+    A line says where an option that is given differs from what the weights say, and
     where eps is a default that the weights know nothing of; without `ball` there is no eps.
     Raises ValueError for weights that know what they are and lack what is not given.
     """
     info = None if weights is None else info_of(weights)
+    if norm is not None:
+        parse_norm(norm)
+    check_number("--eps", eps, optional=True)
+    lines = []
     given: dict[str, Any] = {"model": model, "data": data, "eps": eps, "norm": norm}
     if weights is not None and info is not None:
         known = {"model": "is a", "data": "was trained on", "eps": "was trained at eps"}
@@ -76,7 +84,7 @@ def resolve(
             if was is None or now is None or _same(name, was, now):
                 continue
             shown = f"{was:g}" if isinstance(was, float) else was
-            tell(f"--{name} is {now}; {weights.name} {words} {shown}")
+            lines.append(f"--{name} is {now}; {weights.name} {words} {shown}")
         if data is None and info.data not in NAMES:
             on = "does not say on what it was trained"
             if info.data is not None:
@@ -91,13 +99,13 @@ def resolve(
             given[name] = getattr(info, name) if given[name] is None else given[name]
     given["data"] = given["data"] or "digits"
     found = {name: value for name, value in given.items() if value is not None}
-    chosen = Chosen(**{**usual(found["data"]), **found}, weights=weights, info=info)
-    if ball and weights is not None and "eps" not in found:
-        tell(
-            f"--eps is {chosen.eps:g}, the default for {chosen.data}; {weights.name} does not say "
-            "at which eps it was trained"
+    found = {**usual(found["data"]), **found}
+    if ball and weights is not None and given["eps"] is None:
+        lines.append(
+            f"--eps is {found['eps']:g}, the default for {found['data']}; {weights.name} does not "
+            "say at which eps it was trained"
         )
-    return chosen
+    return Chosen(**found, weights=weights, info=info, lines=tuple(lines))
 
 
 def _same(name: str, was: Any, now: Any) -> bool:
@@ -188,20 +196,23 @@ def other_model(chosen: Chosen, weights: Path, data: ImageData, option: str) -> 
 
 
 class Judged(NamedTuple):
-    """A trained network, the data, images and labels of one of its parts, and the valid inputs."""
+    """A trained network, the data, images and labels of one of its parts, and the valid inputs.
+
+    `lines` are those of `Chosen`, and where the weights are for other inputs than the data has.
+    """
 
     network: nn.Module
     data: ImageData
     x: Array
     y: Array
     bounds: tuple[Any, Any]
+    lines: tuple[str, ...]
 
 
 def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     """What is chosen, with the first `images` images of a part.
 
-    ValueError where they do not go together. A line on stderr says where the weights are for other
-    inputs than the data has.
+    ValueError where they do not go together.
     """
     check_integer("--images", images, low=1, optional=images is None)
     loaded = load_data(chosen.data)
@@ -215,15 +226,16 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     network = trained_model(chosen.model, chosen.weights, loaded)
     count_classes(network, x, y)
     bounds: tuple[Any, Any] = loaded.bounds
+    lines = chosen.lines
     if chosen.info is not None and chosen.info.bounds is not None:
         bounds = chosen.info.bounds
         low, high = (np.asarray(bound) for bound in bounds)
         if not ((low == loaded.bounds[0]).all() and (high == loaded.bounds[1]).all()):
-            tell(
+            lines += (
                 f"--weights is for inputs in [{low.min():g}, {high.max():g}]; those of "
-                f"{loaded.name} are in [{loaded.bounds[0]:g}, {loaded.bounds[1]:g}]"
+                f"{loaded.name} are in [{loaded.bounds[0]:g}, {loaded.bounds[1]:g}]",
             )
-    return Judged(network, loaded, x, y, bounds)
+    return Judged(network, loaded, x, y, bounds, lines)
 
 
 def make_classifier(model: nn.Module, data: ImageData, learning_rate: float) -> Any:
@@ -268,9 +280,10 @@ def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> N
         print(f"Written: {path}", file=sys.stderr)
 
 
-def tell(line: str) -> None:
-    """Print a line that is no result, on stderr."""
-    print(line, file=sys.stderr)
+def tell(*lines: str) -> None:
+    """Print lines that are no result, on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def show(content: Any) -> None:

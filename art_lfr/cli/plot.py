@@ -91,7 +91,7 @@ def plot(
     first = name or (chosen.model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
     count = IMAGES[kind] if images is None else images
-    network, loaded, x, y, bounds = inputs.judged(chosen, split, count)
+    network, loaded, x, y, bounds, lines = inputs.judged(chosen, split, count)
     networks = {first: network}
     for other, path in others.items():
         networks[other] = inputs.other_model(chosen, path, loaded, "--compare")
@@ -109,6 +109,7 @@ def plot(
         radii = [chosen.eps * step / count for step in range(1, count + 1)]
         settings.update(eps=radii, attacks=options.names_in(attacks))
     measure, draw = _functions(kind)
+    inputs.tell(*lines)
     results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
     save_figure(draw(results), output)
     inputs.show(_table(results, f"{kind}: {loaded.name} ({split}), {len(x)} images"))

@@ -122,6 +122,7 @@ def train(
         **cast(TrainerKeywords, options.without_missing(settings)),
     )
     check_fit_arguments(epochs, checkpoint_dir, resume)
+    inputs.tell(*chosen.lines)
     validated = len(images.x_validation) > 0
     batches = -(-len(images.x_train) // batch_size)
     trainer.fit(
@@ -246,6 +247,7 @@ def tune(
     check_integer("--max-iter", max_iter, low=1)
     images = inputs.load_data(chosen.data, test=0)
     x, y, reserved = _parts(images, train, held_out)
+    inputs.tell(*chosen.lines)
 
     def classifier() -> Any:
         network = inputs.load_model(chosen.model, weights, seed, inputs.outputs_for(images))

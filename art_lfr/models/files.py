@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr import __version__
 from art_lfr.core.imports import named_object
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.errors import UsageError, WrongTypeError
@@ -36,7 +35,8 @@ from art_lfr.storage.tensor_files import (
 
 FORMAT = 1
 ENDING = ".safetensors"
-ART = "adversarial-robustness-toolbox"
+# Whose versions a file has.
+LIBRARIES = ("art-lfr", "torch", "adversarial-robustness-toolbox")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +154,10 @@ def save_network(path: str | Path, network: nn.Module, info: NetworkInfo) -> Pat
     target = check_output(path, "path", (ENDING,))
     check_savable(network, info.model, info.classes)
     model = _built_in_name(network, info.classes) if info.model is None else info.model
-    versions = {"art-lfr": __version__, "torch": torch.__version__}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        versions[ART] = importlib.metadata.version(ART)
+    versions = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
     told = dataclasses.replace(info, model=model, versions=versions)
     write_safetensors(target, tensors_in(network), {"format": FORMAT, **dataclasses.asdict(told)})
     return target
@@ -196,7 +197,7 @@ def network_info(path: str | Path) -> NetworkInfo | None:
     """
     whole = as_path("path", path)
     if not whole.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}, which is no file")
+        raise FileNotFoundError(f"{path} is no file")
     record = read_safetensors(whole)[1] if is_safetensors(whole) else None
     if record is None:
         return None

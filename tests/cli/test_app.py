@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import safetensors.torch
 import torch
 from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
@@ -106,16 +107,17 @@ def test_train_then_measure(folder, capsys):
 def test_options_reach_the_trainer(folder, option):
     arguments = ["train", *TINY, "--eps", "0.05", "--epochs", "2", "--batch-size", "16"]
     assert main(arguments) == 0
-    plain = torch.load("lfr-weights.pt", weights_only=True)
+    plain = safetensors.torch.load_file("lfr-weights.safetensors")
     assert main([*arguments, *option]) == 0
-    other = torch.load("lfr-weights.pt", weights_only=True)
+    other = safetensors.torch.load_file("lfr-weights.safetensors")
     assert any(not torch.equal(plain[name], other[name]) for name in plain)
 
 
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
     torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
     monkeypatch.setattr(inputs, "default_device", lambda: torch.device("meta"))  # in its place
-    network, _, x, y = inputs.judged("digits-cnn", Path("w.pt"), "digits", "test", 4)
+    chosen = inputs.resolve(Path("w.pt"), model=None, data=None)
+    network, _, x, y, *_ = inputs.judged(chosen, "test", 4)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
     assert (len(x), len(y)) == (4, 4)
 
@@ -148,7 +150,7 @@ def test_check(folder, capsys):
         (["train", *TINY, "--resume"], "--resume is True with --checkpoint-dir None"),
         (["train", *TINY, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
         (["train", *TINY, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
-        (["train", *TINY, "--output", "a.txt"], "ending in .pt or .pth"),
+        (["train", *TINY, "--output", "a.txt"], "ending in .safetensors or .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
         (["check", "--model", "mlp"], "--model is 'mlp'; allowed: digits-cnn"),
         (["check", "--model", "nowhere:make"], "No module named 'nowhere'"),
@@ -167,7 +169,7 @@ def test_check(folder, capsys):
 )
 def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
     assert words in refusal_of(arguments, capsys)
-    assert not (folder / "lfr-weights.pt").exists()
+    assert not (folder / "lfr-weights.safetensors").exists()
 
 
 def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
