@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -287,7 +286,6 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             "epochs": self._loop.state.epoch,
             "batch_size": self._batches.get("batch_size"),
         }
-        last = self.history[-1] if self.history else {}
         info = self._adapter.info(
             model=model,
             eps=eps,
@@ -295,7 +293,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             data=data,
             data_digest=self._batches.get("digest"),
             settings=settings,
-            metrics={name: value for name, value in last.items() if math.isfinite(value)},
+            metrics=self.history[-1] if self.history else {},
         )
         save_network(path, self._loop.network, info)
 

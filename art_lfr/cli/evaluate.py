@@ -67,7 +67,6 @@ def evaluate(
     inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
     chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
     network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
-    inputs.tell(*lines)
     evaluation = run(
         network,
         x,
@@ -82,6 +81,8 @@ def evaluate(
         save_adversarial=save_adversarial,
         state_dir=state_dir,
         verbose=True,
+        # Once all arguments are checked.
+        callback=lambda row: inputs.tell(*lines) if row.name == "clean" else None,
     )
     if weights is not None:
         known = chosen.info or NetworkInfo()

@@ -29,7 +29,7 @@ def demo(
 
     scikit-learn's digits at eps 0.1: two to three minutes on one core.
     Prints the accuracy clean, under PGD-40, APGD-T and Square, and in the worst case.
-    The folder gets report.md, results.json and figures.
+    The folder gets report.md, results.json, figures and both networks (.safetensors).
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """

@@ -29,10 +29,11 @@ from art_lfr.data import ImageData, digits
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
-from art_lfr.models import digits_cnn
+from art_lfr.models import digits_cnn, save_network
+from art_lfr.models.files import ENDING
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.drawing import has_matplotlib, training_curves
-from art_lfr.storage.files import as_path, make_directory, write_atomically
+from art_lfr.storage.files import as_path, check_output, make_directory, write_atomically
 from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 
@@ -83,9 +84,12 @@ def _one_cycle(classifier: PyTorchClassifier, steps: int) -> OneCycleLR:
 
 
 def train_standard(
-    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
+    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick, path: Path
 ) -> History:
-    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
+    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's.
+
+    The network is saved to `path`.
+    """
     adapter = ClassifierAdapter(classifier)
     x, y = adapter.tensors(data.x_validation, data.y_validation)
     monitor = Monitor("validation", x, y, len(x), len(x), seed)
@@ -102,13 +106,19 @@ def train_standard(
             metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
             history.append({"epoch": epoch + 1, **metrics})
             tick()
+    how = {"epochs": epochs, "batch_size": BATCH_SIZE, "optimizer": "SGD", "seed": seed}
+    info = adapter.info(data=data.name, settings=how, metrics=history[-1])
+    save_network(path, adapter.network, info)
     return history
 
 
 def train_lfr(
-    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick
+    classifier: PyTorchClassifier, data: ImageData, epochs: int, seed: int, tick: Tick, path: Path
 ) -> History:
-    """This package's trainer, with a learning rate that changes after each batch."""
+    """This package's trainer, with a learning rate that changes after each batch.
+
+    The network is saved to `path`.
+    """
     trainer = AdversarialTrainerLFRPyTorch(
         classifier, **SETTINGS, warmup_epochs=warmup_epochs(epochs), seed=seed, verbose=False
     )
@@ -123,6 +133,7 @@ def train_lfr(
         scheduler_interval="batch",
         callback=tick,
     )
+    trainer.save(path, data=data.name)
     return trainer.history
 
 
@@ -225,7 +236,8 @@ def run_demo(
     eps is 0.1 for pixels in [0, 1], norm inf. Both classifiers have the same network, first
     weights, optimizer and epochs; the 450 test images are looked at once, at the end. Prints
     progress and the table on `console`. The global random state is left as found. Without
-    matplotlib the report has no figures. Returns the evaluations of "standard" and "LFR".
+    matplotlib the report has no figures. The trained networks are kept as standard.safetensors and
+    lfr.safetensors. Returns the evaluations of "standard" and "LFR".
 
     Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
@@ -235,6 +247,10 @@ def run_demo(
     # First, as this should not fail after minutes of training.
     output = as_path("output", output)
     make_directory(output, "output")
+    files = {
+        name: check_output(output / f"{name.lower()}{ENDING}", "output")
+        for name in ("standard", "LFR")
+    }
     began = time.perf_counter()
     console = console or Console()
     data = digits()
@@ -242,14 +258,13 @@ def run_demo(
         f"scikit-learn's digits: {len(data.x_train)} training images, {len(data.x_validation)} for "
         f"validation, {len(data.x_test)} for test; eps {SETTINGS['eps']}, norm inf"
     )
-    classifiers = {name: make_classifier(seed) for name in ("standard", "LFR")}
+    classifiers = {name: make_classifier(seed) for name in files}
     histories: dict[str, History] = {}
     evaluations: dict[str, Evaluation] = {}
     with one_thread(), _progress(console) as progress:
-        tick = _ticker(progress, "training: standard", epochs)
-        histories["standard"] = train_standard(classifiers["standard"], data, epochs, seed, tick)
-        tick = _ticker(progress, "training: LFR", epochs)
-        histories["LFR"] = train_lfr(classifiers["LFR"], data, epochs, seed, tick)
+        for name, train in (("standard", train_standard), ("LFR", train_lfr)):
+            tick = _ticker(progress, f"training: {name}", epochs)
+            histories[name] = train(classifiers[name], data, epochs, seed, tick, files[name])
         for name, classifier in classifiers.items():
             tick = _ticker(progress, f"attacking: {name}", 6)
             evaluations[name] = evaluate(
@@ -286,6 +301,9 @@ def run_demo(
     )
     seconds = time.perf_counter() - began
     console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
+    console.print(
+        f"The networks are beside it: art-lfr evaluate --weights {files['LFR']}", soft_wrap=True
+    )
     return evaluations
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ def save_network(path: str | Path, network: nn.Module, info: NetworkInfo) -> Pat
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
-    told = dataclasses.replace(info, model=model, versions=versions)
+    metrics = {name: value for name, value in info.metrics.items() if math.isfinite(value)}
+    told = dataclasses.replace(info, model=model, metrics=metrics, versions=versions)
     write_safetensors(target, tensors_in(network), {"format": FORMAT, **dataclasses.asdict(told)})
     return target
 
@@ -252,9 +254,9 @@ def factory_of(path: str | Path, info: NetworkInfo) -> Callable[..., nn.Module]:
             f"model is None, and {path} does not say which network it holds; allowed: one of "
             f"{', '.join(BUILT_IN)}, or module.path:factory"
         )
-    module = info.model.partition(":")[0]
+    module, colon, _ = info.model.partition(":")
     made: object = None
-    if module.partition(".")[0] not in sys.stdlib_module_names:
+    if colon and module.partition(".")[0] not in sys.stdlib_module_names:
         try:
             made = named_object(info.model)
         except ValueError as error:

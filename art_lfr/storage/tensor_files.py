@@ -135,16 +135,18 @@ def is_safetensors(path: Path) -> bool:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], record: dict[str, Any]) -> None:
-    """Write tensors and a record of JSON types, which stands in the metadata, sealed, as JSON.
+    """Write tensors and a record of plain values, which stands in the metadata, sealed, as JSON.
 
-    Raises as `check_storable` does, before anything is written.
+    Numbers that JSON lacks become None, other things their text. Raises as `check_storable` does,
+    before anything is written.
     """
     check_storable(tensors)
     plain = {
         name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
-    record = json.loads(json.dumps(record, allow_nan=False))
+    text = json.dumps(record, default=lambda value: getattr(value, "item", value.__str__)())
+    record = json.loads(text, parse_constant=lambda _: None)
     text = json.dumps({**record, "sha256": seal({"record": record, "tensors": plain})})
     write_atomically(path, safetensors.torch.save(plain, {RECORD: text}))
 
