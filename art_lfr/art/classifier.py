@@ -147,7 +147,8 @@ class ClassifierAdapter(ModelAdapter):
     def standardisation(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """Mean and standard deviation of ART's preprocessing, as they broadcast against inputs.
 
-        None where there is none. Raises ValueError for preprocessing of any other kind.
+        None where they are 0 and 1, ART's default. Raises ValueError for preprocessing of any
+        other kind.
         """
         operations = self.classifier.preprocessing_operations
         if others := [
@@ -162,6 +163,8 @@ class ClassifierAdapter(ModelAdapter):
         if not operations:
             return None
         (step,) = operations
+        if np.all(step.mean == 0) and np.all(step.std == 1):
+            return None
         # As ART does it: one number, or one for each channel, in whichever shape.
         like = np.zeros((1, *self.classifier.input_shape), dtype=np.float32)
         mean, std = broadcastable_mean_std(like, step.mean, step.std)
