@@ -144,7 +144,7 @@ def test_a_file_that_says_what_it_is_is_enough(tmp_path, networks, zoo):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     plain = tmp_path / "w.pt"
     torch.save(network.state_dict(), plain)
-    with pytest.raises(ValueError, match="eps is None"):
+    with pytest.raises(TypeError, match="eps is None"):
         export(plain, "One2026Flat", "cifar10", "L2", tmp_path / "out", **paper)
     with pytest.raises(ValueError, match="does not say which network it holds"):
         export(plain, "One2026Flat", "cifar10", "L2", tmp_path / "out", **PAPER)
