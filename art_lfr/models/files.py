@@ -104,8 +104,8 @@ class Preprocessed(nn.Module):
         return self.network((x - self.mean) / self.std)
 
 
-def make_network(model: str, seed: int = 0, classes: int = 10) -> nn.Module:
-    """A built-in network, or what `module.path:factory` returns, with fresh weights.
+def make_network(model: str | Callable[[], object], seed: int = 0, classes: int = 10) -> nn.Module:
+    """A built-in network, or what `module.path:factory` or a callable makes, with fresh weights.
 
     `seed` fixes the weights, `classes` the number of outputs of a built-in network. The current
     directory can be imported from, as with `python -m`. The global random state is left as found.
@@ -113,14 +113,16 @@ def make_network(model: str, seed: int = 0, classes: int = 10) -> nn.Module:
     Raises ValueError or TypeError for any other name, and for a factory that makes no module.
     """
     allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
-    if model in BUILT_IN:
-        return BUILT_IN[model](seed, classes=classes)
-    if ":" not in model:
-        raise UsageError(f"model is {model!r}; allowed: {allowed}")
-    try:
-        factory = named_object(model)
-    except ValueError as error:
-        raise UsageError(f"model is {error}; allowed: {allowed}") from error
+    factory: object = model
+    if isinstance(model, str):
+        if model in BUILT_IN:
+            return BUILT_IN[model](seed, classes=classes)
+        if ":" not in model:
+            raise UsageError(f"model is {model!r}; allowed: {allowed}")
+        try:
+            factory = named_object(model)
+        except ValueError as error:
+            raise UsageError(f"model is {error}; allowed: {allowed}") from error
     if not callable(factory):
         raise UsageError(f"model is {model!r}, which is not callable; allowed: {allowed}")
     # A factory draws its first weights from the global generators.
@@ -213,7 +215,7 @@ def network_info(path: str | Path) -> NetworkInfo | None:
     return NetworkInfo(**record)
 
 
-def load_network(path: str | Path, *, model: str | None = None) -> nn.Module:
+def load_network(path: str | Path, *, model: str | Callable[[], object] | None = None) -> nn.Module:
     """The trained network of a file, in eval mode: raw inputs to logits. Needs no ART.
 
     Preprocessing by mean and standard deviation is a part of it (`Preprocessed`).
@@ -221,9 +223,10 @@ def load_network(path: str | Path, *, model: str | None = None) -> nn.Module:
     Args:
         path: A file of `art-lfr train`, of the trainer's `save`, of `save_network`, or of the
             repository's `networks/` folder; or other weights (see `load_weights`) with `model`.
-        model: How to build the network: a built-in name or "module.path:factory". None: as the
-            file says. A factory that a file names is imported and called: it must be a class or a
-            function of its module, and none of the standard library.
+        model: How to build the network: a built-in name, "module.path:factory", or a class or
+            function without arguments. None: as the file says. A factory that a file names is
+            imported and called: it must be a class of networks or a function of its module, and
+            none of the standard library.
 
     Raises:
         FileNotFoundError: Where there is no file.

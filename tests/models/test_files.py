@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_what_is_no_built_in_network_is_asked_for(tmp_path: Path, network: nn.Mo
         UsageError, match="does not say which network it holds; allowed: one of dig"
     ):
         load_network(path)
+    assert same(load_network(path, model=lambda: copy.deepcopy(network)), network)
+    with pytest.raises(TypeError, match="which returned a dict; allowed: a factory"):
+        load_network(path, model=dict)
 
 
 @pytest.fixture
