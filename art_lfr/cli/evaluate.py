@@ -140,7 +140,6 @@ def masking(
     undefended = None
     if surrogate is not None:
         undefended = inputs.other_model(chosen, surrogate, loaded, "--surrogate")
-    inputs.tell(*lines)
     report = masking_report(
         network,
         x,
@@ -152,6 +151,7 @@ def masking(
         batch_size=batch_size,
         seed=seed,
     )
+    inputs.tell(*lines)
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
     typer.echo(plain if as_json else str(report), nl=not as_json)
     inputs.write_output(output, {".json": lambda: plain, ".md": report.to_markdown})
@@ -196,7 +196,6 @@ def flatness(
     inputs.check_output(output, inputs.TABLES)
     chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
     network, images, x, y, bounds, lines = inputs.judged(chosen, split, None)
-    inputs.tell(*lines)
     values = local_flatness(
         network,
         x,
@@ -209,6 +208,7 @@ def flatness(
         batch_size=batch_size,
         seed=seed,
     )
+    inputs.tell(*lines)
     summaries = summary(values)
     if as_json:
         settings = {"data": images.name, "split": split, "eps": chosen.eps, "norm": chosen.norm}
@@ -251,7 +251,6 @@ def check(
 
     chosen = inputs.resolve(weights, model=model, data=data, ball=False)
     images = inputs.load_data(chosen.data)
-    inputs.tell(*chosen.lines)
     findings = check_model(
         inputs.load_model(chosen.model, weights, classes=inputs.outputs_for(images)),
         images.x_train,
@@ -260,6 +259,7 @@ def check(
         batch_size=batch_size,
         bounds=images.bounds,
     )
+    inputs.tell(*chosen.lines)
     if as_json:
         inputs.show_json([asdict(finding) for finding in findings])
     elif not findings:

@@ -109,8 +109,8 @@ def plot(
         radii = [chosen.eps * step / count for step in range(1, count + 1)]
         settings.update(eps=radii, attacks=options.names_in(attacks))
     measure, draw = _functions(kind)
-    inputs.tell(*lines)
     results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
+    inputs.tell(*lines)
     save_figure(draw(results), output)
     inputs.show(_table(results, f"{kind}: {loaded.name} ({split}), {len(x)} images"))
     inputs.show(f"Figure: {output}")
