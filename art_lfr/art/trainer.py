@@ -21,10 +21,11 @@ from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
-from art_lfr.models.files import ENDING, check_savable, save_network
+from art_lfr.models.files import check_savable, save_network
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import check_output
+from art_lfr.storage.info import ENDING
 from art_lfr.storage.records import digest
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.identity import NAMES

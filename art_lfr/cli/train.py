@@ -96,8 +96,9 @@ def train(
     from art_lfr.cli import inputs
     from art_lfr.core.arguments import check_number
     from art_lfr.data import NAMES
-    from art_lfr.models.files import ENDING, check_savable
+    from art_lfr.models.files import check_savable
     from art_lfr.storage.files import write_atomically
+    from art_lfr.storage.info import ENDING
     from art_lfr.training.options import check_fit_arguments
     from art_lfr.training.processes import Processes
 

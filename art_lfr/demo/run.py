@@ -30,10 +30,10 @@ from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
 from art_lfr.models import digits_cnn, save_network
-from art_lfr.models.files import ENDING
 from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
 from art_lfr.plots.drawing import has_matplotlib, training_curves
 from art_lfr.storage.files import as_path, check_output, make_directory, write_atomically
+from art_lfr.storage.info import ENDING
 from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 

@@ -9,14 +9,7 @@ hidden linear layer, such as `torch.nn.SiLU`, where the default is `torch.nn.ReL
 
 from __future__ import annotations
 
-from art_lfr.models.files import (
-    NetworkInfo,
-    Preprocessed,
-    load_network,
-    make_network,
-    network_info,
-    save_network,
-)
+from art_lfr.models.files import Preprocessed, load_network, make_network, save_network
 from art_lfr.models.networks import (
     BUILT_IN,
     CIFAR10_MEAN,
@@ -31,6 +24,7 @@ from art_lfr.models.networks import (
     resnet_20,
     small_cnn,
 )
+from art_lfr.storage.info import NetworkInfo, network_info
 
 __all__ = [
     "BUILT_IN",

@@ -11,8 +11,7 @@ import dataclasses
 import importlib.metadata
 import math
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -26,62 +25,11 @@ from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models.networks import BUILT_IN
 from art_lfr.storage.description import tensors_in
 from art_lfr.storage.files import as_path, check_output
-from art_lfr.storage.tensor_files import (
-    check_storable,
-    is_safetensors,
-    load_weights,
-    read_safetensors,
-    write_safetensors,
-)
+from art_lfr.storage.info import ENDING, NetworkInfo, network_info
+from art_lfr.storage.tensor_files import check_storable, load_weights, write_safetensors
 
-FORMAT = 1
-ENDING = ".safetensors"
 # Whose versions a file has.
 LIBRARIES = ("art-lfr", "torch", "adversarial-robustness-toolbox")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkInfo:
-    """What a file says of its network. None, or empty, where it is not known.
-
-    Attributes:
-        model: How to build it: the name of a built-in network, or `module.path:factory`.
-        classes: Number of outputs.
-        input_shape: Shape of one input.
-        eps: Radius of the ball that it was trained for, in raw units; `norm` is "inf", "2" or "1".
-        norm: The norm of that ball.
-        bounds: Valid inputs (low, high): numbers, or nested lists in the shape of an input.
-        preprocessing: "mean" and "std", numbers or nested lists that broadcast against one input:
-            the network takes (x - mean) / std.
-        data: What it was trained on: the name of a data set, or of a file.
-        data_digest: Check sum of the training images and labels.
-        settings: How it was trained.
-        metrics: What was last measured in training.
-        versions: Of the libraries that wrote the file.
-    """
-
-    model: str | None = None
-    classes: int | None = None
-    input_shape: tuple[int, ...] | None = None
-    eps: float | None = None
-    norm: str | None = None
-    bounds: tuple[Any, Any] | None = None
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    data: str | None = None
-    data_digest: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-
-# Of the values in a record, those that are there.
-KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("model", "norm", "data", "data_digest"), str),
-    "classes": int,
-    "eps": (int, float),
-    **dict.fromkeys(("input_shape", "bounds"), list),
-    **dict.fromkeys(("preprocessing", "settings", "metrics", "versions"), dict),
-}
 
 
 class Preprocessed(nn.Module):
@@ -163,7 +111,7 @@ def save_network(path: str | Path, network: nn.Module, info: NetworkInfo) -> Pat
             versions[library] = importlib.metadata.version(library)
     metrics = {name: value for name, value in info.metrics.items() if math.isfinite(value)}
     told = dataclasses.replace(info, model=model, metrics=metrics, versions=versions)
-    write_safetensors(target, tensors_in(network), {"format": FORMAT, **dataclasses.asdict(told)})
+    write_safetensors(target, tensors_in(network), dataclasses.asdict(told))
     return target
 
 
@@ -191,28 +139,6 @@ def _built_in_name(network: nn.Module, classes: int | None) -> str | None:
         if repr(made) == shown and made.state_dict().keys() == names:
             return name
     return None
-
-
-def network_info(path: str | Path) -> NetworkInfo | None:
-    """What a file says of its network; None for weights that another program wrote.
-
-    Raises FileNotFoundError where there is no file, ValueError where it is damaged, or of a format
-    that this version does not know.
-    """
-    whole = as_path("path", path)
-    if not whole.is_file():
-        raise FileNotFoundError(f"{path} is no file")
-    record = read_safetensors(whole)[1] if is_safetensors(whole) else None
-    if record is None:
-        return None
-    if record.pop("format", None) != FORMAT:
-        raise UsageError(f"{path} is of another version of art-lfr; allowed: format {FORMAT}")
-    for name, value in record.items():
-        if name not in KINDS or not (value is None or isinstance(value, KINDS[name])):
-            raise UsageError(f"{path} has the {name} {value!r:.60}, which no art-lfr has written")
-        if isinstance(value, list):
-            record[name] = tuple(value)
-    return NetworkInfo(**record)
 
 
 def load_network(path: str | Path, *, model: str | Callable[[], object] | None = None) -> nn.Module:

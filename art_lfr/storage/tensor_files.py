@@ -5,7 +5,6 @@ Those of `torch.save`, and safetensors files, of which ours hold a record of wha
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 import warnings
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.files import read_bytes, write_atomically
 from art_lfr.storage.identity import seal
+from art_lfr.storage.info import RECORD, is_safetensors, record_in, sealed
 
 FORMAT = 2
 LAST = "last.pt"
@@ -36,8 +36,6 @@ TRADES_LAYERS = {
     **{f"feature_extractor.conv{i}": place for i, place in enumerate((0, 2, 5, 7), 1)},
     **{f"classifier.fc{i}": place for i, place in enumerate((11, 13, 15), 1)},
 }
-# The one entry of the metadata of our safetensors files. With more, their order would be random.
-RECORD = "art-lfr"
 
 
 def to_plain(value: Any, name: str) -> Any:
@@ -126,29 +124,17 @@ def _check_archive(path: Path) -> None:
             )
 
 
-def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: eight bytes of a length, then JSON."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], record: dict[str, Any]) -> None:
-    """Write tensors and a record of plain values, which stands in the metadata, sealed, as JSON.
+    """Write tensors and a record of plain values, sealed in the metadata.
 
-    Numbers that JSON lacks become None, other things their text. Raises as `check_storable` does,
-    before anything is written.
+    Raises as `check_storable` does, before anything is written.
     """
     check_storable(tensors)
     plain = {
         name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
-    text = json.dumps(record, default=lambda value: getattr(value, "item", value.__str__)())
-    record = json.loads(text, parse_constant=lambda _: None)
-    text = json.dumps({**record, "sha256": seal({"record": record, "tensors": plain})})
-    write_atomically(path, safetensors.torch.save(plain, {RECORD: text}))
+    write_atomically(path, safetensors.torch.save(plain, {RECORD: sealed(record, seal(plain))}))
 
 
 def check_storable(state: Mapping[str, Any]) -> None:
@@ -169,26 +155,22 @@ def check_storable(state: Mapping[str, Any]) -> None:
         )
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors of a safetensors file, and its record; None where another program wrote it.
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; those of ours are as their record says.
 
     Raises FileNotFoundError where there is no file, ValueError where it is damaged.
     """
-    raw = read_bytes(path, "weights")
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        text = header.get("__metadata__", {}).get(RECORD)
-        if text is None:
-            return tensors, None
-        record: dict[str, Any] = json.loads(text)
-        found = record.pop("sha256")
-    except Exception as error:  # the reader has errors of its own; a record may be anything
+        tensors: dict[str, Tensor] = safetensors.torch.load(read_bytes(path, "weights"))
+    except Exception as error:  # the reader has errors of its own
+        if isinstance(error, OSError):
+            raise
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise UsageError(f"{path} is damaged or is no safetensors file ({reason})") from error
-    if found != seal({"record": record, "tensors": tensors}):
+    found = record_in(path)
+    if found is not None and found[1] != seal(tensors):
         raise UsageError(f"{path} is damaged: its check sum differs")
-    return tensors, record
+    return tensors
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -199,7 +181,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     may have the names of TRADES' code. Raises as `load_safely` does, and ValueError for weights
     that are NaN, of another kind of type, or do not fit, naming what would.
     """
-    content: Any = read_safetensors(path)[0] if is_safetensors(path) else load_safely(path)
+    content: Any = read_safetensors(path) if is_safetensors(path) else load_safely(path)
     while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]:
         content = inner[0]
     for name, value in content.items():

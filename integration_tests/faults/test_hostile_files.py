@@ -30,7 +30,8 @@ from torch import nn
 
 from art_lfr.data import load_npz
 from art_lfr.models import digits_cnn
-from art_lfr.storage.tensor_files import BEFORE_1_6, RECORD, load_weights
+from art_lfr.storage.info import RECORD
+from art_lfr.storage.tensor_files import BEFORE_1_6, load_weights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="makes pipes, devices and links of POSIX")
 SECONDS = 20

@@ -57,6 +57,15 @@ def test_a_built_in_network_needs_nothing_but_its_file(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_a_file_says_is_read_without_torch(tmp_path: Path) -> None:
+    save_network(tmp_path / "net.safetensors", digits_cnn(classes=7), INFO)
+    code = (
+        "import sys; from art_lfr.storage.info import network_info; "
+        "print(network_info('net.safetensors').eps, 'torch' in sys.modules)"
+    )
+    assert printed_by_python("-c", code, folder=tmp_path).split() == ["0.3", "False"]
+
+
 def test_without_art(tmp_path: Path) -> None:
     save_network(tmp_path / "net.safetensors", digits_cnn(classes=7), INFO)
     code = (
@@ -138,7 +147,7 @@ def test_a_network_of_a_factory(module: Path, name: str) -> None:
 )
 def test_a_file_has_no_code_run(module: Path, name: str, says: str) -> None:
     """A record says whatever its writer likes, under a right check sum."""
-    record = {"format": 1, **dataclasses.asdict(dataclasses.replace(INFO, model=name))}
+    record = dataclasses.asdict(dataclasses.replace(INFO, model=name))
     path = module / "net.safetensors"
     write_safetensors(path, digits_cnn(classes=7).state_dict(), record)
     with pytest.raises(UsageError, match=says):
@@ -161,7 +170,7 @@ RECORDS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "says"), RECORDS)
 def test_records_that_are_none(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     path = tmp_path / "net.safetensors"
-    record = {"format": 1, **dataclasses.asdict(INFO), "model": "digits-cnn", **change}
+    record = {**dataclasses.asdict(INFO), "model": "digits-cnn", **change}
     write_safetensors(path, digits_cnn(classes=7).state_dict(), record)
     with pytest.raises(UsageError, match=says):
         load_network(path)

@@ -14,6 +14,7 @@ import torch
 
 from art_lfr.errors import UsageError
 from art_lfr.models import paper_cnn
+from art_lfr.storage.info import record_in
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.storage.tensor_files import (
     load_safely,
@@ -54,8 +55,9 @@ def save_described(content: dict[str, Any], path: Path) -> None:
 
 
 def read_described(path: Path) -> dict[str, Any]:
-    tensors, record = read_safetensors(path)
-    return {"tensors": tensors, "record": record}
+    tensors, found = read_safetensors(path), record_in(path)
+    assert found is not None
+    return {"tensors": tensors, "record": found[0]}
 
 
 DESCRIBED = {
@@ -149,9 +151,10 @@ def test_shared_and_strided_weights_and_numbers_that_json_lacks(tmp_path: Path) 
     tensors = {"a": whole, "b": whole, "c": whole.T, "d": whole[0], "e": torch.tensor(True)}
     path = tmp_path / "net.safetensors"
     write_safetensors(path, tensors, {"a": float("nan"), "b": np.float32(0.5), "c": (1, Path("x"))})
-    found, record = read_safetensors(path)
+    found, record = read_safetensors(path), record_in(path)
     assert same(found, tensors)
-    assert record == {"a": None, "b": 0.5, "c": [1, "x"]}
+    assert record is not None
+    assert record[0] == {"a": None, "b": 0.5, "c": [1, "x"]}
     first = path.read_bytes()
     write_safetensors(path, tensors, {"a": None, "b": 0.5, "c": [1, "x"]})
     assert path.read_bytes() == first  # the same content, the same bytes
@@ -181,6 +184,6 @@ def test_safetensors_of_others_are_a_plain_state_dict(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
     state = {f"module.{name}": value + 1 for name, value in model.state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "w", {"format": "pt"})
-    assert read_safetensors(tmp_path / "w")[1] is None
+    assert record_in(tmp_path / "w") is None
     load_weights(model, tmp_path / "w")
     assert torch.equal(model[0].bias, state["module.0.bias"])
