@@ -255,7 +255,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         if isinstance(batches, TensorBatches):
             parts = batches.parts()
             self._batches["digest"] = digest({"x": parts["x"], "y": parts["y"]})
-        if save_to is not None and self._loop.objective.processes.main:
+        if save_to is not None:
             self.save(save_to)
 
     def save(self, path: str | Path, *, model: str | None = None, data: str | None = None) -> None:
@@ -264,7 +264,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         It says how the network is built and was trained, for which eps, norm and `clip_values`,
         with which preprocessing, and what was last measured: see `art_lfr.models.NetworkInfo`.
         `art_lfr.models.load_network(path)` makes the network again, and `art-lfr evaluate
-        --weights path` attacks it.
+        --weights path` attacks it. Of several processes the main one writes.
 
         Args:
             path: A name ending in .safetensors.
@@ -277,6 +277,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
                 weights or preprocessing that the file cannot hold.
             PlaceError: An OSError, where the file cannot be written.
         """
+        if not self._loop.objective.processes.main:
+            return
         settings = {**asdict(self._settings), **self._options.plain()}
         settings = {NAMES.get(name, name): value for name, value in settings.items()}
         eps, norm = settings.pop("eps"), settings.pop("norm")

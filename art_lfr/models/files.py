@@ -151,7 +151,7 @@ def load_network(path: str | Path, *, model: str | Callable[[], object] | None =
             repository's `networks/` folder; or other weights (see `load_weights`) with `model`.
         model: How to build the network: a built-in name, "module.path:factory", or a class or
             function without arguments. None: as the file says. A factory that a file names is
-            imported and called: it must be a class of networks or a function of its module, and
+            imported and called: it must be a class of networks or a function of that package, and
             none of the standard library.
 
     Raises:
@@ -184,8 +184,8 @@ def factory_of(path: str | Path, info: NetworkInfo) -> Callable[..., nn.Module]:
             f"{', '.join(BUILT_IN)}, or module.path:factory"
         )
     module, colon, _ = info.model.partition(":")
-    made: object = None
-    if colon and module.partition(".")[0] not in sys.stdlib_module_names:
+    package, made = module.partition(".")[0], None
+    if colon and package not in sys.stdlib_module_names:
         try:
             made = named_object(info.model)
         except ValueError as error:
@@ -195,7 +195,7 @@ def factory_of(path: str | Path, info: NetworkInfo) -> Callable[..., nn.Module]:
             ) from error
     if isinstance(made, FunctionType) or (isinstance(made, type) and issubclass(made, nn.Module)):
         factory: Callable[..., nn.Module] = made
-        if factory.__module__ == module:
+        if factory.__module__.partition(".")[0] == package:
             return factory
     raise UsageError(
         f"{path} holds a network of {info.model!r}, which is no class of networks and no function "

@@ -19,6 +19,7 @@ from art_lfr.models import (
     Preprocessed,
     digits_cnn,
     load_network,
+    make_network,
     narrow_resnet,
     network_info,
     save_network,
@@ -122,13 +123,21 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["make", "Net"])
 def test_a_network_of_a_factory(module: Path, name: str) -> None:
-    from art_lfr.models import make_network
-
     network = make_network(f"nets_of_a_file:{name}", seed=5)
     info = dataclasses.replace(INFO, model=f"nets_of_a_file:{name}")
     path = save_network("net.safetensors", network, info)
     assert same(load_network(path), network)
     assert same(load_network(path, model=f"nets_of_a_file:{name}"), network)
+
+
+def test_a_factory_of_elsewhere_in_its_package(module: Path) -> None:
+    folder = module / "package_of_a_file"
+    folder.mkdir()
+    (module / "nets_of_a_file.py").rename(folder / "nets.py")
+    (folder / "__init__.py").write_text("from package_of_a_file.nets import make, abort")
+    network = make_network("package_of_a_file:make")
+    info = dataclasses.replace(INFO, model="package_of_a_file:make")
+    assert same(load_network(save_network("net.safetensors", network, info)), network)
 
 
 @pytest.mark.parametrize(
