@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from art_lfr.cli import options
+from art_lfr.cli.known import resolve
 
 
 def evaluate(
@@ -65,7 +66,7 @@ def evaluate(
     from art_lfr.models import NetworkInfo
 
     inputs.check_output(output, (".json", ".md", ".tex", ".csv"))
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
     evaluation = run(
         network,
@@ -135,7 +136,7 @@ def masking(
     from art_lfr.masking.report import masking_report
 
     inputs.check_output(output, (".json", ".md"))
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     network, loaded, x, y, bounds, lines = inputs.judged(chosen, split, images)
     undefended = None
     if surrogate is not None:
@@ -194,7 +195,7 @@ def flatness(
     from art_lfr.measure import local_flatness
 
     inputs.check_output(output, inputs.TABLES)
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     network, images, x, y, bounds, lines = inputs.judged(chosen, split, None)
     values = local_flatness(
         network,
@@ -249,7 +250,7 @@ def check(
     from art_lfr.check import check_model
     from art_lfr.cli import inputs
 
-    chosen = inputs.resolve(weights, model=model, data=data, ball=False)
+    chosen = resolve(weights, model=model, data=data, ball=False)
     images = inputs.load_data(chosen.data)
     findings = check_model(
         inputs.load_model(chosen.model, weights, classes=inputs.outputs_for(images)),

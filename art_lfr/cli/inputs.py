@@ -6,10 +6,8 @@ Every mistake of a user's raises one of `art_lfr.errors` or an OSError, and name
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from art_lfr.core.arguments import Array, check_choice, check_integer, check_number
+from art_lfr.cli.known import Chosen, info_of
+from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.criterion import logits_of
-from art_lfr.core.geometry import parse_norm
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.samples import class_labels
-from art_lfr.data import NAMES, ImageData, check_data_name, load
+from art_lfr.data import ImageData, check_data_name, load
 from art_lfr.errors import UsageError
-from art_lfr.models import BUILT_IN, NetworkInfo, Preprocessed, make_network, network_info
+from art_lfr.models import BUILT_IN, NetworkInfo, Preprocessed, make_network
 from art_lfr.models.files import filled, model_of
 from art_lfr.storage import files
 
@@ -33,96 +31,6 @@ if TYPE_CHECKING:
 
 # How a table can be written.
 TABLES = (".csv", ".json")
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The options that network, data and ball come from; `info` is what the weights say.
-
-    `lines` are what a user should know of them before the work, to be told once all is checked.
-    """
-
-    model: str
-    data: str
-    eps: float
-    norm: str
-    weights: Path | None
-    info: NetworkInfo | None
-    lines: tuple[str, ...]
-
-
-def usual(data: str) -> dict[str, Any]:
-    """The options for a data set where neither the user nor the weights say them."""
-    return {"model": "digits-cnn", "eps": 0.1, "norm": "inf"}
-
-
-def resolve(
-    weights: Path | None,
-    *,
-    model: str | None,
-    data: str | None,
-    eps: float | None = None,
-    norm: str | None = None,
-    ball: bool = True,
-) -> Chosen:
-    """Each option as given, else as the weights say, else as is usual for the data.
-
-    A line says where an option that is given differs from what the weights say, and
-    where eps is a default that the weights know nothing of; without `ball` there is no eps.
-    Raises ValueError for weights that know what they are and lack what is not given.
-    """
-    info = None if weights is None else info_of(weights)
-    if norm is not None:
-        parse_norm(norm)
-    check_number("--eps", eps, optional=True)
-    lines = []
-    given: dict[str, Any] = {"model": model, "data": data, "eps": eps, "norm": norm}
-    if weights is not None and info is not None:
-        known = {"model": "is a", "data": "was trained on", "eps": "was trained at eps"}
-        for name, words in {**known, "norm": "was trained in the norm"}.items():
-            was, now = getattr(info, name), given[name]
-            if was is None or now is None or _same(name, was, now):
-                continue
-            shown = f"{was:g}" if isinstance(was, float) else was
-            lines.append(f"--{name} is {now}; {weights.name} {words} {shown}")
-        if data is None and info.data not in NAMES:
-            on = "does not say on what it was trained"
-            if info.data is not None:
-                on = f"was trained on {info.data}, which is no data set of a name"
-            raise UsageError(
-                f"--data is missing: {weights} {on}; allowed: {', '.join(NAMES)}, or a "
-                "file or folder"
-            )
-        if model is None:
-            given["model"] = model_of(weights, info)
-        for name in ("data", "eps", "norm"):
-            given[name] = getattr(info, name) if given[name] is None else given[name]
-    given["data"] = given["data"] or "digits"
-    found = {name: value for name, value in given.items() if value is not None}
-    found = {**usual(found["data"]), **found}
-    if ball and weights is not None and given["eps"] is None:
-        lines.append(
-            f"--eps is {found['eps']:g}, the default for {found['data']}; {weights.name} does not "
-            "say at which eps it was trained"
-        )
-    return Chosen(**found, weights=weights, info=info, lines=tuple(lines))
-
-
-def _same(name: str, was: Any, now: Any) -> bool:
-    """Whether an option that is given is what the weights say."""
-    if name == "norm":
-        return parse_norm(was) == parse_norm(now)
-    if name == "data":
-        return was in (now, Path(now).name)
-    return math.isclose(was, now, rel_tol=1e-6) if name == "eps" else bool(was == now)
-
-
-def info_of(weights: Path, option: str = "--weights") -> NetworkInfo | None:
-    """What weights say of their network; errors name `option`."""
-    try:
-        return network_info(weights)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
 
 
 def load_model(
@@ -229,7 +137,12 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     lines = chosen.lines
     if chosen.info is not None and chosen.info.bounds is not None:
         bounds = chosen.info.bounds
-        low, high = (np.asarray(bound) for bound in bounds)
+        try:
+            low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"--weights has the bounds {bounds!r:.60}; allowed: two numbers or arrays"
+            ) from error
         if not ((low == loaded.bounds[0]).all() and (high == loaded.bounds[1]).all()):
             lines += (
                 f"--weights is for inputs in [{low.min():g}, {high.max():g}]; those of "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from art_lfr.cli import options
+from art_lfr.cli.known import resolve
 from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def plot(
     inputs.check_output(output, FIGURE_FORMATS)
     inputs.check_output(numbers, inputs.TABLES, "--numbers")
     require_matplotlib()
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     first = name or (chosen.model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
     count = IMAGES[kind] if images is None else images

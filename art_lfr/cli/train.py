@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from art_lfr.cli import options
+from art_lfr.cli.known import resolve
 from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.errors import UsageError
 
@@ -106,7 +107,7 @@ def train(
     check_number("--lr", lr, low_allowed=False)
     _check_counts(epochs, batch_size, seed)
     processes = Processes()  # before the classifier: it has the GPU of this process
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     images = inputs.load_data(chosen.data)
     network = inputs.load_model(chosen.model, weights, seed, inputs.outputs_for(images))
     classifier = inputs.make_classifier(network, images, lr)
@@ -239,7 +240,7 @@ def tune(
     from art_lfr.tuning.run import tune as run
 
     inputs.check_output(output, (".json",))
-    chosen = inputs.resolve(weights, model=model, data=data, eps=eps, norm=norm)
+    chosen = resolve(weights, model=model, data=data, eps=eps, norm=norm)
     for name, length in (("--eps", chosen.eps), ("--minutes", minutes), ("--lr", lr)):
         check_number(name, length, low_allowed=False)
     check_floor("--clean-floor", clean_floor)

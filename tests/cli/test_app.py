@@ -14,6 +14,7 @@ from lfr_testing import printed_by_python, refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
+from art_lfr.cli.known import resolve
 from art_lfr.models import digits_cnn
 
 
@@ -116,7 +117,7 @@ def test_options_reach_the_trainer(folder, option):
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
     torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
     monkeypatch.setattr(inputs, "default_device", lambda: torch.device("meta"))  # in its place
-    chosen = inputs.resolve(Path("w.pt"), model=None, data=None)
+    chosen = resolve(Path("w.pt"), model=None, data=None)
     network, _, x, y, *_ = inputs.judged(chosen, "test", 4)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
     assert (len(x), len(y)) == (4, 4)

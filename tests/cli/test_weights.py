@@ -204,6 +204,10 @@ def test_bounds_are_those_of_the_file(folder: Path, capsys: pytest.CaptureFixtur
     out, err = printed(capsys, "evaluate", "--weights", "bytes.safetensors", *QUICK)
     assert "eps 8, norm 2" in out
     assert "--weights is for inputs in [0, 255]; those of digits are in [0, 1]" in err
+    for wrong in (("low", "high"), (0.0, [1.0, [2.0]]), (0.0, 1.0, 2.0)):
+        save_network("odd.safetensors", digits_cnn(), dataclasses.replace(INFO, bounds=wrong))
+        refusal = refusal_of(["evaluate", "--weights", "odd.safetensors", *QUICK], capsys)
+        assert "--weights has the bounds" in refusal
 
 
 @pytest.mark.parametrize("command", ["evaluate", "masking", "flatness", "check"])

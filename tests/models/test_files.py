@@ -169,6 +169,7 @@ RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"format": None}, "of another version"),
     ({"eps": "0.3"}, "has the eps '0.3', which no art-lfr has written"),
     ({"classes": [7]}, "has the classes"),
+    ({"norm": "flat"}, "has the norm 'flat', which"),
     ({"metrics": 3}, "has the metrics 3"),
     ({"surprise": 3}, "has the surprise 3"),
     ({"preprocessing": {"mean": 0.5}}, "has the preprocessing {'mean': 0.5}; allowed: mean and"),
