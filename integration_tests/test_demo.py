@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from art_lfr.data import digits
 from art_lfr.demo.run import run_demo
+from art_lfr.models import load_network, network_info
 
 ATTACKS = ["clean", "PGD-40", "APGD-T", "Square", "worst case"]
+NETWORKS = ["standard.safetensors", "lfr.safetensors"]
 
 
 def run_command(folder, *options):
@@ -32,7 +36,7 @@ def test_short_demo_writes_its_report(tmp_path):
     results = run_command(tmp_path / "report", "--epochs", "1")
     names = {path.name for path in (tmp_path / "report").iterdir()}
     figures = {"training_curves.png", "loss_surface.png", "input_gradients.png"}
-    assert names == {"report.md", "results.json", *figures}
+    assert names == {"report.md", "results.json", *NETWORKS, *figures}
     for name in figures:
         image = (tmp_path / "report" / name).read_bytes()
         assert image.startswith(b"\x89PNG")
@@ -45,6 +49,13 @@ def test_short_demo_writes_its_report(tmp_path):
         assert all(row["images"] == 450 for row in evaluation["rows"])
         assert len(evaluation["per_sample"]["flatness"]) == 450
         assert [record["epoch"] for record in results["histories"][name]] == [1]
+        # The network that was attacked is the one that is kept.
+        kept, data = tmp_path / "report" / f"{name.lower()}.safetensors", digits()
+        right = load_network(kept)(torch.tensor(data.x_test)).argmax(1).numpy() == data.y_test
+        assert right.tolist() == evaluation["per_sample"]["correct"]["clean"]
+        info = network_info(kept)
+        assert (info.model, info.data) == ("digits-cnn", "digits")
+        assert info.eps == (0.1 if name == "LFR" else None)
 
 
 def test_without_matplotlib_there_are_no_figures(tmp_path, monkeypatch):
@@ -52,7 +63,7 @@ def test_without_matplotlib_there_are_no_figures(tmp_path, monkeypatch):
     shown = io.StringIO()
     evaluations = run_demo(tmp_path, epochs=1, console=Console(file=shown, width=80))
     assert 'pip install "art-lfr[plots]"' in shown.getvalue()
-    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "results.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "results.json", *NETWORKS}
     assert set(evaluations) == {"standard", "LFR"}
 
 

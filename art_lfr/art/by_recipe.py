@@ -20,6 +20,7 @@ from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.data import ImageData, Recipe
 from art_lfr.data.augmentation import BY_NAME
 from art_lfr.errors import UsageError
+from art_lfr.models import Preprocessed
 from art_lfr.training.loop import Record
 
 # Networks that train on one core.
@@ -39,6 +40,9 @@ def make_classifier(
 
     `device` is as in `device_type`.
     """
+    preprocessing = None
+    if isinstance(model, Preprocessed):  # so that what is saved is the network alone again
+        preprocessing, model = (model.mean.numpy(), model.std.numpy()), model.network
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return PyTorchClassifier(
         model,
@@ -49,6 +53,7 @@ def make_classifier(
         input_shape=data.x_train.shape[1:],
         nb_classes=classes,
         clip_values=data.bounds,
+        preprocessing=preprocessing,
         device_type=device_type(device),
     )
 

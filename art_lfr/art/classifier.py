@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice, ModelAdapter, is_auto
@@ -25,6 +27,7 @@ from art_lfr.core.modes import mode, parameters_of, protected_buffers
 from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.samples import as_tensor
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.models import NetworkInfo
 
 
 class ClassifierModule(nn.Module):
@@ -140,6 +143,51 @@ class ClassifierAdapter(ModelAdapter):
             "clip_values": classifier.clip_values,
             "preprocessing": list(classifier.preprocessing_operations),
         }
+
+    def standardisation(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Mean and standard deviation of ART's preprocessing, as they broadcast against inputs.
+
+        None where they are 0 and 1, ART's default. Raises ValueError for preprocessing of any
+        other kind.
+        """
+        operations = self.classifier.preprocessing_operations
+        if others := [
+            type(step).__name__
+            for step in operations
+            if not isinstance(step, StandardisationMeanStdPyTorch)
+        ]:
+            raise UsageError(
+                f"{self.name} has the preprocessing {', '.join(others)}; allowed: "
+                "preprocessing=(mean, std) alone"
+            )
+        if not operations:
+            return None
+        (step,) = operations
+        if np.all(step.mean == 0) and np.all(step.std == 1):
+            return None
+        # As ART does it: one number, or one for each channel, in whichever shape.
+        like = np.zeros((1, *self.classifier.input_shape), dtype=np.float32)
+        mean, std = broadcastable_mean_std(like, step.mean, step.std)
+        return np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    def info(self, **known: Any) -> NetworkInfo:
+        """What a file of the network says: of the classifier, and the attributes that are given.
+
+        Raises ValueError for preprocessing of another kind than mean and standard deviation.
+        """
+        facts: dict[str, Any] = {
+            "classes": int(self.classifier.nb_classes),
+            "input_shape": tuple(map(int, self.classifier.input_shape)),
+        }
+        if self.bounds is not None and not is_auto(self.bounds):
+            pair = [np.asarray(bound, dtype=np.float32) for bound in self.bounds]
+            if all(np.isfinite(bound).all() for bound in pair):
+                facts["bounds"] = tuple(bound.tolist() for bound in pair)
+        if (found := self.standardisation()) is not None:
+            axes = len(facts["input_shape"])  # without that of the batch
+            mean, std = (v.reshape(v.shape[-axes:] if v.ndim > axes else v.shape) for v in found)
+            facts["preprocessing"] = {"mean": mean.tolist(), "std": std.tolist()}
+        return NetworkInfo(**facts, **known)
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,10 +23,15 @@ from art_lfr.core.settings import LFRSettings
 from art_lfr.core.tables import Table
 from art_lfr.data.augmentation import Augmentation
 from art_lfr.errors import WrongTypeError
+from art_lfr.models.files import check_savable, save_network
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.storage.description import Description
+from art_lfr.storage.files import check_output
+from art_lfr.storage.info import ENDING
+from art_lfr.storage.records import digest
 from art_lfr.training.batches import Batches, TensorBatches
 from art_lfr.training.history import History
+from art_lfr.training.identity import NAMES
 from art_lfr.training.loop import Record, TrainingLoop
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
 from art_lfr.training.processes import Processes
@@ -45,6 +51,7 @@ class RunKeywords(TypedDict, total=False):
     checkpoint_dir: str | Path | None
     resume: bool
     callback: Callable[[Record], object] | None
+    save_to: str | Path | None
 
 
 class AllTrainerKeywords(TrainerKeywords, total=False):
@@ -186,6 +193,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._settings, self._options = lfr, options
         self._attack, self._ratio = attack, ratio
         self._penalty = penalty_for(penalty, settings)
+        self._penalty_name = penalty if isinstance(penalty, str) else type(penalty).__qualname__
+        self._batches: dict[str, Any] = {}  # those of the last fit: their size, and a check sum
         self._summary_writer = summary_writer
         self._assemble()
 
@@ -248,8 +257,13 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
         callback: Callable[[Record], object] | None = None,
+        save_to: str | Path | None = None,
     ) -> None:
         directory = check_fit_arguments(nb_epochs, checkpoint_dir, resume)
+        if save_to is not None:
+            save_to = check_output(save_to, "save_to", (ENDING,))
+            check_savable(self._loop.network)
+            self._adapter.info()  # preprocessing that a file cannot hold is refused
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, list | tuple) or len(validation_data) != 2:
@@ -275,6 +289,55 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             callback=callback,
             log=self._log,
         )
+        self._batches = {"batch_size": batches.batch_size}
+        if isinstance(batches, TensorBatches):
+            parts = batches.parts()
+            self._batches["digest"] = digest({"x": parts["x"], "y": parts["y"]})
+        if save_to is not None:
+            self.save(save_to)
+
+    def save(self, path: str | Path, *, model: str | None = None, data: str | None = None) -> None:
+        """Write the network to a .safetensors file that says what it is, atomically.
+
+        It says how the network is built and was trained, for which eps, norm and `clip_values`,
+        with which preprocessing, and what was last measured: see `art_lfr.models.NetworkInfo`.
+        `art_lfr.models.load_network(path)` makes the network again, and `art-lfr evaluate
+        --weights path` attacks it. Of several processes the main one writes.
+
+        Args:
+            path: A name ending in .safetensors.
+            model: How the network is built, as "module.path:factory". None: a built-in network is
+                recognised, any other is then asked for on loading.
+            data: What it was trained on, such as "mnist".
+
+        Raises:
+            ValueError: For another ending, for a `model` that makes another network, and for
+                weights or preprocessing that the file cannot hold.
+            PlaceError: An OSError, where the file cannot be written.
+        """
+        if not self._loop.objective.processes.main:
+            return
+        options = {**vars(self._options), "augment": self._options.augment is not None}
+        settings = {**asdict(self._settings), **options}
+        settings = {NAMES.get(name, name): value for name, value in settings.items()}
+        eps, norm = settings.pop("eps"), settings.pop("norm")
+        settings |= {
+            "penalty": self._penalty_name,
+            "attack": None if self._attack is None else type(self._attack).__name__,
+            "optimizer": type(self._adapter.optimizer).__name__,
+            "epochs": self._loop.state.epoch,
+            "batch_size": self._batches.get("batch_size"),
+        }
+        info = self._adapter.info(
+            model=model,
+            eps=eps,
+            norm=f"{norm:g}",
+            data=data,
+            data_digest=self._batches.get("digest"),
+            settings=settings,
+            metrics=self.history[-1] if self.history else {},
+        )
+        save_network(path, self._loop.network, info)
 
     @keywords_of(_fit)
     @gradients_enabled()
@@ -310,6 +373,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
                 train for all epochs in one.
             callback: Gets each epoch's record; a true return value ends the run, for a later
                 call with `resume` too.
+            save_to: A .safetensors file for the trained network: see `save`.
 
         Raises:
             ValueError, TypeError: For bad data or arguments, before any weight changes.

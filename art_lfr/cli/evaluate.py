@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from art_lfr.cli import options
+from art_lfr.cli import known, options
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.names import METRICS, find_name
 from art_lfr.core.settings import ESTIMATORS
@@ -18,7 +18,7 @@ from art_lfr.core.settings import ESTIMATORS
 def evaluate(
     model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[
         int | None, typer.Option(help="Number of images, the first ones; default: all.")
@@ -56,15 +56,16 @@ def evaluate(
 
     [bold]Examples:[/bold]
 
-    art-lfr evaluate --weights robust.pt --eps 0.1
+    art-lfr evaluate --weights robust.safetensors
 
-    art-lfr evaluate --weights robust.pt --attacks paper,autoattack --images 200
+    art-lfr evaluate --weights robust.safetensors --attacks paper,autoattack --images 200
 
-    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz --output table.tex
+    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz
+    --eps 0.03 --output table.tex
     """
     options.check_output(output, (".json", ".md", ".tex", ".csv"))
     options.check_output(save_adversarial, (".npz",), "--save-adversarial")
-    recipe = options.judged(
+    chosen = known.judged(
         data,
         weights,
         split=split,
@@ -75,27 +76,34 @@ def evaluate(
         norm=norm,
         batch_size=batch_size,
     )
-    chosen = options.attacks_in(attacks)
+    named = options.attacks_in(attacks)
     measured = [find_name("--metrics", name, METRICS) for name in options.names_in(metrics)]
     from art_lfr.cli import inputs
     from art_lfr.evaluation.run import evaluate as run
+    from art_lfr.models import NetworkInfo
 
-    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, images)
+    network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
     evaluation = run(
         network,
         x,
         y,
-        eps=recipe.eps,
-        norm=recipe.norm,
-        attacks=chosen,
-        bounds=loaded.bounds,
+        eps=chosen.recipe.eps,
+        norm=chosen.recipe.norm,
+        attacks=named,
+        bounds=bounds,
         batch_size=batch_size,
         seed=seed,
         metrics=measured,
         save_adversarial=save_adversarial,
         state_dir=state_dir,
         verbose=True,
+        # Once all arguments are checked.
+        callback=lambda row: inputs.tell(*lines) if row.name == "clean" else None,
     )
+    if weights is not None:
+        said = chosen.info or NetworkInfo()
+        found = {"file": weights.name, "eps": said.eps, "norm": said.norm, "data": said.data}
+        evaluation = replace(evaluation, weights=found)
     typer.echo(evaluation.to_json() if as_json else str(evaluation))
     forms = {
         ".json": evaluation.to_json,
@@ -109,7 +117,7 @@ def evaluate(
 def masking(
     model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[int, typer.Option(help="Number of images, the first ones.")] = 200,
     eps: options.Eps = None,
@@ -134,12 +142,13 @@ def masking(
 
     [bold]Examples:[/bold]
 
-    art-lfr masking --weights robust.pt --eps 0.1
+    art-lfr masking --weights robust.safetensors
 
-    art-lfr masking --weights robust.pt --surrogate standard.pt --output masking.md
+    art-lfr masking --weights robust.safetensors --surrogate standard.safetensors
+    --output masking.md
     """
     options.check_output(output, (".json", ".md"))
-    recipe = options.judged(
+    chosen = known.judged(
         data,
         weights,
         split=split,
@@ -154,21 +163,22 @@ def masking(
     from art_lfr.cli import inputs
     from art_lfr.masking.report import masking_report
 
-    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, images)
+    network, loaded, x, y, bounds, lines = inputs.judged(chosen, split, images)
     undefended = None
     if surrogate is not None:
-        undefended = inputs.trained_model(recipe.model, surrogate, loaded, "--surrogate")
+        undefended = inputs.other_model(chosen, surrogate, loaded, "--surrogate")
     report = masking_report(
         network,
         x,
         y,
-        eps=recipe.eps,
-        norm=recipe.norm,
-        bounds=loaded.bounds,
+        eps=chosen.recipe.eps,
+        norm=chosen.recipe.norm,
+        bounds=bounds,
         surrogate=undefended,
         batch_size=batch_size,
         seed=seed,
     )
+    inputs.tell(*lines)
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
     typer.echo(plain if as_json else str(report), nl=not as_json)
     inputs.write_output(output, {".json": lambda: plain, ".md": report.to_markdown})
@@ -179,7 +189,7 @@ def masking(
 def flatness(
     model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     eps: options.Eps = None,
     norm: options.Norm = None,
@@ -199,12 +209,12 @@ def flatness(
 
     [bold]Examples:[/bold]
 
-    art-lfr flatness --weights robust.pt --eps 0.1
+    art-lfr flatness --weights robust.safetensors
 
     art-lfr flatness --model my_nets:make --data my.npz --output flatness.csv
     """
     options.check_output(output, options.TABLES)
-    recipe = options.judged(
+    chosen = known.judged(
         data,
         weights,
         split=split,
@@ -222,27 +232,29 @@ def flatness(
     from art_lfr.evaluation.results import finite_or_none, summary
     from art_lfr.measure import local_flatness
 
-    network, images, x, y = inputs.judged(recipe.model, weights, recipe.data, split, None)
+    network, images, x, y, bounds, lines = inputs.judged(chosen, split, None)
     values = local_flatness(
         network,
         x,
         y,
-        eps=recipe.eps,
-        norm=recipe.norm,
+        eps=chosen.recipe.eps,
+        norm=chosen.recipe.norm,
         steps=steps,
         estimator=estimator,
-        bounds=images.bounds,
+        bounds=bounds,
         batch_size=batch_size,
         seed=seed,
     )
+    inputs.tell(*lines)
     summaries = summary(values)
     if as_json:
-        settings = {"data": images.name, "split": split, "eps": recipe.eps, "norm": recipe.norm}
+        ball = {"eps": chosen.recipe.eps, "norm": chosen.recipe.norm}
         plain = {name: finite_or_none(value) for name, value in summaries.items()}
-        inputs.show_json({**settings, "samples": len(values), **plain})
+        about = {"data": images.name, "split": split, **ball}
+        inputs.show_json({**about, "samples": len(values), **plain})
     else:
-        ball = f"eps {recipe.eps:g}, norm {recipe.norm}"
-        table = Table(title=f"Local flatness: {images.name} ({split}), {ball}")
+        where = f"eps {chosen.recipe.eps:g}, norm {chosen.recipe.norm}"
+        table = Table(title=f"Local flatness: {images.name} ({split}), {where}")
         for title in ("samples", "mean", "median", "95th percentile"):
             table.add_column(title, justify="right")
         table.add_row(str(len(values)), *(f"{value:.4g}" for value in summaries.values()))
@@ -254,7 +266,7 @@ def flatness(
 def check(
     model: options.Model = None,
     weights: options.Weights = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     estimator: options.Estimator = "finite-difference",
     batch_size: options.BatchSize = 128,
     as_json: options.Json = False,
@@ -270,23 +282,24 @@ def check(
 
     art-lfr check --model my_nets:make --estimator exact --batch-size 8
     """
-    # Its eps does not matter.
-    recipe = options.settings_of(data, weights, model=model, eps=0.0, batch_size=batch_size)
+    ball: dict[str, Any] = {"ball": False, "eps": 0.0}  # it has none
+    chosen = known.settings_of(data, weights, model=model, batch_size=batch_size, **ball)
     check_choice("--estimator", estimator, ESTIMATORS)
     from rich.markup import escape
 
     from art_lfr.check import check_model
     from art_lfr.cli import inputs
 
-    images = inputs.load_data(recipe.data)
+    images = inputs.load_data(chosen.recipe.data)
     findings = check_model(
-        inputs.load_model(recipe.model, weights, classes=inputs.outputs_for(images)),
+        inputs.load_model(chosen.recipe.model, weights, classes=inputs.outputs_for(images)),
         images.x_train,
         images.y_train,
         estimator=estimator,
         batch_size=batch_size,
         bounds=images.bounds,
     )
+    inputs.tell(*chosen.lines)
     if as_json:
         inputs.show_json([asdict(finding) for finding in findings])
     elif not findings:

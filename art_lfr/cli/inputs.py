@@ -9,23 +9,23 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from art_lfr.cli.known import Chosen, info_of
 from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import logits_of
-from art_lfr.core.imports import named_object
 from art_lfr.core.modes import default_device, device_of, mode
-from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.samples import class_labels
 from art_lfr.data import ImageData, load
 from art_lfr.data.recipes import find_data
-from art_lfr.errors import UsageError, WrongTypeError
-from art_lfr.models import BUILT_IN
+from art_lfr.errors import UsageError
+from art_lfr.models import NetworkInfo, make_network
+from art_lfr.models.files import filled, model_of
 from art_lfr.storage import files
-from art_lfr.storage.tensor_files import load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -34,45 +34,19 @@ if TYPE_CHECKING:
 def load_model(
     name: str, weights: Path | None, seed: int = 0, classes: int = 10, option: str = "--weights"
 ) -> nn.Module:
-    """A built-in network, or what `module.path:factory` returns, with weights where given.
+    """A network as `make_network` makes it, with weights where given.
 
-    `seed` fixes the first weights, `classes` the number of outputs of a built-in network. The
-    current directory can be imported from, as with `python -m`. Weights are a state dict written by
-    `torch.save`, see `load_weights`; errors name `option`.
+    A preprocessing that the weights name is a part of it, and their number of classes is that of a
+    built-in network. Errors name `option`.
     """
-    allowed = f"{', '.join(BUILT_IN)}, or module.path:factory"
-    if name in BUILT_IN:
-        model = BUILT_IN[name](seed, classes=classes)
-    elif ":" in name:
-        try:
-            factory = named_object(name)
-        except ValueError as error:
-            raise UsageError(f"--model is {error}; allowed: {allowed}") from error
-        if not callable(factory):
-            raise UsageError(f"--model is {name!r}, which is not callable; allowed: {allowed}")
-        # A factory draws its first weights from the global generators.
-        with preserved_random_state(torch.device("cpu")):
-            seed_global_generators(seed)
-            try:
-                model = factory()
-            except TypeError as error:
-                raise UsageError(
-                    f"--model is {name!r}, which fails ({error}); allowed: a factory that takes no "
-                    "arguments and returns a torch.nn.Module"
-                ) from error
-        if not isinstance(model, nn.Module):
-            raise WrongTypeError(
-                f"--model is {name!r}, which returned a {type(model).__name__}; allowed: a factory "
-                "that returns a torch.nn.Module"
-            )
-    else:
-        raise UsageError(f"--model is {name!r}; allowed: {allowed}")
-    if weights is not None:
-        try:
-            load_weights(model, weights.expanduser())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
-    return model
+    info = None if weights is None else info_of(weights, option)
+    network = make_network(name, seed, (info.classes if info else None) or classes)
+    if weights is None:
+        return network
+    try:
+        return filled(network, weights, info or NetworkInfo())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
 
 
 def load_data(name: str, test: int | None = None) -> ImageData:
@@ -113,23 +87,58 @@ def trained_model(
     return network.to(default_device())
 
 
-def judged(
-    model: str, weights: Path | None, data: str, split: str, images: int | None
-) -> tuple[nn.Module, ImageData, Array, Array]:
-    """A trained network, the data, and the first `images` images and labels of one of its parts.
+def other_model(chosen: Chosen, weights: Path, data: ImageData, option: str) -> nn.Module:
+    """A second network: as its own weights say, else built as the first one."""
+    info = info_of(weights, option)
+    known = info is not None and info.model is not None
+    name = model_of(weights, info) if info is not None and known else chosen.recipe.model
+    return trained_model(name, weights, data, option)
+
+
+class Judged(NamedTuple):
+    """A trained network, the data, images and labels of one of its parts, and the valid inputs.
+
+    `lines` are those of `Chosen`, and where the weights are for other inputs than the data has.
+    """
+
+    network: nn.Module
+    data: ImageData
+    x: Array
+    y: Array
+    bounds: tuple[Any, Any]
+    lines: tuple[str, ...]
+
+
+def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
+    """What is chosen, with the first `images` images of a part.
 
     ValueError where they do not go together.
     """
-    loaded = load_data(data)
+    loaded = load_data(chosen.recipe.data)
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
         raise UsageError(
             f"--split is {split!r}, which {loaded.name} does not have; allowed: a part that is "
             "there, such as train"
         )
-    network = trained_model(model, weights, loaded)
+    network = trained_model(chosen.recipe.model, chosen.weights, loaded)
     count_classes(network, x, y)
-    return network, loaded, x, y
+    bounds: tuple[Any, Any] = loaded.bounds
+    lines = chosen.lines
+    if chosen.info is not None and chosen.info.bounds is not None:
+        bounds = chosen.info.bounds
+        try:
+            low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"--weights has the bounds {bounds!r:.60}; allowed: two numbers or arrays"
+            ) from error
+        if not ((low == loaded.bounds[0]).all() and (high == loaded.bounds[1]).all()):
+            lines += (
+                f"--weights is for inputs in [{low.min():g}, {high.max():g}]; those of "
+                f"{loaded.name} are in [{loaded.bounds[0]:g}, {loaded.bounds[1]:g}]",
+            )
+    return Judged(network, loaded, x, y, bounds, lines)
 
 
 def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
@@ -147,6 +156,12 @@ def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> N
     if path is not None:
         files.write_atomically(path, forms[path.suffix]())
         print(f"Written: {path}", file=sys.stderr)
+
+
+def tell(*lines: str) -> None:
+    """Print lines that are no result, on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def show(content: Any) -> None:

@@ -13,10 +13,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from art_lfr.core.arguments import check_choice, check_integer, check_seed
-from art_lfr.core.imports import check_package
 from art_lfr.core.names import MODELS, PENALTIES, find_attack
-from art_lfr.data.recipes import NAMES, Recipe, recipe_for
+from art_lfr.data.recipes import NAMES
 from art_lfr.errors import UsageError
 from art_lfr.storage import files
 
@@ -68,26 +66,27 @@ Model = Annotated[
     str | None,
     typer.Option(
         help=f"{', '.join(MODELS)}, or module.path:factory, a callable that returns a "
-        "torch.nn.Module; the current directory can be imported from. Default: that of --data.",
+        "torch.nn.Module; the current directory can be imported from. Default: what --weights say, "
+        "else that of --data.",
         rich_help_panel=DATA,
     ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="A state dict written by torch.save, or a checkpoint with one in it under state_dict, "
-        "model or net.",
+        help="A .safetensors file of art-lfr train, which says what it is; or a state dict written "
+        "by torch.save, or a checkpoint with one in it under state_dict, model or net.",
         rich_help_panel=DATA,
     ),
 ]
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
         help=f"{', '.join(NAMES)} (all but digits by torchvision, kept in $ART_LFR_DATA or "
         "~/.cache/art-lfr); a folder with train/CLASS/ and test/CLASS/; or a .npz file with "
         "x_train, y_train (and x_test, y_test, x_validation, y_validation). uint8 images are "
-        "scaled to \\[0, 1]. Options that are not given are those of its row in docs/defaults.md; "
-        "files of your own need --model and --eps.",
+        "scaled to \\[0, 1]. Default: what --weights say, else digits. Options that are not given "
+        "are those of its row in docs/defaults.md; files of your own need --model and --eps.",
         rich_help_panel=DATA,
     ),
 ]
@@ -97,14 +96,16 @@ Eps = Annotated[
     typer.Option(
         parser=read_number,
         metavar="NUMBER",
-        help="Radius of the ball in units of the input, such as 8/255. Default: that of --data.",
+        help="Radius of the ball in units of the input, such as 8/255. Default: what --weights "
+        "say, else that of --data.",
         rich_help_panel=OBJECTIVE,
     ),
 ]
 Norm = Annotated[
     str | None,
     typer.Option(
-        help="Norm of the ball: inf (the default), 2 or 1; also Linf, L2, L1.",
+        help="Norm of the ball: inf, 2 or 1; also Linf, L2, L1. Default: what --weights say, else "
+        "inf.",
         rich_help_panel=OBJECTIVE,
     ),
 ]
@@ -195,36 +196,6 @@ def without_missing(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the user set, "none" as None; the trainer has the defaults of the others."""
     given = {name: value for name, value in settings.items() if value is not None}
     return {name: None if value == NONE else value for name, value in given.items()}
-
-
-def settings_of(data: str, weights: Path | None = None, *, seed: int = 0, **given: Any) -> Recipe:
-    """`recipe_for`, once the files that are named and the module of --model are there."""
-    recipe = recipe_for(data, **given)
-    if ":" in recipe.model:
-        try:
-            check_package(recipe.model)
-        except UsageError as error:
-            raise UsageError(
-                f"--model is {error}; allowed: {', '.join(MODELS)}, or module.path:factory"
-            ) from None
-    check_file("--data", Path(recipe.data) if recipe.data.endswith(".npz") else None)
-    check_file("--weights", weights)
-    check_seed("--seed", seed)
-    return recipe
-
-
-def judged(
-    data: str, weights: Path | None, *, split: str, images: int | None = None, **given: Any
-) -> Recipe:
-    """`settings_of` for a trained network and a part of the data."""
-    recipe = settings_of(data, weights, **given)
-    check_choice("--split", split, ("test", "validation", "train"))
-    check_integer("--images", images, low=1, optional=images is None)
-    if weights is None and ":" not in recipe.model:
-        raise UsageError(
-            f"--weights is missing; a built-in model ({recipe.model}) is untrained without"
-        )
-    return recipe
 
 
 def check_file(option: str, path: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_lfr.cli import options
+from art_lfr.cli import known, options
 from art_lfr.core.names import FIGURE_FORMATS, find_name
 from art_lfr.errors import UsageError
 
@@ -32,11 +32,9 @@ def plot(
     ] = "",
     compare: Annotated[
         list[str] | None,
-        typer.Option(
-            help="NAME=WEIGHTS: the same network with other weights, beside it; can be repeated."
-        ),
+        typer.Option(help="NAME=WEIGHTS: another network, beside it; can be repeated."),
     ] = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     split: options.Split = "test",
     images: Annotated[
         int | None,
@@ -72,11 +70,11 @@ def plot(
 
     [bold]Examples:[/bold]
 
-    art-lfr plot flatness --weights robust.pt --compare standard=standard.pt
+    art-lfr plot flatness --weights lfr.safetensors --compare standard=standard.safetensors
 
-    art-lfr plot surface --weights robust.pt --images 3 --output surface.pdf
+    art-lfr plot surface --weights robust.safetensors --images 3 --output surface.pdf
 
-    art-lfr plot curve --weights robust.pt --eps 0.3 --numbers curve.csv
+    art-lfr plot curve --weights robust.safetensors --eps 0.3 --numbers curve.csv
     """
     from art_lfr.core.arguments import check_integer, check_number
 
@@ -87,7 +85,7 @@ def plot(
     if kind == "gradients":
         eps = 0.0  # has no ball
     count = IMAGES[kind] if images is None else images
-    recipe = options.judged(
+    chosen = known.judged(
         data,
         weights,
         split=split,
@@ -97,9 +95,10 @@ def plot(
         eps=eps,
         norm=norm,
         batch_size=batch_size,
+        ball=kind != "gradients",
     )
-    chosen = options.attacks_in(attacks)
-    first = name or (recipe.model.rpartition(":")[2] if weights is None else weights.stem)
+    named = options.attacks_in(attacks)
+    first = name or (chosen.recipe.model.rpartition(":")[2] if weights is None else weights.stem)
     others = _comparisons(compare or [], first)
     for path in others.values():
         options.check_file("--compare", path)
@@ -110,25 +109,27 @@ def plot(
     from art_lfr.storage.files import write_atomically
 
     require_matplotlib()
-    network, loaded, x, y = inputs.judged(recipe.model, weights, recipe.data, split, count)
+    network, loaded, x, y, bounds, lines = inputs.judged(chosen, split, count)
     networks = {first: network}
     for other, path in others.items():
-        networks[other] = inputs.trained_model(recipe.model, path, loaded, "--compare")
+        networks[other] = inputs.other_model(chosen, path, loaded, "--compare")
 
     settings: dict[str, Any] = {"batch_size": batch_size}
     if kind != "gradients":
-        settings.update(bounds=loaded.bounds, eps=recipe.eps, norm=recipe.norm, seed=seed)
+        eps, norm = chosen.recipe.eps, chosen.recipe.norm
+        settings.update(bounds=bounds, eps=eps, norm=norm, seed=seed)
     if kind in ("flatness", "surface"):
         settings.update(steps=steps, restarts=restarts)
     if kind == "surface":
         settings.update(points=points or SURFACE_POINTS)
     if kind == "curve":
-        check_number("--eps", recipe.eps, low_allowed=False)
+        check_number("--eps", chosen.recipe.eps, low_allowed=False)
         count = points or CURVE_POINTS
-        radii = [recipe.eps * step / count for step in range(1, count + 1)]
-        settings.update(eps=radii, attacks=chosen)
+        radii = [chosen.recipe.eps * step / count for step in range(1, count + 1)]
+        settings.update(eps=radii, attacks=named)
     measure, draw = _functions(kind)
     results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
+    inputs.tell(*lines)
     save_figure(draw(results), output)
     inputs.show(_table(results, f"{kind}: {loaded.name} ({split}), {len(x)} images"))
     inputs.show(f"Figure: {output}")
@@ -174,7 +175,9 @@ def _comparisons(pairs: Sequence[str], first: str) -> dict[str, Path]:
     for pair in pairs:
         name, _, weights = pair.partition("=")
         if not name or not weights:
-            raise UsageError(f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.pt")
+            raise UsageError(
+                f"--compare is {pair!r}; allowed: NAME=WEIGHTS, such as std=std.safetensors"
+            )
         if name == first or name in others:
             raise UsageError(f"--compare is {pair!r}, a name given twice; allowed: another name")
         others[name] = Path(weights)

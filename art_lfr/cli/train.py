@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from art_lfr.cli import options
+from art_lfr.cli import known, options
 from art_lfr.core.arguments import (
     check_choice,
     check_integer,
@@ -43,7 +43,7 @@ def demo(
 
     scikit-learn's digits at eps 0.1: two to three minutes on one core.
     Prints the accuracy clean, under PGD-40, APGD-T and Square, and in the worst case.
-    The folder gets report.md, results.json and figures.
+    The folder gets report.md, results.json, figures and both networks (.safetensors).
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """
@@ -62,7 +62,7 @@ def demo(
     }
 )
 def train(
-    data: options.Data = "digits",
+    data: options.Data = None,
     train: Annotated[
         int | None,
         typer.Option(
@@ -115,9 +115,11 @@ def train(
     output: Annotated[
         Path,
         typer.Option(
-            help="File for the trained weights (a state dict).", rich_help_panel=options.OUTPUT
+            help="File for the trained weights: .safetensors, which says what it is; or .pt, a "
+            "plain state dict.",
+            rich_help_panel=options.OUTPUT,
         ),
-    ] = Path("lfr-weights.pt"),
+    ] = Path("lfr-weights.safetensors"),
     history: Annotated[
         Path | None,
         typer.Option(
@@ -145,7 +147,7 @@ def train(
 
     [bold]Examples:[/bold]
 
-    art-lfr train --data digits --output robust.pt
+    art-lfr train --data digits --output robust.safetensors
 
     art-lfr train --data cifar10 --validation 0.1 --best-metric validation_robust_accuracy
 
@@ -155,9 +157,9 @@ def train(
 
     accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
-    options.check_output(output, (".pt", ".pth"))
+    options.check_output(output, (".safetensors", ".pt", ".pth"))
     options.check_output(history, options.TABLES, "--history")
-    recipe = options.settings_of(
+    chosen = known.settings_of(
         data,
         weights,
         seed=seed,
@@ -167,6 +169,7 @@ def train(
         max_iter=max_iter,
         **part_for(settings, RecipeKeywords),
     )
+    recipe = chosen.recipe
     check_integer("--train", train, low=1, optional=True)
     penalty = find_name("--penalty", penalty, PENALTIES)
     of_trainer = {"eps_step": eps_step, **part_for(settings, TrainerKeywords)}
@@ -183,7 +186,9 @@ def train(
 
     from art_lfr.art.by_recipe import fit, make_classifier, make_trainer
     from art_lfr.cli import inputs
+    from art_lfr.models.files import check_savable
     from art_lfr.storage.files import as_path, make_directory, write_atomically
+    from art_lfr.storage.info import ENDING
     from art_lfr.training.processes import Processes
 
     processes = Processes()  # before the classifier: it has the GPU of this process
@@ -194,11 +199,13 @@ def train(
     network = inputs.load_model(recipe.model, weights, seed, inputs.outputs_for(images))
     classes = inputs.count_classes(network, images.x_train, images.y_train)
     classifier = make_classifier(network, images, recipe, classes, device)
+    if output.suffix == ENDING:
+        check_savable(classifier.model, recipe.model, classifier.nb_classes)
     trainer = make_trainer(classifier, recipe, **keywords)
     if checkpoint_dir is not None and processes.size == 1:
         make_directory(as_path("--checkpoint-dir", checkpoint_dir), "--checkpoint-dir")
     if processes.main and not quiet:
-        typer.echo(told, err=True)
+        inputs.tell(*chosen.lines, told)
 
     def keep(_: object = None) -> None:
         if history is not None and trainer.history and processes.main:
@@ -220,8 +227,12 @@ def train(
         keep()
     if not processes.main:
         return
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomically(output, lambda file: torch.save(state, file))
+    if output.suffix == ENDING:
+        named = recipe.data if recipe.data in RECIPES else Path(recipe.data).name
+        trainer.save(output, model=recipe.model, data=named)
+    else:
+        state = {name: value.cpu() for name, value in classifier.model.state_dict().items()}
+        write_atomically(output, lambda file: torch.save(state, file))
     if as_json:
         inputs.show_json(trainer.history)
     elif not quiet:
@@ -275,7 +286,7 @@ def _record_table(record: dict[str, float]) -> Table:
 @options.with_options_of({RecipeKeywords: options.TRAINING})
 def tune(
     model: options.Model = None,
-    data: options.Data = "digits",
+    data: options.Data = None,
     eps: options.Eps = None,
     norm: options.Norm = None,
     minutes: Annotated[float, typer.Option(help="Budget for training and judging.")] = 30.0,
@@ -332,7 +343,7 @@ def tune(
     --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
     """
     options.check_output(output, (".json",))
-    recipe = options.settings_of(
+    chosen = known.settings_of(
         data,
         weights,
         seed=seed,
@@ -342,6 +353,7 @@ def tune(
         max_iter=max_iter,
         **part_for(settings, RecipeKeywords),
     )
+    recipe = chosen.recipe
     check_number("--eps", recipe.eps, low_allowed=False)
     check_number("--minutes", minutes, low_allowed=False)
     check_integer("--max-iter", recipe.max_iter, low=1)
@@ -360,6 +372,7 @@ def tune(
 
     images = inputs.load_data(recipe.data, test=0)
     x, y, reserved = _parts(images, train, held_out)
+    inputs.tell(*chosen.lines)
 
     def classifier() -> Any:
         network = inputs.load_model(recipe.model, weights, seed, inputs.outputs_for(images))
@@ -407,11 +420,11 @@ def tune(
     typer.echo(tuning.to_json() if as_json else str(tuning), nl=not as_json)
     lengths = {name: f"{getattr(tuning, name):.8g}" for name in ("lam", "radius", "eps_step")}
     optimized = ("lr", "optimizer", "weight_decay", "augmentation")
-    chosen: dict[str, object] = {"model": recipe.model, "data": recipe.data, **shared, **lengths}
-    chosen |= {name: getattr(recipe, name) for name in optimized}
+    written: dict[str, object] = {"model": recipe.model, "data": recipe.data, **shared, **lengths}
+    written |= {name: getattr(recipe, name) for name in optimized}
     if weights is not None:
-        chosen["weights"] = weights
-    line = f"To train with it, on all training images:\n\n{_command('train', chosen)}"
+        written["weights"] = weights
+    line = f"To train with it, on all training images:\n\n{_command('train', written)}"
     typer.echo(line, err=as_json)
     inputs.write_output(output, {".json": tuning.to_json})
     if not tuning.reaches_floor:

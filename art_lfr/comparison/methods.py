@@ -6,11 +6,8 @@ learning rate of its own built in.
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,13 +36,6 @@ from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import random_flip
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
-
-TRAINERS = (
-    AdversarialTrainer,
-    AdversarialTrainerAWPPyTorch,
-    AdversarialTrainerFBFPyTorch,
-    AdversarialTrainerTRADESPyTorch,
-)
 
 
 def make_classifier(model: nn.Module, run: Run, x: Array, classes: int) -> PyTorchClassifier:
@@ -95,20 +85,6 @@ def clip_gradients(run: Run, optimizer: torch.optim.Optimizer) -> None:
         nn.utils.clip_grad_norm_(parameters_of(optimizer), limit)
 
     optimizer.register_step_pre_hook(clip)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The bars of ART's trainers, which no setting of theirs hides, are not shown."""
-    modules = [importlib.import_module(trainer.__module__) for trainer in TRAINERS]
-    bars = [(m, n, getattr(m, n)) for m in modules for n in ("tqdm", "trange") if hasattr(m, n)]
-    for module, name, shown in bars:
-        setattr(module, name, partial(shown, disable=True))
-    try:
-        yield
-    finally:
-        for module, name, shown in bars:
-            setattr(module, name, shown)
 
 
 # Steps of the attack or ascent, where a method does not say.

@@ -17,6 +17,7 @@ from torch import nn
 
 from art_lfr import __version__
 from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.art.quiet import quiet
 from art_lfr.comparison import judging, methods
 from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
@@ -99,7 +100,7 @@ def train(
     times = Times(directory)
     batches = run.settings["epochs"] * math.ceil(len(x) / run.settings["batch_size"])
     shown = bar(f"{run.about}: training", shown=True, total=batches, unit="batch")
-    with preserved_random_state(CPU), shown, methods.quiet():
+    with preserved_random_state(CPU), shown, quiet():
         classifier.optimizer.register_step_post_hook(lambda *_: shown.update())
         if run.settings["kind"] == "lfr":
             _train_lfr(run, classifier, x, y, directory, times)

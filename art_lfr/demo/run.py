@@ -12,24 +12,36 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.defences.trainer import AdversarialTrainer
 from art.estimators.classification import PyTorchClassifier
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from art_lfr.art.by_recipe import fit, make_classifier, make_trainer, one_cycle, one_thread
 from art_lfr.art.classifier import ClassifierAdapter
+from art_lfr.art.quiet import quiet
 from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
+from art_lfr.core.tables import Table
 from art_lfr.data import RECIPES, ImageData, Recipe, digits
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.results import Evaluation
 from art_lfr.evaluation.run import evaluate
-from art_lfr.models import digits_cnn
-from art_lfr.plots import gradient_maps, gradients_figure, loss_surface, surface_figure
+from art_lfr.models import digits_cnn, save_network
+from art_lfr.plots import (
+    gradient_maps,
+    gradients_figure,
+    loss_surface,
+    surface_figure,
+    vulnerability,
+    vulnerability_figure,
+)
 from art_lfr.plots.drawing import has_matplotlib, training_curves
-from art_lfr.storage.files import as_path, make_directory, write_atomically
+from art_lfr.storage.files import as_path, check_output, make_directory, write_atomically
+from art_lfr.storage.info import ENDING
+from art_lfr.training.history import History
 from art_lfr.training.monitoring import Monitor
 from art_lfr.training.processes import Processes
 
@@ -38,48 +50,76 @@ if TYPE_CHECKING:
 
 
 RECIPE = RECIPES["digits"]
-History: TypeAlias = list[dict[str, float]]
 Tick: TypeAlias = Callable[..., None]
 
 
-def train_standard(
-    classifier: PyTorchClassifier, data: ImageData, recipe: Recipe, seed: int, tick: Tick
+def train_by_art(
+    classifier: PyTorchClassifier,
+    trainer: Any,
+    data: ImageData,
+    recipe: Recipe,
+    seed: int,
+    tick: Tick,
+    path: Path,
 ) -> History:
-    """ART's own `fit`, epoch by epoch, with the same measurements as the LFR trainer's."""
+    """ART's `fit` of a classifier or one of its trainers, with LFR's measurements after each epoch.
+
+    The network is saved to `path`.
+    """
     adapter = ClassifierAdapter(classifier)
     x, y = adapter.tensors(data.x_validation, data.y_validation)
     monitor = Monitor("validation", x, y, len(x), len(x), seed)
     settings = lfr_settings(recipe)
     scheduler = one_cycle(classifier.optimizer, recipe, recipe.epochs)
-    history: History = []
-    with preserved_random_state(torch.device("cpu")):
+    history = History()
+    with preserved_random_state(torch.device("cpu")), quiet():
         # ART shuffles with the global generators.
         seed_global_generators(seed)
         for epoch in range(recipe.epochs):
-            settings_of_fit = {"nb_epochs": 1, "scheduler": scheduler, "verbose": False}
-            classifier.fit(
-                data.x_train, data.y_train, batch_size=recipe.batch_size, **settings_of_fit
-            )
+            trainer.fit(data.x_train, data.y_train, batch_size=recipe.batch_size, nb_epochs=1)
+            scheduler.step()
             box = adapter.box(x)
             metrics, _ = monitor.measure(adapter.module, adapter.criterion, box, settings)
             history.append({"epoch": epoch + 1, **metrics})
             tick()
+    how: dict[str, Any] = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "seed": seed}
+    how |= {"optimizer": recipe.optimizer, "trainer": type(trainer).__name__}
+    info = adapter.info(data=data.name, settings=how, metrics=history[-1])
+    if trainer is not classifier:
+        info = replace(info, eps=recipe.eps, norm=recipe.norm)
+    save_network(path, adapter.network, info)
     return history
 
 
+def _adversarial_trainer(classifier: PyTorchClassifier, recipe: Recipe) -> AdversarialTrainer:
+    """ART's adversarial training (Madry et al. 2018), with as many steps as LFR's ascent."""
+    steps = recipe.max_iter
+    attack = ProjectedGradientDescent(
+        classifier,
+        eps=recipe.eps,
+        eps_step=2.5 * recipe.eps / steps,
+        max_iter=steps,
+        num_random_init=1,
+        batch_size=recipe.batch_size,
+        verbose=False,
+    )
+    return AdversarialTrainer(classifier, attack, ratio=1.0)
+
+
 def lfr_settings(recipe: Recipe) -> LFRSettings:
-    """The settings under which both classifiers are measured after each epoch."""
+    """The settings under which all classifiers are measured after each epoch."""
     lam = recipe.objective()["lam"]
     return LFRSettings(eps=recipe.eps, lam=lam, steps=recipe.max_iter)
 
 
+STANDARD, ADVERSARIAL, LFR = "standard", "adversarial training", "LFR"
 DOTS_PER_INCH = 120
 
 
-def comparison(evaluations: Mapping[str, Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of one table: a row for each attack, a column for each model.
+def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
+    """A row for each attack, a column for each model; the last row is the mean local flatness.
 
-    Accuracies in per cent with their 95 % intervals; the last row is the mean local flatness.
+    Accuracies are in per cent, with their 95 % intervals.
     Raises ValueError where the models were not evaluated with the same attacks.
     """
     first = next(iter(evaluations.values()))
@@ -90,10 +130,14 @@ def comparison(evaluations: Mapping[str, Evaluation]) -> tuple[list[str], list[l
     cells = [[name] for name in names]
     for evaluation in evaluations.values():
         for line, row in zip(cells, evaluation.rows, strict=True):
-            interval = f"({100 * row.low:.1f} to {100 * row.high:.1f})"
-            line.append(f"{100 * row.accuracy:.1f} % {interval}")
+            line.append(f"{100 * row.accuracy:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})")
     means = [f"{e.flatness_summary['mean']:.3g}" for e in evaluations.values()]
-    return ["", *evaluations], [*cells, ["mean flatness", *means]]
+    about = (
+        f"Accuracy in per cent of {first.rows[0].images} test images, with 95 % intervals; eps "
+        f"{first.eps:g}, norm {first.norm}. Worst case: right under every attack. Mean flatness: "
+        "the steepest slope of the loss found in the ball; small is flat."
+    )
+    return Table(["accuracy %", *evaluations], [*cells, ["mean flatness", *means]], [about])
 
 
 def write_report(
@@ -112,23 +156,15 @@ def write_report(
     results.json comes last, so a folder that has it is complete. Other files in the folder are
     left alone. Returns the path of report.md.
     """
-    from tabulate import tabulate
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "results.json").exists():
         (folder / "results.json").unlink()
-    header, cells = comparison(evaluations)
-    first = next(iter(evaluations.values()))
     parts = [
         f"# {title}",
         summary,
         "## Accuracy and flatness",
-        tabulate(cells, header, "github", disable_numparse=True),
-        f"{first.rows[0].images} test images, eps {first.eps:g}, norm {first.norm}; 95 % Wilson "
-        "intervals in brackets. The worst case counts an image only where it is classified "
-        "correctly without an attack and under each. Flatness is the largest dual norm of the "
-        "loss gradient found in the ball, in nats per unit of x; small is flat.",
+        comparison(evaluations).to_markdown(),
     ]
     for name, (caption, figure) in figures.items():
         image = io.BytesIO()
@@ -148,6 +184,7 @@ def write_report(
 
 SURFACES = 3
 GRADIENT_MAPS = 4
+DOTS = 150
 
 
 def run_demo(
@@ -157,12 +194,13 @@ def run_demo(
     epochs: int = RECIPE.epochs,
     console: Console | None = None,
 ) -> dict[str, Evaluation]:
-    """Train and attack a standard and an LFR classifier on digits; write a report to `output`.
+    """Train and attack three classifiers on digits; write a report to `output`.
 
-    eps is 0.1 for pixels in [0, 1], norm inf. Both classifiers have the same network, first
-    weights, optimizer and epochs; the 450 test images are looked at once, at the end. Prints
-    progress and the table on `console`. The global random state is left as found. Without
-    matplotlib the report has no figures. Returns the evaluations of "standard" and "LFR".
+    One is trained without a defence, one by adversarial training, one by LFR. eps is 0.1 for
+    pixels in [0, 1], norm inf. All have the same network, first weights, optimizer and epochs; the
+    450 test images are looked at once, at the end. Prints progress and the table on `console`. The
+    global random state is left as found. Without matplotlib the report has no figures. The trained
+    networks are kept beside it. Returns the evaluations, by the names of the trainings.
 
     Raises ValueError or TypeError for bad arguments, OSError where `output` cannot be written.
     """
@@ -172,6 +210,10 @@ def run_demo(
     # First, as this should not fail after minutes of training.
     output = as_path("output", output)
     make_directory(output, "output")
+    files = {
+        name: check_output(output / f"{name.lower().replace(' ', '-')}{ENDING}", "output")
+        for name in (STANDARD, ADVERSARIAL, LFR)
+    }
     began = time.perf_counter()
     console = console or Console()
     data, recipe = digits(), replace(RECIPE, epochs=epochs)
@@ -181,17 +223,21 @@ def run_demo(
     )
     classifiers = {
         name: make_classifier(digits_cnn(seed), data, recipe, classes=10, device="cpu")
-        for name in ("standard", "LFR")
+        for name in files
     }
     histories: dict[str, History] = {}
     evaluations: dict[str, Evaluation] = {}
     with one_thread(), _progress(console) as progress:
-        tick = _ticker(progress, "training: standard", epochs)
-        histories["standard"] = train_standard(classifiers["standard"], data, recipe, seed, tick)
-        tick = _ticker(progress, "training: LFR", epochs)
-        trainer = make_trainer(classifiers["LFR"], recipe, seed=seed, verbose=False)
-        fit(trainer, data, recipe, callback=tick)
-        histories["LFR"] = trainer.history
+        for name, classifier in classifiers.items():
+            tick, path = _ticker(progress, f"training: {name}", epochs), files[name]
+            if name == LFR:
+                trainer = make_trainer(classifier, recipe, seed=seed, verbose=False)
+                fit(trainer, data, recipe, callback=tick)
+                trainer.save(path, data=data.name)
+                histories[name] = trainer.history
+                continue
+            art = classifier if name == STANDARD else _adversarial_trainer(classifier, recipe)
+            histories[name] = train_by_art(classifier, art, data, recipe, seed, tick, path)
         for name, classifier in classifiers.items():
             tick = _ticker(progress, f"attacking: {name}", 6)
             evaluations[name] = evaluate(
@@ -204,7 +250,7 @@ def run_demo(
                 callback=tick,
             )
             tick()
-    console.print(_table(evaluations))
+    console.print(str(comparison(evaluations)), markup=False, highlight=False)
     drawn = has_matplotlib()
     if not drawn:
         missing = 'The report has no figures; for those: pip install "art-lfr[plots]"'
@@ -228,6 +274,9 @@ def run_demo(
     )
     seconds = time.perf_counter() - began
     console.print(f"Report: {report} ({seconds:.0f} s in all)", soft_wrap=True)
+    console.print(
+        f"The networks are beside it: art-lfr evaluate --weights {files[LFR]}", soft_wrap=True
+    )
     return evaluations
 
 
@@ -242,6 +291,10 @@ def _figures(
         name: loss_surface(module, x[:SURFACES], y[:SURFACES], eps=RECIPE.eps)
         for name, module in modules.items()
     }
+    points = {
+        name: vulnerability(module, data.x_test[:DOTS], data.y_test[:DOTS], eps=RECIPE.eps)
+        for name, module in modules.items()
+    }
     maps = {
         name: gradient_maps(module, x[:GRADIENT_MAPS], y[:GRADIENT_MAPS])
         for name, module in modules.items()
@@ -250,6 +303,11 @@ def _figures(
         "training_curves": (
             "Training curves. PGD-10 and flatness are measured on the validation images.",
             training_curves(histories),
+        ),
+        "flatness_and_vulnerability": (
+            "Flatness and vulnerability. Each point is a test image: how steep the loss is at most "
+            "in its ball, and how far it rises there. The line is the bound, eps times flatness.",
+            vulnerability_figure(points),
         ),
         "loss_surface": (
             "Loss surface around test images. The first test image of each of the classes 0 to "
@@ -264,13 +322,13 @@ def _figures(
 
 
 def _summary(evaluations: dict[str, Evaluation]) -> str:
-    standard, lfr = evaluations["standard"], evaluations["LFR"]
+    worst = {name: f"{100 * e.worst_case.accuracy:.1f} %" for name, e in evaluations.items()}
     return (
-        "Two networks with the same first weights were trained on scikit-learn's 8x8 digits: one "
-        "with ART's `fit`, one with `AdversarialTrainerLFRPyTorch`. Under the worst of the attacks "
-        f"below, with pixels changed by at most {lfr.eps:g}, the standard one classifies "
-        f"{100 * standard.worst_case.accuracy:.1f} % of the test images correctly, the LFR one "
-        f"{100 * lfr.worst_case.accuracy:.1f} %.\n\n"
+        "Three networks with the same first weights were trained on scikit-learn's 8x8 digits: one "
+        "with ART's `fit`, one with its adversarial training, one with "
+        "`AdversarialTrainerLFRPyTorch`. With pixels changed by at most "
+        f"{evaluations[LFR].eps:g}, {worst[STANDARD]}, {worst[ADVERSARIAL]} and {worst[LFR]} of "
+        "the test images are right under each of the attacks below.\n\n"
         "An illustration, not a benchmark: one seed, a small data set of small images."
     )
 
@@ -289,13 +347,3 @@ def _ticker(progress: Progress, name: str, total: int) -> Tick:
     """A callback that moves a new bar on by one, whatever it is given."""
     task = progress.add_task(name, total=total)
     return lambda *_: progress.advance(task)
-
-
-def _table(evaluations: dict[str, Evaluation]) -> Table:
-    header, cells = comparison(evaluations)
-    table = Table()
-    for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in cells:
-        table.add_row(*row, style="bold" if row[0] == "worst case" else None)
-    return table

@@ -55,7 +55,9 @@ class Evaluation(Shown):
     that ran on all images in the threat model of the evaluation leave the sample right. `correct`
     maps each name to booleans, one for each image of its row, the first ones of x; `flatness` has
     one value per sample, shape (N,), a lower bound of the local flatness (see `local_flatness`).
-    `metrics` are ART's, where asked for; `notes` say what to know when reading the table.
+    `metrics` are ART's, where asked for; `notes` say what to know when reading the table. `weights`
+    say where the command line found the network: "file", and "eps", "norm" and "data" of its
+    training, None where the file does not say them.
     """
 
     eps: float
@@ -66,6 +68,7 @@ class Evaluation(Shown):
     flatness_steps: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Row:
         """The row of that name; KeyError with the names that there are."""
@@ -110,6 +113,7 @@ class Evaluation(Shown):
             },
             "metrics": {name: finite_or_none(value) for name, value in self.metrics.items()},
             "notes": list(self.notes),
+            **({"weights": dict(self.weights)} if self.weights else {}),
             "per_sample": {
                 "correct": {name: values.tolist() for name, values in self.correct.items()},
                 "flatness": [finite_or_none(value) for value in self.flatness.tolist()],
@@ -141,6 +145,13 @@ class Evaluation(Shown):
             f"eps {self.eps:g}, norm {self.norm}; local flatness: mean {flatness['mean']:.4g}, "
             f"median {flatness['median']:.4g}, 95th percentile {flatness['percentile_95']:.4g}"
         ]
+        if self.weights:
+            eps, norm, data = (self.weights[name] for name in ("eps", "norm", "data"))
+            how = "the file does not say at which eps they were trained"
+            if eps is not None:
+                on = "" if data is None else f" on {data}"
+                how = f"trained{on} at eps {eps:g}, norm {norm}"
+            lines.append(f"weights: {self.weights['file']}, {how}")
         if self.metrics:
             lines.append("; ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()))
         for row in self.rows:

@@ -1,15 +1,13 @@
-"""The built-in networks, with fresh weights from a seed or with trained ones from a file.
+"""The built-in networks, with fresh weights from a seed.
 
 There are small ones for grey images and residual ones for 32x32 colour images."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +15,6 @@ from torch import Tensor, nn
 from art_lfr.core.arguments import check_integer, check_seed
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.errors import UsageError
-from art_lfr.storage.records import read_record
-from art_lfr.storage.tensor_files import load_safely
 
 # Makes a fresh module at each call, as the class torch.nn.ReLU does.
 Activation: TypeAlias = Callable[[], nn.Module]
@@ -350,41 +346,3 @@ BUILT_IN: dict[str, Factory] = {
     "preact-resnet-18": preact_resnet_18,
     "narrow-resnet": narrow_resnet,
 }
-INDEX = "index.json"
-
-
-def load_network(path: str | Path) -> nn.Module:
-    """A trained network of the results, in eval mode: images in [0, 1] to logits.
-
-    Args:
-        path: A file of the repository's `networks/` folder, such as "networks/digits-0.1.pt". The
-            folder's `index.json` says which built-in network it is, how it was trained, what its
-            accuracies are, and the SHA-256 of the file.
-
-    Raises:
-        FileNotFoundError: Where the file or the index is not there.
-        ValueError: Where the index does not have the file, or its check sum differs.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}, which does not exist")
-    entry = entries(path.parent).get(path.stem)
-    if entry is None or entry["file"] != path.name:
-        raise UsageError(
-            f"path is {str(path)!r}, which {INDEX} beside it does not have; allowed: one of "
-            f"{', '.join(entry['file'] for entry in entries(path.parent).values())}"
-        )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise UsageError(f"path is {str(path)!r}, which is damaged: its check sum differs")
-    network = BUILT_IN[entry["model"]](classes=entry["classes"])
-    network.load_state_dict(load_safely(path))
-    return network.eval()
-
-
-def entries(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the index of a folder says of each network, by name."""
-    index = folder / INDEX
-    if not index.is_file():
-        raise FileNotFoundError(f"there is no {INDEX} in {str(folder)!r}")
-    networks: dict[str, dict[str, Any]] = read_record(index)["networks"]
-    return networks

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from art.estimators.classification import PyTorchClassifier
-from art.preprocessing.standardisation_mean_std.utils import broadcastable_mean_std
 from robustbench.model_zoo.enums import ThreatModel
 from robustbench.utils import ACC_FIELDS, ModelInfo
 from torch import nn
@@ -19,7 +19,10 @@ from torch import nn
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.attacks.target import UnitBox
 from art_lfr.core.arguments import check_integer, check_number
+from art_lfr.core.geometry import Box
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.models import NetworkInfo, Preprocessed, load_network, network_info
+from art_lfr.models.files import factory_of
 from art_lfr.robustbench.entry import (
     EntryModel,
     check_factory,
@@ -48,7 +51,7 @@ class Entry:
 
 
 def export(
-    classifier: PyTorchClassifier | nn.Module,
+    classifier: PyTorchClassifier | nn.Module | str | Path,
     name: str,
     dataset: str,
     threat_model: str,
@@ -59,7 +62,7 @@ def export(
     venue: str,
     link: str,
     architecture: str,
-    eps: float,
+    eps: float | None = None,
     clean_accuracy: float,
     robust_accuracy: float,
     factory: Callable[[], nn.Module] | None = None,
@@ -81,7 +84,8 @@ def export(
     `clip_values` other than (0, 1), are folded into the model, whose inputs are images in [0, 1].
 
     Args:
-        classifier: An ART classifier, or a module from images in [0, 1] to logits.
+        classifier: An ART classifier, a module from images in [0, 1] to logits, or a file that says
+            what it is (see `art_lfr.models.load_network`).
         name: As in the zoo, e.g. "Xu2020Local": letters, digits, "_" and "-".
         dataset: "cifar10", "cifar100" or "imagenet".
         threat_model: "Linf", "L2", "corruptions" or "corruptions_3d".
@@ -93,10 +97,11 @@ def export(
         link: Address of the paper.
         architecture: As the table shows it, e.g. "ResNet-18".
         eps: Radius of the evaluation, > 0, for images in [0, 1]; written as "8/255" where it is.
+            None: that of the file.
         clean_accuracy: Share in [0, 1].
         robust_accuracy: Share in [0, 1], under AutoAttack or the corruptions.
         factory: A class or function without arguments, in a module that can be imported, that
-            makes the network; None: the class of the network itself.
+            makes the network; None: the class of the network itself, or what the file says.
         additional_data: Whether more data than the training set was used.
         number_forward_passes: For one prediction.
         footnote: Printed with the entry.
@@ -105,7 +110,11 @@ def export(
         ValueError, TypeError: For bad arguments, naming the parameter, before anything is written.
     """
     check_entry_name(name, dataset, threat_model)
+    if isinstance(classifier, str | Path) and (info := network_info(classifier)) is not None:
+        eps = info.eps if eps is None else eps
+        factory = factory_of(classifier, info) if factory is None else factory
     check_number("eps", eps, low_allowed=False)
+    assert eps is not None
     for key, share in (("clean_accuracy", clean_accuracy), ("robust_accuracy", robust_accuracy)):
         check_number(key, share)
         if share > 1:
@@ -209,28 +218,27 @@ def check_entry_name(name: str, dataset: str, threat_model: str) -> None:
 def entry_model(classifier: object) -> EntryModel:
     """The model on images in [0, 1], clip_values and standardisation folded in.
 
-    Raises TypeError for anything but a module or an ART classifier, and ValueError for
-    preprocessing that is no mean and standard deviation, one number or one for each channel.
+    Raises TypeError for anything but a module, an ART classifier or a file of a network, and
+    ValueError for preprocessing that is no mean and standard deviation, one number or one for each
+    channel.
     """
     if isinstance(classifier, nn.Module):
         return EntryModel(classifier, torch.ones(()), torch.zeros(()))
-    adapter = ClassifierAdapter(classifier)
-    if adapter.classifier.preprocessing_defences:
-        raise UsageError(
-            "classifier has preprocessing defences; allowed: none, only preprocessing=(mean, std) "
-            "can be folded into the model"
-        )
-    like = torch.zeros(1, *adapter.classifier.input_shape)
-    unit_box = UnitBox.of(adapter.box(like), "export", "a module on images in [0, 1]")
-    mean, std = torch.zeros(()), torch.ones(())
-    if adapter.classifier.preprocessing_operations:
-        standard = adapter.classifier.preprocessing_operations[-1]
-        # As ART does it: one number, or one for each channel, in whichever shape.
-        shaped = broadcastable_mean_std(like.numpy(), standard.mean, standard.std)
-        mean, std = (torch.as_tensor(value, dtype=torch.float32) for value in shaped)
+    if isinstance(classifier, str | Path):
+        info, network = network_info(classifier) or NetworkInfo(), load_network(classifier)
+        box = Box.from_bounds(info.bounds, torch.zeros(1, *(info.input_shape or ())))
+        mean, std = torch.zeros(()), torch.ones(())
+        if isinstance(network, Preprocessed):
+            mean, std, network = network.mean, network.std, network.network
+    else:
+        adapter = ClassifierAdapter(classifier)
+        network, box = adapter.network, adapter.box(torch.zeros(1, *adapter.classifier.input_shape))
+        standard = adapter.standardisation() or (np.float32(0), np.float32(1))
+        mean, std = map(torch.as_tensor, standard)
+    unit_box = UnitBox.of(box, "export", "a module on images in [0, 1]")
     # network((low + width * unit - mean) / std)
     shift = (unit_box.low - mean) / std
-    return EntryModel(adapter.network, (unit_box.width / std).expand_as(shift).clone(), shift)
+    return EntryModel(network, (unit_box.width / std).expand_as(shift).clone(), shift)
 
 
 def eps_text(eps: float) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from art_lfr.errors import UsageError
 from art_lfr.storage.files import read_bytes, write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def digest(content: Any) -> str:
@@ -55,5 +56,7 @@ def pack(mask: Tensor) -> str:
 
 def unpack(digits: str, count: int) -> Tensor:
     """The mask of shape (count,) that `pack` wrote."""
+    import torch  # here: what reads records alone does without its seconds of import
+
     bits = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)
     return torch.from_numpy(np.unpackbits(bits, count=count).astype(bool))

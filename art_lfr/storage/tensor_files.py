@@ -1,4 +1,7 @@
-"""Files of tensors and JSON types, such as checkpoints: loaded without running any code."""
+"""Files of tensors and JSON types, such as checkpoints: loaded without running any code.
+
+Those of `torch.save`, and safetensors files, of which ours hold a record of what they are.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.storage.files import read_bytes, write_atomically
+from art_lfr.storage.identity import seal
+from art_lfr.storage.info import RECORD, is_safetensors, record_in, sealed
 
 FORMAT = 3
 LAST = "last.pt"
@@ -24,6 +31,11 @@ BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # Where published checkpoints keep their weights, and what wrappers put before their names.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+# The layers of TRADES' SmallCNN, which LFR's authors train too, as `paper_cnn` numbers them.
+TRADES_LAYERS = {
+    **{f"feature_extractor.conv{i}": place for i, place in enumerate((0, 2, 5, 7), 1)},
+    **{f"classifier.fc{i}": place for i, place in enumerate((11, 13, 15), 1)},
+}
 
 
 def to_plain(value: Any, name: str) -> Any:
@@ -83,7 +95,12 @@ def load_safely(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds, from KeyError to UnpicklingError
         # torch's own advice is to load it unsafely.
         wanted = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
-        reason = f"it asks for {wanted[1]}" if wanted else str(error).split("\n")[0][:120]
+        reason = str(error).split("\n")[0][:120]
+        if wanted:
+            reason = (
+                f"it asks for {wanted[1]}. If you trust who made it, keep its weights alone: load "
+                "it with torch.load(..., weights_only=False) and torch.save its state dict"
+            )
         raise UsageError(
             f"{path} is damaged or is no file of tensors; allowed: a file written by torch.save "
             f"that holds tensors and plain values only ({reason or type(error).__name__})"
@@ -107,14 +124,64 @@ def _check_archive(path: Path) -> None:
             )
 
 
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], record: dict[str, Any]) -> None:
+    """Write tensors and a record of plain values, sealed in the metadata.
+
+    Raises as `check_storable` does, before anything is written.
+    """
+    check_storable(tensors)
+    plain = {
+        name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    write_atomically(path, safetensors.torch.save(plain, {RECORD: sealed(record, seal(plain))}))
+
+
+def check_storable(state: Mapping[str, Any]) -> None:
+    """Raise ValueError for a state dict that safetensors cannot hold, naming what it cannot."""
+    for name, value in state.items():
+        problem = f"a {type(value).__name__}"
+        if isinstance(value, Tensor):
+            try:
+                safetensors.torch.save({name: torch.empty(0, dtype=value.dtype)})
+                if value.layout == torch.strided:
+                    continue
+                problem = f"of layout {value.layout}"
+            except (KeyError, ValueError, RuntimeError):
+                problem = f"of type {value.dtype}"
+        raise UsageError(
+            f"the network has {name!r} in its state, {problem}, which safetensors cannot hold; "
+            "allowed: dense tensors of usual types (torch.save its state dict instead)"
+        )
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; those of ours are as their record says.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is damaged.
+    """
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(read_bytes(path, "weights"))
+    except Exception as error:  # the reader has errors of its own
+        if isinstance(error, OSError):
+            raise
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise UsageError(f"{path} is damaged or is no safetensors file ({reason})") from error
+    found = record_in(path)
+    if found is not None and found[1] != seal(tensors):
+        raise UsageError(f"{path} is damaged: its check sum differs")
+    return tensors
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Put the weights of a file into a model: a state dict, or what is usual around one.
 
     That is a dict with the state dict under one of `WRAPPERS`, and names with one of `PREFIXES`
-    before each, as wrappers of modules leave them. Raises as `load_safely` does, and ValueError
-    for weights that are NaN, of another kind of type, or do not fit, naming what would.
+    before each, as wrappers of modules leave them; or a safetensors file. Layers of the SmallCNN
+    may have the names of TRADES' code. Raises as `load_safely` does, and ValueError for weights
+    that are NaN, of another kind of type, or do not fit, naming what would.
     """
-    content: Any = load_safely(path)
+    content: Any = read_safetensors(path) if is_safetensors(path) else load_safely(path)
     while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]:
         content = inner[0]
     for name, value in content.items():
@@ -129,6 +196,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     for prefix in PREFIXES * 2:  # in either order
         if not own.keys() & content.keys() and all(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): value for name, value in content.items()}
+    layers = {name.rpartition(".")[0] for name in content}
+    if layers == TRADES_LAYERS.keys() and not own.keys() & content.keys():
+        content = {
+            f"{TRADES_LAYERS[layer]}.{kind}": content[f"{layer}.{kind}"]
+            for layer, _, kind in (name.rpartition(".") for name in content)
+        }
     # torch before 0.4.1 did not count batches; a plain dict says that it may be as old.
     lacking = [n for n in own if n not in content and not n.endswith("num_batches_tracked")]
     foreign = [name for name in content if name not in own]

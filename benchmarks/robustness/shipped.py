@@ -1,6 +1,6 @@
 """The networks of `networks/`: taken from the runs of the published tables, and judged again.
 
-    python benchmarks/robustness/shipped.py collect RUNS
+    python benchmarks/robustness/shipped.py collect RUNS --data-dir DIRECTORY
     python benchmarks/robustness/shipped.py check --data-dir DIRECTORY
 
 Of each table the network of LFR with seed 0 on split 0, by that rule, whatever its accuracy.
@@ -8,11 +8,9 @@ Of each table the network of LFR with seed 0 on split 0, by that rule, whatever 
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,8 +18,9 @@ from art_lfr.comparison.judging import judge, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
-from art_lfr.models.networks import INDEX, entries, load_network
-from art_lfr.storage.records import write_record
+from art_lfr.core.geometry import parse_norm
+from art_lfr.models import NetworkInfo, load_network, make_network, network_info, save_network
+from art_lfr.storage.tensor_files import load_weights
 
 PLANS = Path(__file__).parent
 NETWORKS = PLANS.parents[1] / "networks"
@@ -55,30 +54,29 @@ def runs() -> Iterator[tuple[str, str, Run]]:
 @app.command()
 def collect(
     directory: Path,
+    data_dir: Annotated[Path, typer.Option(help="Where .npz files of the plans lie.")] = Path(),
     only: Annotated[str, typer.Option(help="Networks whose name contains this.")] = "",
 ) -> None:
-    """Copy weights from the output folder of the comparisons, and write the index."""
+    """Take weights from the output folder of the comparisons, with what is known of them."""
     NETWORKS.mkdir(exist_ok=True)
-    found: dict[str, Any] = entries(NETWORKS) if only else {}
     for name, plan, run in runs():
         if only not in name:
             continue
-        target = NETWORKS / f"{name}.pt"
-        shutil.copyfile(directory / "trainings" / run.training_key / WEIGHTS, target)
-        found[name] = {
-            "file": target.name,
-            "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
-            "model": run.settings["model"],
-            "classes": 10,
-            "plan": plan,
-            "method": run.method,
-            "settings": run.settings,
-            "eps": run.comparison.eps,
-            "norm": str(run.comparison.norm),
-            "accuracy": read_result(run, directory)["accuracy"],
-        }
-    write_record(NETWORKS / INDEX, {"networks": found})
-    typer.echo(f"{len(found)} networks in {NETWORKS}")
+        network = make_network(run.settings["model"])
+        load_weights(network, directory / "trainings" / run.training_key / WEIGHTS)
+        split = load_split(run.comparison, run.split, data_dir)
+        info = NetworkInfo(
+            model=run.settings["model"],
+            classes=10,
+            input_shape=split.x_train.shape[1:],
+            eps=run.comparison.eps,
+            norm=f"{parse_norm(run.comparison.norm):g}",
+            bounds=(0.0, 1.0),
+            data=Path(run.comparison.data).stem,
+            settings={"plan": plan, "method": run.method, **run.settings},
+            metrics=read_result(run, directory)["accuracy"],
+        )
+        typer.echo(save_network(NETWORKS / f"{name}.safetensors", network, info))
 
 
 @app.command()
@@ -87,15 +85,16 @@ def check(
     only: Annotated[str, typer.Option(help="Networks whose name contains this.")] = "",
 ) -> None:
     """Attack each network anew; status 1 where an accuracy differs from the published one."""
-    index, differ = entries(NETWORKS), False
+    differ = False
     for name, _, run in runs():
         if only not in name:
             continue
         split = load_split(run.comparison, run.split, data_dir)
-        network = load_network(NETWORKS / index[name]["file"])
-        classifier = make_classifier(network, run, split.x_train, index[name]["classes"])
+        path = NETWORKS / f"{name}.safetensors"
+        info = network_info(path)
+        classifier = make_classifier(load_network(path), run, split.x_train, info.classes)
         for row in judge(classifier, split, run.comparison).rows:
-            published = index[name]["accuracy"][row.name]
+            published = info.metrics[row.name]
             typer.echo(
                 f"{name} {row.name}: {100 * row.accuracy:.1f}, published {100 * published:.1f}"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from lfr_testing import ROOT, printed_by_python
 
 from art_lfr.cli import app
 from art_lfr.data import digits
-from art_lfr.models import digits_cnn, small_cnn
+from art_lfr.models import NetworkInfo, digits_cnn, save_network, small_cnn
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,7 +46,7 @@ COMMANDS = [
     if s.language == "bash"
     for line in s.text.replace("\\\n", " ").splitlines()
 ]
-# Commands that are named in running text: `art-lfr evaluate --weights robust.pt`.
+# Commands that are named in running text: `art-lfr evaluate --weights robust.safetensors`.
 NAMED = sorted(
     {
         " ".join(m.split())
@@ -158,10 +159,10 @@ def test_command(snippet, images):
         return
     if "plan.yaml" in snippet.text:
         pytest.skip("run with the plan of docs/comparisons.md by test_the_plan")
-    if "mnist-lfr.pt" in snippet.text:
-        torch.save(small_cnn().state_dict(), "mnist-lfr.pt")
-    for name in ("robust.pt", "standard.pt"):
-        torch.save(digits_cnn().state_dict(), name)
+    known = NetworkInfo(classes=10, input_shape=(1, 8, 8), eps=0.1, norm="inf", data="digits")
+    for name in ("robust", "lfr", "standard"):
+        save_network(f"{name}.safetensors", digits_cnn(), known)
+    save_network("mnist-lfr.safetensors", small_cnn(), replace(known, input_shape=(1, 28, 28)))
     run(snippet.text)
 
 

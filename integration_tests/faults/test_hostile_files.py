@@ -5,6 +5,7 @@ Archives, images, weights and plans, each through the command that a user would 
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from lfr_testing import Malicious, pillow_image, refusal_of
@@ -28,6 +30,7 @@ from torch import nn
 
 from art_lfr.data import load_npz
 from art_lfr.models import digits_cnn
+from art_lfr.storage.info import RECORD
 from art_lfr.storage.tensor_files import BEFORE_1_6, load_weights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="makes pipes, devices and links of POSIX")
@@ -344,10 +347,19 @@ WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "damaged or is no file of tensors"),
     "text": (lambda: b"no weights", "damaged or is no file of tensors"),
     "web page": (lambda: b"<!DOCTYPE html><html></html>", "no file of tensors"),
-    "safetensors": (lambda: struct.pack("<Q", 2) + b"{}", "no file of tensors"),
+    "empty safetensors": (lambda: struct.pack("<Q", 2) + b"{}", "it lacks 0.weight"),
+    "half of safetensors": (lambda: safetensors.torch.save(tensors())[:-5], "is damaged or is no"),
+    "a record of safetensors that is none": (
+        lambda: safetensors.torch.save(tensors(), {RECORD: "[1]"}),
+        "is damaged or is no safetensors file",
+    ),
     "archive of arrays": (npz, "not written by torch.save"),
     "TorchScript": (scripted, "not written by torch.save"),
     "a command": (lambda: file_of({"a": Malicious(MARKER)}), "it asks for .*system"),
+    "options of a training": (
+        lambda: file_of({"state_dict": tensors(), "args": argparse.Namespace(lr=0.1)}),
+        r"asks for argparse.Namespace. If you trust .* weights alone: load it with torch.load",
+    ),
     "a command in a pickle": (lambda: pickle.dumps(Malicious(MARKER)), "no file of tensors"),
     "a command in the old format": (
         lambda: file_of({"a": Malicious(MARKER)}, old=True),

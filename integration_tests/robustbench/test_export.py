@@ -25,6 +25,7 @@ from robustbench.utils import (
     load_model,
 )
 
+from art_lfr.models import NetworkInfo, load_network, save_network
 from art_lfr.robustbench import export, register
 from art_lfr.robustbench.export import eps_text
 
@@ -120,6 +121,33 @@ def test_preprocessing_and_clip_values_are_folded_in(tmp_path, networks, zoo, sh
     logits = logits_of_a_fresh_process(tmp_path / "out", images, "One2026Flat", "cifar10", "L2")
     np.testing.assert_allclose(logits, classifier.predict(255 * images), rtol=1e-4, atol=1e-5)
     assert np.abs(logits).max() > 0.1
+
+
+def test_a_file_that_says_what_it_is_is_enough(tmp_path, networks, zoo):
+    """Network, eps, bounds and preprocessing are those of the file."""
+    network = perturbed(networks.Backbone())
+    info = NetworkInfo(
+        model="user_networks:Backbone",
+        classes=10,
+        input_shape=(3, 16, 16),
+        eps=0.25,
+        bounds=(-1.0, 1.0),
+        preprocessing={"mean": [[[0.1]], [[0.2]], [[0.3]]], "std": [[[0.5]], [[0.6]], [[0.7]]]},
+    )
+    path = save_network(tmp_path / "net.safetensors", network, info)
+    paper = {name: value for name, value in PAPER.items() if name != "eps"}
+    found = export(path, "One2026Flat", "cifar10", "L2", tmp_path / "out", **paper)
+    assert json.loads(found.model_info.read_text())["eps"] == "0.25"
+    images = np.random.default_rng(0).random((3, 3, 16, 16)).astype(np.float32)
+    logits = logits_of_a_fresh_process(tmp_path / "out", images, "One2026Flat", "cifar10", "L2")
+    expected = load_network(path)(torch.tensor(2 * images - 1)).detach().numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    plain = tmp_path / "w.pt"
+    torch.save(network.state_dict(), plain)
+    with pytest.raises(TypeError, match="eps is None"):
+        export(plain, "One2026Flat", "cifar10", "L2", tmp_path / "out", **paper)
+    with pytest.raises(ValueError, match="does not say which network it holds"):
+        export(plain, "One2026Flat", "cifar10", "L2", tmp_path / "out", **PAPER)
 
 
 def test_model_info_leaderboards_and_request(tmp_path, networks, zoo, monkeypatch, capsys):

@@ -11,9 +11,11 @@ import pandas
 import pytest
 import torch
 from lfr_testing import printed_by_python, refusal_of
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, inputs, main
+from art_lfr.cli.known import settings_of
 from art_lfr.demo.run import run_demo
 from art_lfr.errors import TrainingError
 from art_lfr.models import digits_cnn
@@ -118,7 +120,7 @@ def trained(folder):
 
     def train(*options):
         assert main([*SHORT, *options]) == 0
-        return torch.load("lfr-weights.pt", weights_only=True)
+        return load_file("lfr-weights.safetensors")
 
     return train
 
@@ -201,7 +203,7 @@ def test_history_of_a_training_that_fails(folder, capsys, monkeypatch):
     assert main([*SHORT, "--history", "h.csv"]) == 1
     assert "the loss is nan" in capsys.readouterr().err
     assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
-    assert not (folder / "lfr-weights.pt").exists()
+    assert not (folder / "lfr-weights.safetensors").exists()
     # One that did not begin leaves the file of another as it is.
     assert main([*SHORT, "--history", "h.csv"]) == 1
     assert pandas.read_csv(folder / "h.csv").epoch.tolist() == [1]
@@ -223,7 +225,7 @@ def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
         run_demo(folder / "report", epochs=2, seed=3)
     arguments = ["train", "--data", "digits", "--epochs", "2", "--seed", "3", "--device", "cpu"]
     assert main(arguments) == 0
-    weights = torch.load("lfr-weights.pt", weights_only=True)
+    weights = load_file("lfr-weights.safetensors")
     of_demo = networks[1].state_dict()
     assert weights.keys() == of_demo.keys()
     assert all(torch.equal(of_demo[name], value) for name, value in weights.items())
@@ -232,7 +234,8 @@ def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
     torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
     monkeypatch.setattr(inputs, "default_device", lambda: torch.device("meta"))  # in its place
-    network, _, x, y = inputs.judged("digits-cnn", Path("w.pt"), "digits", "test", 4)
+    chosen = settings_of(None, Path("w.pt"))
+    network, _, x, y, *_ = inputs.judged(chosen, "test", 4)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
     assert (len(x), len(y)) == (4, 4)
 
@@ -295,7 +298,7 @@ def test_check(folder, capsys):
 )
 def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
     assert words in refusal_of(arguments, capsys)
-    assert not (folder / "lfr-weights.pt").exists()
+    assert not (folder / "lfr-weights.safetensors").exists()
 
 
 def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
