@@ -217,7 +217,7 @@ def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
 
     def judge(classifier, *arguments, **keywords):
         networks.append(classifier.model)
-        if len(networks) == 2:
+        if len(networks) == 3:
             raise Trained
 
     monkeypatch.setattr("art_lfr.demo.run.evaluate", judge)
@@ -226,7 +226,7 @@ def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
     arguments = ["train", "--data", "digits", "--epochs", "2", "--seed", "3", "--device", "cpu"]
     assert main(arguments) == 0
     weights = load_file("lfr-weights.safetensors")
-    of_demo = networks[1].state_dict()
+    of_demo = networks[2].state_dict()
     assert weights.keys() == of_demo.keys()
     assert all(torch.equal(of_demo[name], value) for name, value in weights.items())
 
@@ -279,7 +279,7 @@ def test_check(folder, capsys):
         (["train", *BALL, "--resume"], "--resume is True with --checkpoint-dir None"),
         (["train", *BALL, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
         (["train", *BALL, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
-        (["train", *BALL, "--output", "a.txt"], "ending in .pt or .pth"),
+        (["train", *BALL, "--output", "a.txt"], "ending in .safetensors or .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
         (["check", "--model", "mlp"], "--model is 'mlp'; allowed: 'digits-cnn'"),
         (["check", "--model", "nowhere:make"], "No module named 'nowhere'"),

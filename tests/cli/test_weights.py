@@ -229,7 +229,7 @@ def test_what_the_file_does_not_say_is_asked_for(
     [
         (["--eps", "-1"], "--eps is -1.0; allowed"),
         (["--norm", "3"], "--norm is '3'"),
-        (["--weights", "absent.safetensors"], "absent.safetensors is no file"),
+        (["--weights", "absent.safetensors"], "'absent.safetensors', which is no file"),
     ],
 )
 def test_refusals(

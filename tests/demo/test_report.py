@@ -40,7 +40,7 @@ def test_report(models, tmp_path):
     text = report.read_text()
     assert text.startswith("# A title\n\nA summary.")
     assert "## Curves\n\n![curves](curves.png)" in text
-    assert f"{100 * evaluations['second'].clean.accuracy:.1f} %" in text
+    assert f"{100 * evaluations['second'].clean.accuracy:.1f} (" in text
     plain = json.loads((tmp_path / "results.json").read_text())
     assert plain["evaluations"]["first"] == evaluations["first"].to_dict()
     assert plain["histories"]["first"] == history
