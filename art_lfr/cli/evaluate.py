@@ -177,6 +177,7 @@ def masking(
         surrogate=undefended,
         batch_size=batch_size,
         seed=seed,
+        verbose=True,
     )
     inputs.tell(*lines)
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
@@ -226,25 +227,27 @@ def flatness(
     )
     check_choice("--estimator", estimator, ESTIMATORS)
     import pandas
-    from rich.table import Table
 
     from art_lfr.cli import inputs
+    from art_lfr.core.progress import passes_of
+    from art_lfr.core.tables import Table
     from art_lfr.evaluation.results import finite_or_none, summary
     from art_lfr.measure import local_flatness
 
     network, images, x, y, bounds, lines = inputs.judged(chosen, split, None)
-    values = local_flatness(
-        network,
-        x,
-        y,
-        eps=chosen.recipe.eps,
-        norm=chosen.recipe.norm,
-        steps=steps,
-        estimator=estimator,
-        bounds=bounds,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    with passes_of(network, "local flatness", shown=True):
+        values = local_flatness(
+            network,
+            x,
+            y,
+            eps=chosen.recipe.eps,
+            norm=chosen.recipe.norm,
+            steps=steps,
+            estimator=estimator,
+            bounds=bounds,
+            batch_size=batch_size,
+            seed=seed,
+        )
     inputs.tell(*lines)
     summaries = summary(values)
     if as_json:
@@ -254,11 +257,10 @@ def flatness(
         inputs.show_json({**about, "samples": len(values), **plain})
     else:
         where = f"eps {chosen.recipe.eps:g}, norm {chosen.recipe.norm}"
-        table = Table(title=f"Local flatness: {images.name} ({split}), {where}")
-        for title in ("samples", "mean", "median", "95th percentile"):
-            table.add_column(title, justify="right")
-        table.add_row(str(len(values)), *(f"{value:.4g}" for value in summaries.values()))
-        inputs.show(table)
+        title = f"Local flatness: {images.name} ({split}), {where}"
+        header = ["samples", "mean", "median", "95th percentile"]
+        row = [str(len(values)), *(f"{value:.4g}" for value in summaries.values())]
+        inputs.show(Table(header, [row], title=title, left=()))
     columns = {"index": range(len(values)), "label": y, "flatness": values}
     inputs.write_output(output, inputs.table_forms(pandas.DataFrame(columns)))
 

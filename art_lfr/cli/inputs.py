@@ -164,11 +164,14 @@ def tell(*lines: str) -> None:
         print(line, file=sys.stderr)
 
 
-def show(content: Any) -> None:
-    """Print text with Rich's markup, unbroken, or a table that fits the terminal."""
+def show(content: object) -> None:
+    """Print text, with Rich's markup, unbroken; or what shows itself as a table."""
     from rich.console import Console
 
-    Console(highlight=False).print(content, soft_wrap=not hasattr(content, "columns"))
+    if isinstance(content, str):
+        Console(highlight=False).print(content, soft_wrap=True)
+    else:
+        print(content)
 
 
 def show_json(content: Any) -> None:

@@ -10,11 +10,11 @@ import typer
 
 from art_lfr.cli import known, options
 from art_lfr.core.names import FIGURE_FORMATS, find_name
+from art_lfr.core.tables import Table
 from art_lfr.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
 # The default of --images for each kind.
 IMAGES = {"flatness": 200, "surface": 2, "gradients": 200, "curve": 200}
@@ -105,6 +105,7 @@ def plot(
     import pandas
 
     from art_lfr.cli import inputs
+    from art_lfr.core.progress import passes_of
     from art_lfr.plots.drawing import require_matplotlib, save_figure
     from art_lfr.storage.files import write_atomically
 
@@ -128,7 +129,10 @@ def plot(
         radii = [chosen.recipe.eps * step / count for step in range(1, count + 1)]
         settings.update(eps=radii, attacks=named)
     measure, draw = _functions(kind)
-    results = {key: measure(network, x, y, **settings) for key, network in networks.items()}
+    results = {}
+    for key, network in networks.items():
+        with passes_of(network, f"{kind} of {key}", shown=True):
+            results[key] = measure(network, x, y, **settings)
     inputs.tell(*lines)
     save_figure(draw(results), output)
     inputs.show(_table(results, f"{kind}: {loaded.name} ({split}), {len(x)} images"))
@@ -141,18 +145,14 @@ def plot(
 
 
 def _table(results: Mapping[str, Any], title: str) -> Table:
-    """The summaries: a row for each number, a column for each network."""
-    from rich.markup import escape
-    from rich.table import Table
-
+    """The summaries: a row for each number, a column for each network; accuracies in per cent."""
     summaries = [result.summary() for result in results.values()]
-    table = Table(title=title)
-    table.add_column("")
-    for name in results:
-        table.add_column(escape(name), justify="right")
-    for row in summaries[0]:
-        table.add_row(row, *(f"{summary[row]:.4g}" for summary in summaries))
-    return table
+    cells = []
+    for name in summaries[0]:
+        percent = name.startswith("accuracy")
+        values = (summary[name] for summary in summaries)
+        cells.append([name, *(f"{100 * v:.1f} %" if percent else f"{v:.4g}" for v in values)])
+    return Table(["", *results], cells, title=title)
 
 
 def _functions(kind: str) -> tuple[Callable[..., Any], Callable[..., Figure]]:

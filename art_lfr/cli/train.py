@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +26,6 @@ from art_lfr.errors import UsageError
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from art_lfr.core.arguments import Array
     from art_lfr.data import ImageData
     from art_lfr.tuning import Trial
@@ -189,6 +188,7 @@ def train(
     from art_lfr.models.files import check_savable
     from art_lfr.storage.files import as_path, make_directory, write_atomically
     from art_lfr.storage.info import ENDING
+    from art_lfr.training.history import History
     from art_lfr.training.processes import Processes
 
     processes = Processes()  # before the classifier: it has the GPU of this process
@@ -236,7 +236,7 @@ def train(
     if as_json:
         inputs.show_json(trainer.history)
     elif not quiet:
-        inputs.show(_record_table(trainer.history[-1]))
+        inputs.show(History(trainer.history[-1:]))
         inputs.show(f"Weights: {output}")
 
 
@@ -269,18 +269,6 @@ def _checked(
         f"warm-up over {training.warmup_epochs:g} epochs, augmentation {recipe.augmentation} "
         f"(what was not given: {origin})"
     )
-
-
-def _record_table(record: dict[str, float]) -> Table:
-    """The last epoch, in words."""
-    from rich.table import Table
-
-    table = Table(title=f"Epoch {record['epoch']:.0f}", show_header=False)
-    for name, value in record.items():
-        if name != "epoch":
-            shown = f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.4g}"
-            table.add_row(name.replace("_", " "), shown)
-    return table
 
 
 @options.with_options_of({RecipeKeywords: options.TRAINING})
@@ -414,6 +402,7 @@ def tune(
         attacks=judges,
         state_dir=state_dir,
         callback=tell,
+        verbose=sys.stderr.isatty(),
         **shared,
         **augmented,
     )

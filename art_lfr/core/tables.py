@@ -55,6 +55,9 @@ class Table:
     title: str = ""
     left: Sequence[int] = (0,)
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_text(self, width: int | None = None) -> str:
         """In a frame, not wider than the terminal: columns are broken at their spaces."""
         width = width or shutil.get_terminal_size((WIDTH, 24)).columns

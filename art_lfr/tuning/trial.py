@@ -17,6 +17,7 @@ from art_lfr.art.trainer import AdversarialTrainerLFRPyTorch
 from art_lfr.attacks.target import make_target, preserved
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.modes import default_device
+from art_lfr.core.progress import passes_of
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.samples import as_tensor, check_inputs, class_labels, to_array
 from art_lfr.data import Augmentation
@@ -109,6 +110,7 @@ class TunedKeywords(TypedDict, total=False):
     autocast: bool
     warm_start: bool
     warmup_epochs: float
+    held_epochs: float | None
     max_grad_norm: float | None
     weight_perturbation: float | None
     max_physical_batch_size: int | None
@@ -144,7 +146,7 @@ class Conditions:
             "attacks": list(self.attacks),
             "train": len(self.data.x),
             "largest_class": largest_class(self.data.y_reserved),
-            **{name: _shown(value) for name, value in self.trainer.items()},
+            **{k: _shown(value) for k, value in self.trainer.items() if k != "verbose"},
         }
 
     @cached_property
@@ -183,7 +185,7 @@ class Conditions:
                 "eps": self.eps,
                 "p": self.p,
                 "max_iter": self.max_iter,
-                "trainer": dict(self.trainer),
+                "trainer": {k: v for k, v in self.trainer.items() if k != "verbose"},
                 "network": Network(adapter.network),
                 **adapter.parts(),
                 "optimizer": adapter.optimizer,
@@ -230,17 +232,19 @@ class Conditions:
         except TrainingError as error:
             nothing = np.zeros(len(self.data.x_reserved), dtype=bool)
             return nothing, nothing, str(error)
-        evaluation = evaluate(
-            classifier,
-            self.data.x_reserved,
-            self.data.y_reserved,
-            eps=self.eps,
-            norm=self.p,
-            attacks=list(self.attacks),
-            batch_size=JUDGED_AT_ONCE,
-            seed=self.seed,
-            flatness_steps=0,
-        )
+        shown = self.trainer.get("verbose", False)
+        with passes_of(classifier.model, "attacks on reserved images", shown=shown):
+            evaluation = evaluate(
+                classifier,
+                self.data.x_reserved,
+                self.data.y_reserved,
+                eps=self.eps,
+                norm=self.p,
+                attacks=list(self.attacks),
+                batch_size=JUDGED_AT_ONCE,
+                seed=self.seed,
+                flatness_steps=0,
+            )
         return evaluation.correct["clean"], evaluation.correct["worst case"], ""
 
     def _fresh(self) -> ClassifierAdapter:
