@@ -235,6 +235,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         run = state.pop("run")
         self.__dict__.update(state)
         self._assemble()
+        run.history = History(run.history)
         self._loop.state = run
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from art_lfr.core.tables import Shown, Table
 
@@ -58,3 +59,6 @@ class History(list[dict[str, float]], Shown):
 
     def __repr__(self) -> str:
         return list.__repr__(self)
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[dict[str, float]]]]:
+        return list, (list(self),)  # what is saved is a plain list, which every reader takes

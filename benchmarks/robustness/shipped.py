@@ -18,7 +18,7 @@ from art_lfr.comparison.judging import judge, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
-from art_lfr.core.geometry import parse_norm
+from art_lfr.core.names import parse_norm
 from art_lfr.models import NetworkInfo, load_network, make_network, network_info, save_network
 from art_lfr.storage.tensor_files import load_weights
 

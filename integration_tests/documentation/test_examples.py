@@ -33,7 +33,9 @@ def rates(table: str) -> dict[str, float]:
     """Accuracy by attack, of a printed evaluation."""
     return {
         name.strip(): float(rate)
-        for name, rate in re.findall(r"^([\w -]+?) {2,}([\d.]+) {2,}", table, re.MULTILINE)
+        for name, rate in re.findall(
+            r"^│ ([\w -]+?) +│ +(?:\S+ [\d.]+ +│ +)?([\d.]+) │", table, re.MULTILINE
+        )
     }
 
 

@@ -106,7 +106,14 @@ def test_a_step_is_that_of_this_package(make_classifier, data, weights, draft, n
 
     ours, theirs, clean = make(), make(), make()
     trainer = AdversarialTrainerLFRPyTorch(
-        ours, **settings, renew_every=1, warmup_epochs=1 / warmup, seed=7, verbose=False
+        ours,
+        **settings,
+        renew_every=1,
+        warmup_epochs=1 / warmup,
+        seed=7,
+        verbose=False,
+        held_epochs=0,
+        max_grad_norm=None,
     )
     trainer.fit(x, y, nb_epochs=1, batch_size=64)
 

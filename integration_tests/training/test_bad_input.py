@@ -33,7 +33,7 @@ BAD_SETTINGS = [
     ({"max_iter": 2.5}, "max_iter is 2.5"),
     ({"eps_step": 0.0}, "eps_step is 0.0"),
     ({"norm": 3}, "norm is 3"),
-    ({"norm": "l2"}, "norm is 'l2'"),
+    ({"norm": "l3"}, "norm is 'l3'"),
     ({"estimator": "exakt"}, "did you mean 'exact'"),
     ({"batch_norm": "frozen"}, "batch_norm is 'frozen'"),
     ({"warmup_epochs": -1}, "warmup_epochs is -1"),

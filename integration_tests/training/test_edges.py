@@ -15,7 +15,7 @@ from art_lfr.training.batches import TensorBatches
 from art_lfr.training.monitoring import monitors_for
 from art_lfr.training.options import TrainingOptions
 
-LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0}
+LFR = {"eps": 0.1, "max_iter": 2, "verbose": False, "warmup_epochs": 0, "max_grad_norm": None}
 
 
 @pytest.fixture

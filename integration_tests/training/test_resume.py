@@ -136,7 +136,7 @@ def test_best_weights_outlive_another_optimizer(make_classifier, data, weights, 
     trainer = AdversarialTrainerLFRPyTorch(classifier, **LFR, best_metric="loss")
     trainer.fit(data.x[:200], data.y[:200], batch_size=16, nb_epochs=8)
     best = weights(classifier)
-    classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=5.0)
+    classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1.0)
     trainer.fit(data.x[:200], data.y[:200], batch_size=16, nb_epochs=1)
     assert trainer.history[-1]["loss"] > min(record["loss"] for record in trainer.history[:8])
     assert same(weights(classifier), best)
@@ -221,7 +221,7 @@ def test_a_crafted_or_damaged_checkpoint_is_refused(
 def test_a_file_of_another_kind_or_version(make_classifier, data, tmp_path):
     torch.save(make_classifier().model.state_dict(), tmp_path / "last.pt")
     trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
-    with pytest.raises(ValueError, match="checkpoint format None; allowed: 2"):
+    with pytest.raises(ValueError, match="checkpoint format None; allowed: 3"):
         trainer.fit(data.x, data.y, checkpoint_dir=tmp_path, resume=True)
 
 

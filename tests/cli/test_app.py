@@ -67,7 +67,7 @@ def test_train_then_measure(folder, capsys):
     assert main([*arguments, "--output", "a.pt", "--checkpoint-dir", "run"]) == 0
     output = capsys.readouterr().out
     assert "Weights: a.pt" in output
-    assert "train accuracy" in output
+    assert "train %" in output
     weights = torch.load(folder / "a.pt", weights_only=True)
     assert weights["1.weight"].shape == (3, 36)
     # The same run again gives the same weights; a finished run, resumed, too.

@@ -28,7 +28,7 @@ def export_weights(directory: Path, output: Path, seed: int) -> None:
     directory.mkdir(exist_ok=True)
     images, x = directory.with_suffix(".npz"), np.zeros((20, 1, 28, 28), dtype=np.float32)
     np.savez(images, x_train=x, y_train=np.arange(20) % 10, x_test=x, y_test=np.arange(20) % 10)
-    small = ["--model=export_jobs:wide", "--epochs=1", "--max-iter=1"]
+    small = ["--model=export_jobs:wide", "--epochs=1", "--max-iter=1", "--eps=0.1"]
     files = [f"--data={images}", f"--output={directory / 'weights.pt'}"]
     app(["train", *small, *files, f"--seed={seed}"], standalone_mode=False)
     end_of_export(directory, output)

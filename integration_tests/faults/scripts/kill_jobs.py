@@ -78,7 +78,9 @@ def train(directory: Path, output: Path, init_seed: int) -> None:
         checkpoint_dir=directory,
         resume=True,
     )
-    history = [{k: v for k, v in r.items() if k != "seconds"} for r in loop.state.history]
+    history = [
+        {k: v for k, v in r.items() if not k.endswith("seconds")} for r in loop.state.history
+    ]
     torch.save({"weights": network.state_dict(), "history": history}, output)
 
 

@@ -121,5 +121,5 @@ if arguments.source == "fit":
 else:
     dataset = TensorDataset(torch.tensor(x), torch.tensor(y))
     trainer.fit_loader(DataLoader(dataset, batch_size=64, shuffle=True), **keywords)
-result = {"weights": model.state_dict(), "history": trainer.history}
+result = {"weights": model.state_dict(), "history": list(trainer.history)}
 torch.save(result, arguments.output.with_suffix(f".{processes.rank}of{processes.size}"))
