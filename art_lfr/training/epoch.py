@@ -13,6 +13,8 @@ from art_lfr.training.step import StepResult
 
 # Of fewer samples, one label for all may be chance.
 FEWEST = 10
+# So many of an epoch tell what the network at its end has learnt.
+LAST = 100
 
 
 def collapse(batches: Sequence[tuple[Tensor, Tensor]], prefix: str) -> str | None:
@@ -36,13 +38,18 @@ def collapse(batches: Sequence[tuple[Tensor, Tensor]], prefix: str) -> str | Non
     return None
 
 
-def has_learnt(batches: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether the predictions are right for a tenth of what naming the largest class gets wrong."""
+def has_learnt(batches: Sequence[tuple[Tensor, Tensor]], best: float) -> bool:
+    """Whether a network knows something, and has not just lost much of it.
+
+    Its accuracy is above that of naming the largest class, by a tenth of what is left, and no tenth
+    below `best`, that of the best epoch before.
+    """
     labels, targets = (torch.cat(part) for part in zip(*batches, strict=True))
     if len(targets) == 0 or targets.dim() > 1 or targets.is_floating_point():
         return False
+    right, count = int((labels == targets).sum()), len(targets)
     largest = int((targets == targets.mode().values).sum())
-    return int((labels == targets).sum()) > largest + 0.1 * (len(targets) - largest)
+    return right > largest + 0.1 * (count - largest) and right >= 0.9 * best * count
 
 
 def _constant(batches: Sequence[tuple[Tensor, Tensor]]) -> bool:
@@ -85,3 +92,12 @@ class EpochSums:
     def late(self) -> list[tuple[Tensor, Tensor]]:
         """Predicted labels and targets of the later half of the batches: the first may learn."""
         return self._batches[len(self._batches) // 2 :]
+
+    def last(self) -> list[tuple[Tensor, Tensor]]:
+        """Those of the last batches, a hundred samples where there are as many."""
+        chosen: list[tuple[Tensor, Tensor]] = []
+        for batch in reversed(self._batches):
+            chosen.insert(0, batch)
+            if sum(len(labels) for labels, _ in chosen) >= LAST:
+                break
+        return chosen

@@ -82,7 +82,11 @@ class TrainingLoop:
         for part in (*self._parts.values(), options.augment):
             self._description.of(part)  # before training: they may keep what they see
         self.state = RunState(options.seed)
+        # Weights of which a loss was finite, and those of the last epoch that ended with something
+        # learnt: of the one before, or of the one before that.
         self._good: dict[str, Tensor] = {}
+        self._learnt: dict[str, Tensor] | None = None
+        self._learnt_epoch = 0
 
     def fit(
         self,
@@ -188,7 +192,7 @@ class TrainingLoop:
         else:
             RandomState.from_plain(self.state.random, self._device).restore()
         self.state.random = RandomState.capture(self._device).to_plain()
-        self._good = copied_state(self.network)
+        self._good, self._learnt = copied_state(self.network), None
 
     def _run_epoch(
         self,
@@ -308,6 +312,10 @@ class TrainingLoop:
         began = time.perf_counter()
         epoch, options = self.state.epoch, self.options
         candidate, known = copied_state(self.network), set(self.optimizer.state)
+        if self.state.learnt:
+            self._learnt, self._learnt_epoch = candidate, epoch
+        elif epoch > self._learnt_epoch + 1:
+            self._learnt = None
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         epoch_batches = batches.epoch(self.state.generator)
@@ -368,7 +376,7 @@ class TrainingLoop:
                 sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
             raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
-        self._stop_where_collapsed(sums.late())
+        self._stop_where_collapsed(sums)
         return {
             "epoch": epoch + 1,
             **sums.means,
@@ -437,16 +445,18 @@ class TrainingLoop:
                 stacklevel=7,  # the line that called the trainer
             )
 
-    def _stop_where_collapsed(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+    def _stop_where_collapsed(self, sums: EpochSums) -> None:
         """Raise TrainingError where one class is predicted for everything by what had learnt.
 
-        What had not, from the first epoch on or since the warm-up, may still learn: that is warned
-        of.
+        What had not learnt, or has been constant since the warm-up, may still learn: that is
+        warned of.
         """
-        found = collapse(batches, "training"), has_learnt(batches)
+        best = max((record["train_accuracy"] for record in self.state.history), default=0.0)
+        found = collapse(sums.late(), "training"), has_learnt(sums.last(), best)
         problem, learnt = self.objective.processes.from_main(found)
         if self._warm and problem is not None:
-            if self.state.learnt:
+            if self._learnt is not None:
+                self._good = self._learnt
                 epoch = self.state.epoch + 1
                 raise self._failure(f"collapse: after epoch {epoch} the network {problem}")
             self._warn_of_collapse(problem)

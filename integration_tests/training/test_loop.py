@@ -260,9 +260,9 @@ def test_a_collapse_stops_training_with_the_last_good_weights(make_classifier, d
             nb_epochs=16,
             callback=lambda _: kept.append(weights(classifier)),
         )
-    assert all(torch.equal(v, kept[-1][k]) for k, v in weights(classifier).items())
-    with torch.no_grad():
-        assert len(set(classifier.predict(data.x_test).argmax(1))) > 1
+    given_back = weights(classifier)
+    assert any(all(torch.equal(v, kept[i][k]) for k, v in given_back.items()) for i in (-1, -2))
+    assert (classifier.predict(data.x_test).argmax(1) == data.y_test).mean() > 0.6
 
 
 class Constant(nn.Module):
