@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Where the width of the terminal is not known; no column is made narrower than the second.
-WIDTH, NARROWEST = 80, 12
+WIDTH, NARROWEST = 80, 10
 
 
 class Shown(ABC):
