@@ -294,7 +294,9 @@ def table(results: Path = RESULTS) -> None:
     whole = {key: cell for key, cell in cells.items() if len(cell) == len(plan["methods"])}
     for title in ("", *dict.fromkeys(json.loads(key)[0] for key in whole)):
         chosen = [cell for key, cell in whole.items() if title in ("", json.loads(key)[0])]
-        best = [max(r["pgd"] for r in c.values() if not r["constant"]) for c in chosen]
+        best = [
+            max((r["pgd"] for r in c.values() if not r["constant"]), default=0.0) for c in chosen
+        ]
         rows = []
         for method in plan["methods"]:
             results_of = [cell[method] for cell in chosen]

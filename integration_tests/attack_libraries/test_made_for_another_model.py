@@ -114,6 +114,8 @@ class Rounded(nn.Module):
 def test_a_surrogate_of_torchattacks_stays_what_is_attacked(robust, images):
     judged = Rounded(robust)
     surrogates = {"plain": robust, "bpda": Rounded(robust, straight_through=True)}
+    for model in (judged, *surrogates.values()):
+        model.eval()  # torchattacks puts back the mode that a model had
     attacks = {name: pgd(model) for name, model in {"own": judged, **surrogates}.items()}
     found = evaluate(judged, *images, eps=0.1, attacks=attacks)
     for name in surrogates:
