@@ -36,7 +36,7 @@ def test_piped(tmp_path, environment):
     found = run()
     assert found.returncode == 0, found.stderr
     assert "\x1b" not in found.stdout
-    assert "robust %" in found.stdout
+    assert "PGD-10 %" in found.stdout
     assert widest(found.stdout) <= 80
     assert "epoch 2/2: loss" in found.stderr
     assert "\r" not in found.stderr
@@ -65,7 +65,7 @@ def test_on_a_terminal(tmp_path, environment):
         errors.seek(0)
         progress = errors.read()
     assert status == 0, progress
-    assert "robust %" in output
+    assert "PGD-10 %" in output
     assert widest(output) <= 80
     assert "epoch 2/2: loss" in progress
 

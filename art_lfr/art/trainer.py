@@ -424,6 +424,13 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         batches = LoaderBatches(train_loader, self._adapter)
         self._fit(batches, nb_epochs, scheduler, validation_data, **run)
 
+    def __repr__(self) -> str:
+        s = self._settings
+        return (
+            f"{type(self).__name__}(eps={s.eps:g}, norm={s.norm:g}, max_iter={s.steps}, "
+            f"lam={s.lam:g}, radius={s.radius:g}), {self._loop.state.epoch} epochs trained"
+        )
+
     def _repr_html_(self) -> str:
         settings, state = self._settings, self._loop.state
         values = {

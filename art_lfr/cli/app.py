@@ -32,7 +32,7 @@ app = typer.Typer(
     help=(
         "Robust training by local flatness regularization (LFR): the loss is kept flat in a ball "
         "of radius eps around each input, so that small changes of the input change little.\n\n"
-        "Start with [bold]art-lfr demo[/bold]: two to three minutes, no download, no GPU."
+        "Start with [bold]art-lfr demo[/bold]: two minutes, no download, no GPU."
     ),
 )
 COMMANDS = (demo, train, tune, evaluate, masking, flatness, compare, plot, check)

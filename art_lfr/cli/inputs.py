@@ -154,7 +154,7 @@ def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
 def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> None:
     """Write the form that the file's ending names, atomically; None writes nothing."""
     if path is not None:
-        files.write_atomically(path, forms[path.suffix]())
+        files.write_atomically(path, forms[path.suffix]().rstrip("\n") + "\n")
         print(f"Written: {path}", file=sys.stderr)
 
 

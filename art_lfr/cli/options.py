@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -152,7 +152,7 @@ def with_options_of(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         parameters = [
-            parameter.replace(annotation=hints[name])
+            parameter.replace(annotation=_annotated(hints[name]))
             for name, parameter in inspect.signature(command).parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         ]
@@ -171,6 +171,12 @@ def with_options_of(
         return command
 
     return decorate
+
+
+def _annotated(hint: Any) -> Any:
+    """The hint as it was written: before 3.11 one with the default None comes as an Optional."""
+    inside = get_args(hint)[:1]
+    return inside[0] if inside and get_origin(inside[0]) is Annotated else hint
 
 
 def _option(name: str, keyword: Any, panel: str) -> Any:

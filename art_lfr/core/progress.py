@@ -54,7 +54,11 @@ def passes_of(
         if counted.disable:
             yield
             return
-        handle = module.register_forward_hook(lambda *_: counted.update())
+
+        def count(*_: object) -> None:  # what a hook returns would be the output of the module
+            counted.update()
+
+        handle = module.register_forward_hook(count)
         try:
             yield
         finally:

@@ -9,7 +9,6 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 # Where the width of the terminal is not known; no column is made narrower than the second.
 WIDTH, NARROWEST = 80, 10
@@ -91,18 +90,22 @@ class Table:
     def _drawn(self, style: str, widths: list[int | None] | None = None) -> str:
         from tabulate import tabulate
 
-        breaks: Any = widths  # the stubs know no column without a width
+        # Older releases break cells, but no titles.
+        limits = widths or [None] * len(self.header)
+        header = [
+            title if limit is None else textwrap.fill(title, limit, break_long_words=False)
+            for title, limit in zip(self.header, limits, strict=True)
+        ]
         align = ["left" if i in self.left else "right" for i in range(len(self.header))]
         # As strings: numbers would lose their last zeros.
         return str(
             tabulate(
                 self.cells,
-                self.header,
+                header,
                 style,
                 disable_numparse=True,
                 colalign=align if self.cells else None,
                 maxcolwidths=widths,
-                maxheadercolwidths=breaks,
             )
         )
 

@@ -19,7 +19,7 @@ from art_lfr.errors import UsageError
 class RecipeKeywords(TypedDict, total=False):
     """Those of a recipe that are options of the commands that train: types and help."""
 
-    epochs: Annotated[int, "Epochs in all; a resumed run keeps to its own. Default: of --data."]
+    epochs: Annotated[int, "Epochs in all; with --resume the same again. Default: of --data."]
     batch_size: Annotated[int, "Samples in a batch. Default: of --data."]
     lr: Annotated[float, "Peak of the one-cycle learning rate. Default: of --data."]
     optimizer: Annotated[str, f"{', '.join(OPTIMIZERS)}. Default: sgd, with momentum 0.9."]

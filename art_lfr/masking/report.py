@@ -80,7 +80,8 @@ class MaskingReport(Shown):
 
     def shown(self) -> Table:
         """A row for each check, the verdict below."""
-        cells = [[check.verdict, check.name, check.found] for check in self.checks]
+        # Without a judgement all say what the verdict says.
+        cells = [[c.verdict, c.name, c.found if self.judged else ""] for c in self.checks]
         return Table(["", "check", "found"], cells, [self._verdict()], left=(0, 1, 2))
 
     def _verdict(self) -> str:

@@ -29,7 +29,7 @@ def collapse(batches: Sequence[tuple[Tensor, Tensor]], prefix: str) -> str | Non
     """
     labels, targets = (torch.cat(part) for part in zip(*batches, strict=True))
     if _constant([(labels, targets)]):
-        return f"predicts class {int(labels[0])} for all {len(labels)} {prefix} samples"
+        return f"predicts class {int(labels[0])} for all of {len(labels)} {prefix} samples"
     if _constant(batches):
         return (
             f"predicts one class for all samples of a batch, in each of the last {len(batches)} "

@@ -14,7 +14,7 @@ COLUMNS = {
     "flatness": "flatness",
     "train_accuracy": "train %",
     "validation_accuracy": "validation %",
-    "validation_robust_accuracy": "robust %",
+    "validation_robust_accuracy": "PGD-10 %",
     "seconds": "s",
 }
 
@@ -45,8 +45,8 @@ def _text(name: str, value: float) -> str:
 class History(list[dict[str, float]], Shown):
     """One record per epoch of a trainer's life; a list that shows itself as a table.
 
-    Accuracies in the records are shares; in the table they are per cent. `robust` is under PGD-10,
-    on the first `monitor_samples` of the validation images.
+    Accuracies in the records are shares; in the table they are per cent. `PGD-10` is on
+    the first `monitor_samples` of the validation images.
     """
 
     def shown(self) -> Table:

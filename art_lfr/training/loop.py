@@ -40,6 +40,8 @@ from art_lfr.training.scheduling import Schedule
 from art_lfr.training.step import NonFiniteError, Objective, OptimizerError
 
 Record: TypeAlias = "dict[str, float]"
+# Epochs with one class predicted for everything, after which a user is told.
+CONSTANT = 3
 
 
 class TrainingLoop:
@@ -87,6 +89,9 @@ class TrainingLoop:
         self._good: dict[str, Tensor] = {}
         self._learnt: dict[str, Tensor] | None = None
         self._learnt_epoch = 0
+        # What is wrong with the network's predictions after an epoch, and for how many it was.
+        self._problem: str | None = None
+        self._constant = 0
 
     def fit(
         self,
@@ -144,10 +149,12 @@ class TrainingLoop:
             before = None if checkpoint_dir is None else self._used(batches)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
                 self._run_epoch(batches, schedule, monitors, shown, callback, log)
+                self._warn_of_collapse(ended=False)
                 if before is not None:
                     self._warn_of_lost_state(before, self._used(batches))
                     before = None
         self.state.hand_over(self.network)
+        self._warn_of_collapse(ended=True)
         self._warn_of_short_training()
 
     def follow(self, criterion: Criterion, parts: Mapping[str, object]) -> None:
@@ -404,7 +411,8 @@ class TrainingLoop:
         return (
             f"In this order: halve the learning rate; {clip} max_grad_norm (now "
             f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); lower "
-            f"lam (now {lam:g}); see that eps (now {self.settings.eps:g}) is in the units of x."
+            f"lam (now {lam:g}, eps / 2 is usual); see that eps (now {self.settings.eps:g}) is in "
+            "the units of x."
         )
 
     def _measure(self, monitors: list[Monitor], bar: tqdm[Any]) -> Record:
@@ -424,8 +432,7 @@ class TrainingLoop:
                     self.settings,
                 )
                 record.update(metrics)
-                if self._warm:
-                    self._warn_of_collapse(collapse([(labels, monitor.y)], monitor.prefix))
+                self._problem = collapse([(labels, monitor.y)], monitor.prefix) or self._problem
         return record
 
     def _used(self, batches: Batches) -> Identity:
@@ -454,13 +461,11 @@ class TrainingLoop:
         best = max((record["train_accuracy"] for record in self.state.history), default=0.0)
         found = collapse(sums.late(), "training"), has_learnt(sums.last(), best)
         problem, learnt = self.objective.processes.from_main(found)
-        if self._warm and problem is not None:
-            if self._learnt is not None:
-                self._good = self._learnt
-                epoch = self.state.epoch + 1
-                raise self._failure(f"collapse: after epoch {epoch} the network {problem}")
-            self._warn_of_collapse(problem)
-        self.state.learnt = learnt
+        if self._warm and problem is not None and self._learnt is not None:
+            self._good = self._learnt
+            epoch = self.state.epoch + 1
+            raise self._failure(f"collapse: after epoch {epoch} the network {problem}")
+        self._problem, self.state.learnt = problem, learnt
 
     @property
     def _warm(self) -> bool:
@@ -479,15 +484,20 @@ class TrainingLoop:
                 stacklevel=7,  # the line that called the trainer
             )
 
-    def _warn_of_collapse(self, problem: str | None) -> None:
-        """Warn once in a run's life when one class is predicted for everything."""
-        if problem is None or self.state.collapse_reported:
+    def _warn_of_collapse(self, *, ended: bool) -> None:
+        """Warn once in a run's life when one class is predicted for everything.
+
+        At the end of a call, or after some epochs in which it was: what has just begun may learn.
+        """
+        self._constant = self._constant + 1 if self._problem else 0
+        warned = self.state.collapse_reported or not (ended or self._constant >= CONSTANT)
+        if not self._problem or warned:
             return
         self.state.collapse_reported = True
         if self.objective.processes.main:
             warnings.warn(
-                f"collapse: after epoch {self.state.epoch + 1} the network {problem}. Start again. "
-                f"{self._advice}",
+                f"collapse: after epoch {self.state.epoch} the network {self._problem}. Start "
+                f"again. {self._advice}",
                 RuntimeWarning,
-                stacklevel=9,  # the line that called the trainer
+                stacklevel=7,  # the line that called the trainer
             )

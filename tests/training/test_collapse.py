@@ -18,7 +18,8 @@ def batches(labels: list[int], targets: Tensor = MIXED) -> list[tuple[Tensor, Te
 
 def test_one_class_for_all_is_named() -> None:
     assert (
-        collapse(batches([4, 4, 4]), "training") == "predicts class 4 for all 24 training samples"
+        collapse(batches([4, 4, 4]), "training")
+        == "predicts class 4 for all of 24 training samples"
     )
 
 
@@ -45,6 +46,6 @@ def test_ten_samples_are_needed() -> None:
     assert collapse(batches([3], torch.arange(10)), "training") is not None
     # Batches of one sample say nothing each, but together.
     singles = [(torch.tensor([3]), torch.tensor([c])) for c in range(10)]
-    assert collapse(singles, "training") == "predicts class 3 for all 10 training samples"
+    assert collapse(singles, "training") == "predicts class 3 for all of 10 training samples"
     assert collapse([*singles, (torch.tensor([4]), torch.tensor([4]))], "training") is None
     assert collapse([(pair[:0], pair[:0]), *batches([3, 5] * 5, pair)], "training") is not None
