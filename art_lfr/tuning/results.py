@@ -279,8 +279,8 @@ class Tuning(Shown):
         parts = [
             f"Proposal (*): lam {self.lam:.6g}, radius {self.radius:.6g}, eps_step "
             f"{self.eps_step:.6g}: {self.reason}.",
-            "The default is the trainer's own, lam eps / 2 and radius eps / 4; what `art-lfr train` "
-            "takes for a data set that has a name may be another.",
+            "The default is the trainer's own, lam eps / 2 and radius eps / 4; `art-lfr train` may "
+            "take others for a data set that has a name.",
             f"eps {self.eps:g}, norm {self.norm}. In the table lam and radius are multiples of "
             f"eps, step of eps / {self.max_iter}; accuracies are per cent of {len(default.clean)} "
             f"held-out images, the worst case is over {', '.join(attacks)}, in brackets 95 % "
