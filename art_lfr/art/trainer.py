@@ -121,8 +121,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             `augment`; takes as much memory as the training data, in checkpoints too.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
-            raise without bound, is held over so many epochs and let in linearly over four times as
-            many: early it does harm (docs/defaults.md). None: as `warmup_epochs`. 0: never held.
+            raise without bound, is held over so many epochs and let in linearly over twice as many:
+            early it does harm (docs/defaults.md). None: as `warmup_epochs`. 0: never held.
         attack: An ART `EvasionAttack`, or a list of which one is drawn for each batch: the clean
             term is taken on its examples; the ball stays centred on the unattacked x.
         ratio: The part of each batch that `attack` replaces, in (0, 1].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from art_lfr.art.module import BoundsChoice, ModelAdapter
 from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
 from art_lfr.core.criterion import LossLike, logits_of
-from art_lfr.core.geometry import Ball, Box, per_sample, sample_norm
+from art_lfr.core.geometry import Ball, Box, per_sample, sample_norm, wrong_unit
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.names import parse_norm
 from art_lfr.core.randomness import preserved_random_state
@@ -150,12 +151,15 @@ def make_target(
     device = adapter.device
     module = LogitsModule(adapter.module, adapter.dtype)
     classes = count_classes(module, inputs, device, name)
+    box = adapter.box(inputs)
+    if (warning := wrong_unit(float(eps or 0), p, box)) is not None:
+        warnings.warn(warning, UserWarning, stacklevel=4)  # past the decorator of what was called
     return Target(
         module=module,
         adapter=adapter,
         x=inputs,
         y=adapter.labels(y, len(inputs), classes),
-        ball=Ball(float(eps or 0), p, adapter.box(inputs)),
+        ball=Ball(float(eps or 0), p, box),
         classes=classes,
         device=device,
         batch_size=int(batch_size),

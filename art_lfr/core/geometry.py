@@ -167,6 +167,18 @@ class Box:
         return ((x >= self.high) & (direction > 0)) | ((x <= self.low) & (direction < 0))
 
 
+def wrong_unit(eps: float, p: float, box: Box) -> str | None:
+    """What to warn of where an l-inf ball is wider than all valid inputs, or None."""
+    width = float((box.high - box.low).max())
+    if p != math.inf or not math.isfinite(width) or eps <= width:
+        return None
+    return (
+        f"eps is {eps:g}, more than the whole range of the inputs, {float(box.low.min()):g} to "
+        f"{float(box.high.max()):g}: is it in their units? 8/255 for images in [0, 1], 8 for "
+        "images in [0, 255]."
+    )
+
+
 @dataclass(frozen=True)
 class Ball:
     """The feasible set of the inner maximisation: ||x' - x||_p <= eps inside the valid box."""

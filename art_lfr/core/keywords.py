@@ -38,8 +38,8 @@ class TrainingKeywords(TypedDict, total=False):
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     held_epochs: Annotated[
         float | None,
-        "The lower end of the finite difference is held over so many epochs, and let in over four "
-        "times as many; default: as --warmup-epochs.",
+        "The lower end of the finite difference is held over so many epochs, and let in over "
+        "twice as many; default: as --warmup-epochs.",
     ]
     max_grad_norm: Annotated[float | None, "Clip the gradient to this l2 norm; default: 1."]
     weight_perturbation: Annotated[

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from art_lfr.core import progress
 from art_lfr.core.criterion import Criterion
+from art_lfr.core.geometry import wrong_unit
 from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
@@ -294,8 +295,11 @@ class TrainingLoop:
 
     def _check_batch(self, x: Tensor, size: int) -> None:
         """Refuse data that the settings cannot train on; x are the first samples that are known."""
-        if (warning := self.settings.check_radius(x)) is not None:
-            warnings.warn(warning, UserWarning, stacklevel=8)  # the line that called the trainer
+        box = self.objective.bounds_for(x)
+        unit = wrong_unit(self.settings.eps, self.settings.norm, box)
+        for warning in (self.settings.check_radius(x), unit):
+            if warning is not None:
+                warnings.warn(warning, UserWarning, stacklevel=8)  # the line of the caller
         if min(size, self.options.max_physical_batch_size or size) == 1:
             with (
                 torch.no_grad(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # Chosen by benchmarks/stability.
-LET_IN = 4
+LET_IN = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TrainingOptions:
     Attributes:
         warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
         held_epochs: The lower end of LFR's finite difference is held over so many epochs (as
-            "lfr-held" holds it throughout) and let in linearly over four times as many, >= 0.
+            "lfr-held" holds it throughout) and let in linearly over twice as many, >= 0.
             None: as many as `warmup_epochs`.
         augment: (batch, generator) -> batch, applied before the ascent.
         max_grad_norm: Clip the gradient to this l2 norm, > 0.

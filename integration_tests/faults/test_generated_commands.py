@@ -59,6 +59,9 @@ def options(command: str) -> dict[str, type]:
     """Names of the command's options that take a value, and the types of the values."""
     found = {}
     for name, hint in typing.get_type_hints(COMMANDS[command], include_extras=True).items():
+        # Before 3.11 a hint with the default None comes as an Optional of what was written.
+        if (inside := typing.get_args(hint)) and typing.get_origin(inside[0]) is typing.Annotated:
+            hint = inside[0]
         if typing.get_origin(hint) is not typing.Annotated or name in FREE:
             continue
         plain, info = typing.get_args(hint)

@@ -288,3 +288,9 @@ def test_a_teacher_with_one_output_labels_both_classes(data):
     assert ((student.predict(x) > 0)[:, 0] == labels).mean() > 0.8
     with pytest.raises(ValueError, match="x has shape"):
         defence(x.reshape(-1, 64), make(2))
+
+
+def test_an_eps_in_another_unit_is_asked_about(make_classifier, small):
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **{**LFR, "eps": 8})
+    with pytest.warns(UserWarning, match="eps is 8, more than the whole range"):
+        trainer.fit(*small, nb_epochs=1)

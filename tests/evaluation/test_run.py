@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -286,3 +287,13 @@ def test_printed_forms(quick):
     assert plain["flatness"]["mean"] == pytest.approx(quick.flatness.mean())
     with pytest.raises(KeyError, match="there are clean, PGD-40"):
         quick["pgd"]
+
+
+def test_an_eps_in_another_unit_is_asked_about():
+    model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), torch.rand(6, 1, 8, 8), [0, 1] * 3
+    with pytest.warns(UserWarning, match=r"eps is 8, more than the whole range .* 0 to 1: is it"):
+        evaluate(model, x, y, eps=8, attacks="FGSM", flatness_steps=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        evaluate(model, x, y, eps=1, attacks="FGSM", flatness_steps=0)
+        evaluate(model, 255 * x, y, eps=8, bounds=(0, 255), attacks="FGSM", flatness_steps=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lfr_testing import printed_by_python
+from lfr_testing import TAKES_HOOKS, printed_by_python
 from torch import nn
 
 from art_lfr.errors import PlaceError, UsageError
@@ -219,6 +219,7 @@ def test_plain_weights_take_the_model_from_the_caller(tmp_path: Path) -> None:
         load_network(tmp_path / "absent.pt")
 
 
+@TAKES_HOOKS
 def test_a_compiled_network_is_saved_as_it_is(tmp_path: Path) -> None:
     network = digits_cnn(classes=7)
     network[0] = torch.compile(network[0])
