@@ -52,7 +52,7 @@ def test_a_vision_transformer_learns_and_its_processor_is_in_the_gradient(classi
     trainer = AdversarialTrainerLFRPyTorch(
         classifier, eps=0.02, lam=0.005, max_iter=2, warmup_epochs=8, verbose=False
     )
-    trainer.fit(x, y, batch_size=32, nb_epochs=8)
+    trainer.fit(x, y, batch_size=32, nb_epochs=14)
     assert trainer.history[-1]["train_accuracy"] > trainer.history[0]["train_accuracy"] + 0.2
     # At eps 0 the flatness is the l1 norm of the gradient in raw inputs, in front of upscale().
     found = local_flatness(classifier, x[:4], y[:4], eps=0.0, steps=0)
