@@ -1,19 +1,23 @@
 """The paired difference of any two methods of a published comparison, and the spread of each.
 
     python benchmarks/difference.py digits-0.1 "LFR held" TRADES
+    python benchmarks/difference.py defaults-mnist "held first, clipped" before --results FILE.json
 
+The second takes the runs of that file in place of those that are published.
 The tables compare with adversarial training only; other differences in the documentation are these.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Optional
 
 import typer
-from plans import published
+from plans import comparison_named, published
 
-from art_lfr.comparison.results import WORST
+from art_lfr.comparison.results import WORST, Results
 
 
 def main(
@@ -21,19 +25,23 @@ def main(
     method: str,
     other: str,
     split: Annotated[Optional[int], typer.Option(help="Runs of this split alone.")] = None,  # noqa: UP045
+    results: Annotated[Optional[Path], typer.Option(help="A file of runs.")] = None,  # noqa: UP045
 ) -> None:
     """Print worst-case accuracies in per cent, and their difference with its interval."""
-    results = published(name)
+    if results is None:
+        found = published(name)
+    else:
+        found = Results(comparison_named(name), json.loads(results.read_text()))
     if split is not None:
-        results.runs = [run for run in results.runs if run["split"] == split]
+        found.runs = [run for run in found.runs if run["split"] == split]
     for each in (method, other):
-        if each not in results.methods:
-            raise typer.BadParameter(f"method is {each!r}; allowed: {', '.join(results.methods)}")
-        rates = [100 * run["accuracy"][WORST] for run in results.of(each).values()]
+        if each not in found.methods:
+            raise typer.BadParameter(f"method is {each!r}; allowed: {', '.join(found.methods)}")
+        rates = [100 * run["accuracy"][WORST] for run in found.of(each).values()]
         typer.echo(
             f"{each}: lowest {min(rates):.1f}, median {median(rates):.1f}, highest {max(rates):.1f}"
         )
-    difference = results.difference(method, other)
+    difference = found.difference(method, other)
     typer.echo(
         f"difference {difference.mean:+.1f} ({difference.low:+.1f} to {difference.high:+.1f}), "
         f"{difference.verdict}, {difference.runs} pairs"

@@ -55,6 +55,26 @@ def test_how_often_the_ascent_renews_its_gradient(
     assert "renew_every" not in other.settings
 
 
+@pytest.mark.parametrize(
+    ("of_all", "own", "held", "clip"),
+    [
+        ({}, {}, 2.0, 1.0),  # the trainer's defaults, and the same clip for all methods
+        ({}, {"warmup": 4}, 4, 1.0),
+        ({}, {"held_epochs": 1, "max_grad_norm": None}, 1, None),
+        ({"held_epochs": 0, "max_grad_norm": None}, {}, None, None),  # as published first
+    ],
+)
+def test_what_is_held_and_clipped(
+    make_comparison: Maker, of_all: dict[str, Any], own: dict[str, Any], held: Any, clip: Any
+) -> None:
+    methods = [{"name": "LFR", "kind": "lfr", **own}, {"name": "AT", "kind": "pgd"}]
+    lfr, other = list(make_comparison(methods=methods, **of_all).runs())[:2]
+    assert (lfr.settings.get("held_epochs"), lfr.settings.get("max_grad_norm")) == (held, clip)
+    assert "held_epochs" not in other.settings
+    assert other.settings.get("max_grad_norm") == of_all.get("max_grad_norm", 1.0)
+    assert ("max_grad_norm" in lfr.settings) == (clip is not None or "max_grad_norm" in own)
+
+
 def test_what_is_judged_changes_the_result_but_not_the_training(make_comparison: Maker) -> None:
     first = next(iter(make_comparison().runs()))
     judged = next(iter(make_comparison(images=[0, 10]).runs()))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from art_lfr.training.epoch import collapse
+from art_lfr.penalties import Cure, LocalFlatness
+from art_lfr.training.epoch import collapse, has_learnt
+from art_lfr.training.options import TrainingOptions
 
 MIXED = torch.arange(8) % 3
 
@@ -49,3 +51,32 @@ def test_ten_samples_are_needed() -> None:
     assert collapse(singles, "training") == "predicts class 3 for all of 10 training samples"
     assert collapse([*singles, (torch.tensor([4]), torch.tensor([4]))], "training") is None
     assert collapse([(pair[:0], pair[:0]), *batches([3, 5] * 5, pair)], "training") is not None
+
+
+def test_what_has_learnt_and_not_just_lost_it() -> None:
+    y = torch.arange(100) % 10
+    chance, half, all_right = torch.zeros(100).long(), y.clone(), y
+    half[50:] = 0
+    assert not has_learnt([(chance, y)], best=0.0)
+    assert has_learnt([(half, y)], best=0.0)
+    assert has_learnt([(half, y)], best=0.6)
+    assert not has_learnt([(half, y)], best=0.7)  # more than a tenth below
+    assert has_learnt([(all_right, y)], best=1.0)
+    assert not has_learnt([(half, nn.functional.one_hot(y).float())], best=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"warmup_epochs": 2.0}, [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]),  # over twice the warm-up
+        ({"warmup_epochs": 2.0, "held_epochs": 1.0}, [0, 0, 0.5, 1, 1, 1, 1, 1]),
+        ({"warmup_epochs": 2.0, "held_epochs": 0.0}, [1] * 8),
+        ({"warmup_epochs": 0.0}, [1] * 8),
+    ],
+)
+def test_when_the_lower_end_is_let_in(options: dict[str, float], expected: list[float]) -> None:
+    chosen = TrainingOptions(**options)
+    assert [chosen.let_in(epochs) for epochs in range(8)] == expected
+    penalty = LocalFlatness(minus_weight=0.5).let_in(0.5)
+    assert penalty == LocalFlatness(minus_weight=0.25)
+    assert Cure().let_in(0.0) == Cure()
