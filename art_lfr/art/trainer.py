@@ -76,7 +76,7 @@ def _refuse_other_calls(args: Sequence[object], keywords: Mapping[str, object]) 
     attack = attack or keywords.get("attack")
     if len(args) > 2 or keywords.keys() & {"beta", "gamma", "proxy_classifier"}:
         lengths = "eps=..., eps_step=..., max_iter=..."
-        if isinstance(attack, EvasionAttack) and not isinstance(attack, list):
+        if isinstance(attack, EvasionAttack):
             names = [name for name in ("norm", *OF_ATTACKS) if hasattr(attack, name)]
             values = (f"{name}={getattr(attack, name)!r}" for name in names)
             lengths = ", ".join(values).replace("norm=inf", "norm=np.inf")

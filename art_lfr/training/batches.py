@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -82,7 +83,12 @@ class TensorBatches:
 
     def parts(self) -> dict[str, Any]:
         """The batch size, and shapes and values of the data."""
-        return {"batch_size": self.batch_size, "x": array(self.x), "y": array(self.y)}
+        return {"batch_size": self.batch_size, **self._data}
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """Hashed once: the run's identity and a saved network both have it."""
+        return {"x": array(self.x), "y": array(self.y)}
 
 
 def parts_of(samples: int, largest: int, processes: int) -> list[slice]:
