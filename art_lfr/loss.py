@@ -49,12 +49,14 @@ class LFRTerms(NamedTuple):
 class Term(NamedTuple):
     """One summand: weight * value of the clean loss, or of the penalty (without lam).
 
-    `outputs` are the logits of the clean term, None in the others.
+    `outputs` are the logits of the clean term, None in the others. `joins_next`: its graph is
+    needed by the next one, so that both are back-propagated at once.
     """
 
     weight: float
     value: Tensor
     outputs: Tensor | None = None
+    joins_next: bool = False
 
 
 def objective_terms(
@@ -80,14 +82,14 @@ def objective_terms(
     model, criterion = view.model, view.criterion
     comparison = comparison or ModeComparison()
     before = RandomState.capture(x.device)
-    clean = x if x_clean is None else x_clean
     if view.settings.lam == 0:
-        outputs = logits_of(model(clean))
-    else:
-        outputs = comparison.clean_pass(model, clean)
-    yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs)
-    if view.settings.lam == 0:
+        outputs = logits_of(model(x if x_clean is None else x_clean))
+        yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs)
         return
+    clean = penalty.clean_inputs(x, searched) if x_clean is None else x_clean
+    outputs = comparison.clean_pass(model, clean)
+    joint = penalty.joint and x_clean is None
+    yield Term(1.0, criterion.mean(criterion.values(outputs, y), y), outputs, joint)
     # The penalty's network can differ from the search's (eval mode): by random masks, by the
     # statistics of the batch, by running statistics that the clean forward has moved, or by
     # anything else that the modes decide, which shows in the outputs.
@@ -97,6 +99,7 @@ def objective_terms(
         masks=before,
         differs=drawn or comparison.differs,
         statistics=comparison.statistics,
+        clean_logits=outputs if joint else None,
     )
     for weight, values in penalty.checked_parts(view, x, y, searched):
         yield Term(weight, criterion.mean(values, y))
@@ -170,10 +173,9 @@ class LFRLoss:
     ) -> None:
         if generator is not None:
             check_type("generator", generator, torch.Generator, "a torch.Generator, or None")
-        self.settings = LFRSettings(
-            eps=eps, norm=norm, steps=steps, step_size=step_size, **settings
-        )
+        checked = LFRSettings(eps=eps, norm=norm, steps=steps, step_size=step_size, **settings)
         self.penalty = penalty_for(penalty, settings)
+        self.settings = self.penalty.settled(checked)
         self.bounds = bounds
         self.criterion = Criterion(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -275,7 +277,8 @@ def lfr_loss(
             that training descends keeps the model's type. For LFR and networks of float32.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
-            "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
+            "gradalign", "adversarial-training", "trades" (see `art_lfr.penalties`), or a `Penalty`
+            of your own.
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:

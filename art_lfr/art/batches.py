@@ -7,7 +7,7 @@ identical only if it gives the same batches again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from art_lfr.training.batches import Batch, joined_singles
 class _CheckedBatches:
     """What both have in common: each batch is checked, and none is known before."""
 
+    in_memory = False
     samples: int | None = None
     batch_size: int
     _adapter: ClassifierAdapter
@@ -51,7 +52,7 @@ class _CheckedBatches:
 
 
 class LoaderBatches(_CheckedBatches):
-    """(x, y) batches of a `DataLoader`.
+    """(x, y) or (x, y, index) batches of a `DataLoader`.
 
     Memory holds two batches, and those that its workers have ready.
     """
@@ -75,6 +76,7 @@ class LoaderBatches(_CheckedBatches):
         # A batch sampler of the user's own may not say; then only its number of batches is known.
         size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         self.batch_size = int(size or 1)
+        self.samples = len(loader.dataset) if isinstance(loader.dataset, Sized) else None
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """The loader's batches once; ValueError where it has none left."""
@@ -86,12 +88,30 @@ class LoaderBatches(_CheckedBatches):
             raise UsageError("train_loader gave no batch in this epoch; allowed: at least one")
 
     def _batch(self, batch: object) -> Batch:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             raise WrongTypeError(
-                f"train_loader gives a {type(batch).__name__}; allowed: pairs (x, y), which the "
-                "loader's collate_fn can make of anything else"
+                f"train_loader gives a {type(batch).__name__}; allowed: pairs (x, y), or (x, y, "
+                "index), which the loader's collate_fn can make of anything else"
             )
-        return self._checked(*batch)
+        checked = self._checked(*batch[:2])
+        if len(batch) == 2:
+            return checked
+        return checked._replace(rows=self._rows(batch[2], len(checked.x)).to(checked.x.device))
+
+    def _rows(self, index: object, count: int) -> torch.Tensor:
+        """The places of a batch's samples in the data set, (N,)."""
+        rows = torch.as_tensor(index) if isinstance(index, torch.Tensor | list) else None
+        if rows is None or rows.shape != (count,) or rows.is_floating_point() or rows.is_complex():
+            raise WrongTypeError(
+                f"train_loader gives (x, y, {type(index).__name__}) for {count} samples; allowed: "
+                "as the third the place of each sample in the data set, integers of shape (N,)"
+            )
+        if self.samples is None or not (0 <= int(rows.min()) <= int(rows.max()) < self.samples):
+            raise UsageError(
+                f"train_loader gives indices up to {int(rows.max())} with a data set of "
+                f"{self.samples} samples; allowed: for each sample its place there, from 0"
+            )
+        return rows.long()
 
 
 class GeneratorBatches(_CheckedBatches):

@@ -22,7 +22,7 @@ from art_lfr.core.modes import gradients_enabled
 from art_lfr.core.settings import LFRSettings
 from art_lfr.core.tables import Table
 from art_lfr.data.augmentation import Augmentation
-from art_lfr.errors import WrongTypeError
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models.files import check_savable, save_network
 from art_lfr.penalties import Penalty, penalty_for
 from art_lfr.storage.description import Description
@@ -116,9 +116,11 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             LFR by finite differences. None: the default of the norm, 2 for np.inf, else 1.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. The loss
             that training descends keeps the model's type. For LFR and networks of float32.
-        warm_start: Start the ascent where that of the epoch before ended for the same sample; one
-            or two steps of 0.4 eps will then do (docs/performance.md). For LFR and `fit`, without
-            `augment`; takes as much memory as the training data, in checkpoints too.
+        warm_start: Start the ascent where that of the epoch before ended for the same sample: few
+            steps will then do (docs/performance.md). None: wherever the sample is known again, by
+            `fit`, or by `fit_loader` from a loader of (x, y, index), and `augment`, if there is
+            one, can be undone; otherwise a warning says once that each ascent starts anew. Takes a
+            byte for each value of the training data, in checkpoints too.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
             raise without bound, is held over so many epochs and let in linearly over twice as many:
@@ -130,7 +132,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         max_grad_norm: Clip the gradient to this l2 norm; None: do not. `history` has the mean
             `gradient_norm` of each epoch, before the clip, to choose it by.
         penalty: "lfr", or another in its place: "lfr-held", "input-gradient", "cure", "llr",
-            "gradalign" (see `art_lfr.penalties`), or a `Penalty` of your own.
+            "gradalign", "adversarial-training", "trades" (see `art_lfr.penalties`), or a `Penalty`
+            of your own.
         weight_perturbation: Take the gradient at weights moved up the loss by this part of their
             norm (AWP; its authors use 0.005 to 0.01). It takes every outer pass twice.
         max_physical_batch_size: Take larger batches in parts of at most so many samples, whose
@@ -190,9 +193,14 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         check_ratio(ratio)
         ClassifierAdapter(classifier).check_optimizer()
         super().__init__(classifier)
-        self._settings, self._options = lfr, options
-        self._attack, self._ratio = attack, ratio
         self._penalty = penalty_for(penalty, settings)
+        if attack is not None and not self._penalty.weighted:
+            raise UsageError(
+                f"attack is {attack!r:.80} with penalty {penalty!r}, which seeks its own examples; "
+                "allowed: one of the two"
+            )
+        self._settings, self._options = self._penalty.settled(lfr), options
+        self._attack, self._ratio = attack, ratio
         self._penalty_name = penalty if isinstance(penalty, str) else type(penalty).__qualname__
         self._batches: dict[str, Any] = {}  # those of the last fit: their size, and a check sum
         self._summary_writer = summary_writer

@@ -19,7 +19,7 @@ from art_lfr.core.arguments import (
     part_for,
 )
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
-from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, check_weight, find_name
+from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, UNWEIGHTED, check_weight, find_name
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
 from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import UsageError
@@ -251,7 +251,12 @@ def _checked(
         keywords["best_metric"] = tuple(options.names_in(metrics))
     penalty = keywords["penalty"]
     chosen = {**recipe.objective(penalty), **keywords}
-    check_weight(penalty, chosen.get("lam"), has_default=penalty in GRADIENT_NORMS)
+    check_weight(
+        penalty,
+        chosen.get("lam"),
+        has_default=penalty in GRADIENT_NORMS,
+        weighted=penalty not in UNWEIGHTED,
+    )
     lfr = LFRSettings(
         eps=recipe.eps,
         norm=recipe.norm,

@@ -143,7 +143,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
     eps = s.get("eps", 1.0) * unit
     penalty, steps = penalty_of(run), s.get("steps", STEPS)
     # A comparison saves no time by approximation, unless a method says so.
-    earlier = {"renew_every": 1, "held_epochs": 0.0, "max_grad_norm": None}
+    earlier = {"renew_every": 1, "held_epochs": 0.0, "max_grad_norm": None, "warm_start": False}
     keywords = {**earlier, **part_for(s, TrainerKeywords)}
     if "warmup" in s:
         keywords["warmup_epochs"] = s["warmup"]

@@ -173,11 +173,6 @@ class Comparison:
             _check_values(method)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.name}: method {method['name']!r:.100}: {error}") from error
-        if method.get("warm_start") and method.get("flip", self.flip):
-            raise UsageError(
-                f"{self.name}: method {method['name']!r} has warm_start with flip; allowed: "
-                "one of the two"
-            )
         seeds = method.get("seeds", self.seeds)
         if (
             not isinstance(seeds, list | tuple)

@@ -31,9 +31,9 @@ class TrainingKeywords(TypedDict, total=False):
     """How the trainer trains."""
 
     warm_start: Annotated[
-        bool,
-        "Start the ascent where that of the epoch before ended for the same image; for --max-iter "
-        "1 or 2 and an --eps-step of 0.4 eps.",
+        bool | None,
+        "Start the ascent where that of the epoch before ended for the same image; default: where "
+        "that is possible.",
     ]
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     held_epochs: Annotated[

@@ -26,7 +26,9 @@ MODELS = (
 )
 # Their lam is by default a multiple of eps.
 GRADIENT_NORMS = ("lfr", "lfr-held", "input-gradient")
-PENALTIES = (*GRADIENT_NORMS, "cure", "llr", "gradalign")
+# Those without lam.
+UNWEIGHTED = ("adversarial-training",)
+PENALTIES = (*GRADIENT_NORMS, "cure", "llr", "gradalign", *UNWEIGHTED, "trades")
 PRESETS = {
     "quick": ("PGD-40", "APGD-T", "Square"),
     # Xu et al. (ICIP 2020), the attacks of their tables.
@@ -68,9 +70,14 @@ def find_name(parameter: str, value: object, choices: Iterable[str], *, others: 
     return str(value)
 
 
-def check_weight(penalty: object, lam: object, *, has_default: bool) -> None:
-    """Raise where lam is None for a penalty without a default of it."""
-    if lam is None and not has_default:
+def check_weight(penalty: object, lam: object, *, has_default: bool, weighted: bool = True) -> None:
+    """Raise where lam is None for a penalty without a default of it, or given where none counts."""
+    if not weighted:
+        if lam is not None:
+            raise UsageError(
+                f"lam is {lam!r} with penalty {penalty!r}, which has no weight; allowed: None"
+            )
+    elif lam is None and not has_default:
         raise UsageError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"

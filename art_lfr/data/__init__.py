@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from art_lfr.data.augmentation import Augmentation, Compose, RandomCrop, random_flip
+    from art_lfr.data.augmentation import (
+        Augmentation,
+        Compose,
+        InvertibleAugmentation,
+        RandomCrop,
+        View,
+        random_flip,
+    )
     from art_lfr.data.files import load_folder, load_npz
     from art_lfr.data.image_data import MOST_CHANNELS, ImageData, with_validation
     from art_lfr.data.named import default_root, digits, load, load_torchvision
@@ -25,8 +32,10 @@ __all__ = [
     "Augmentation",
     "Compose",
     "ImageData",
+    "InvertibleAugmentation",
     "RandomCrop",
     "Recipe",
+    "View",
     "default_root",
     "digits",
     "load",
@@ -42,7 +51,14 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "augmentation": ["Augmentation", "Compose", "RandomCrop", "random_flip"],
+        "augmentation": [
+            "Augmentation",
+            "Compose",
+            "InvertibleAugmentation",
+            "RandomCrop",
+            "View",
+            "random_flip",
+        ],
         "files": ["load_folder", "load_npz"],
         "image_data": ["MOST_CHANNELS", "ImageData", "with_validation"],
         "named": ["default_root", "digits", "load", "load_torchvision"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.names import check_weight
 from art_lfr.errors import UsageError, WrongTypeError
+from art_lfr.penalties.adversarial import AdversarialTraining, Trades
 from art_lfr.penalties.base import LossView, Part, Penalty
 from art_lfr.penalties.flatness import InputGradient, LocalFlatness
 from art_lfr.penalties.neighbours import Cure, GradAlign, LocalLinearity
@@ -19,6 +20,8 @@ PENALTIES: dict[str, Penalty] = {
     "cure": Cure(),
     "llr": LocalLinearity(),
     "gradalign": GradAlign(),
+    "adversarial-training": AdversarialTraining(),
+    "trades": Trades(),
 }
 
 
@@ -27,7 +30,7 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
 
     Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
     not the unit of the penalty, for a lower end held where the estimator has none, and for an
-    option of LFR's ascent with a penalty without one; TypeError for anything else.
+    option of an ascent with a penalty without one; TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
         chosen = penalty
@@ -40,7 +43,8 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
             "art_lfr.penalties.Penalty"
         )
     has_default = isinstance(chosen, LocalFlatness)
-    check_weight(penalty, settings.get("lam"), has_default=has_default)
+    lam = settings.get("lam")
+    check_weight(penalty, lam, has_default=has_default, weighted=chosen.weighted)
     exact = settings.get("estimator") == "exact"
     if exact and isinstance(chosen, LocalFlatness) and chosen.minus_weight < 1:
         raise UsageError(
@@ -51,13 +55,14 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
         if settings.get(name) and not chosen.ascends:
             raise UsageError(
                 f"{name} is True with penalty {penalty!r}; allowed: False, because it is an option "
-                "of LFR's ascent, which this penalty has not"
+                "of an ascent, which this penalty has not"
             )
     return chosen
 
 
 __all__ = [
     "PENALTIES",
+    "AdversarialTraining",
     "Cure",
     "GradAlign",
     "InputGradient",
@@ -66,5 +71,6 @@ __all__ = [
     "LossView",
     "Part",
     "Penalty",
+    "Trades",
     "penalty_for",
 ]

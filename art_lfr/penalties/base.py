@@ -48,6 +48,7 @@ class LossView:
         differs: Whether the clean pass saw another network than a search in eval mode does: one
             with random masks, with statistics of the batch, or with other preprocessing.
         statistics: The layers with running statistics that the clean pass moved.
+        clean_logits: Those of the clean pass at x, with their graph, for a penalty that is `joint`.
     """
 
     model: nn.Module
@@ -57,16 +58,21 @@ class LossView:
     masks: RandomState | None = None
     differs: bool = False
     statistics: Sequence[nn.Module] = ()
+    clean_logits: Tensor | None = None
 
     @property
     def ball(self) -> Ball:
         """The eps-ball of the settings inside the box."""
         return Ball(self.settings.eps, self.settings.norm, self.box)
 
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits, shape (N, classes), with a graph in the weights."""
+        with self._penalty_pass(x.device):
+            return logits_of(self.model(x))
+
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-sample losses, shape (N,), with a graph in the weights."""
-        with self._penalty_pass(x.device):
-            return self.criterion.values(logits_of(self.model(x)), y)
+        return self.criterion.values(self.logits(x), y)
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """grad_x of each sample's loss, shape of x, without a graph."""
@@ -107,9 +113,14 @@ class Penalty(ABC):
         ascends: Whether `search` is an ascent from `start` that heeds `settings.autocast`, and
             `end` says where it has ended. Training refuses `autocast` and `warm_start` where it
             is not.
+        weighted: Whether `lam` weighs it. Where not, lam is not given, and counts as 1.
+        joint: Whether its values use `LossView.clean_logits`: the clean pass is then
+            back-propagated together with the first summand, and both graphs are alive at once.
     """
 
     ascends: ClassVar[bool] = False
+    weighted: ClassVar[bool] = True
+    joint: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r:.60}" for name, value in public(self).items())
@@ -132,6 +143,14 @@ class Penalty(ABC):
         Called before the clean pass, with what `start` gave for these samples.
         """
         return start
+
+    def settled(self, settings: LFRSettings) -> LFRSettings:
+        """The settings as they count with this penalty."""
+        return settings if self.weighted else replace(settings, lam=1.0)
+
+    def clean_inputs(self, x: Tensor, searched: Any) -> Tensor:
+        """Where the clean loss is taken, shape of x: at x itself."""
+        return x
 
     def end(self, searched: Any) -> Tensor | None:
         """The points (N, ...) of what `search` found, where that of the next epoch may start."""

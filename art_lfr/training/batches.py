@@ -15,22 +15,30 @@ from art_lfr.storage.description import array
 
 
 class Batch(NamedTuple):
-    """Inputs and targets, and where they stand in the data, (N,), if that is known."""
+    """Inputs and targets, and where each stands in the data, (N,) integers, if that is known."""
 
     x: Tensor
     y: Tensor
     rows: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        rows = None if self.rows is None else self.rows.to(device)
+        return Batch(self.x.to(device), self.y.to(device), rows)
+
 
 class Batches(Protocol):
     """One epoch after another of batches on the training device.
 
-    `samples` is how many there are, where each process holds all of them and draws the same
-    batches, with their rows. None: they come from elsewhere, one by one; of several processes only
-    the main one reads them, and no rows are known.
+    Attributes:
+        batch_size: Samples in a batch.
+        in_memory: Whether each process holds all samples and draws the same batches. Otherwise they
+            come from elsewhere, one by one, and of several processes only the main one reads them.
+        samples: How many there are, so that rows are below it; None where batches have no rows.
     """
 
     batch_size: int
+    in_memory: bool
     samples: int | None
 
     def __len__(self) -> int:
@@ -55,6 +63,8 @@ class TensorBatches:
 
     A last batch of one sample joins the batch before it: BatchNorm has no statistics of one.
     """
+
+    in_memory = True
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
         self.x, self.y = x.to(device), y.to(device)
@@ -112,7 +122,10 @@ def joined_singles(batches: Iterable[Batch]) -> Iterator[Batch]:
         if waiting is None:
             waiting = new
         elif len(new.x) == 1 and len(waiting.x) > 1:
-            waiting = Batch(torch.cat([waiting.x, new.x]), torch.cat([waiting.y, new.y]))
+            rows = None
+            if waiting.rows is not None and new.rows is not None:
+                rows = torch.cat([waiting.rows, new.rows])
+            waiting = Batch(torch.cat([waiting.x, new.x]), torch.cat([waiting.y, new.y]), rows)
         else:
             yield waiting
             waiting = new

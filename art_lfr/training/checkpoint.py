@@ -175,7 +175,8 @@ class RunState:
             if self.average is None
             else [self.average.decay, self.average.steps, self.average.state],
             "best": None if self.best is None else self.best.to_plain(),
-            "ends": self.ends.points,
+            "ends": self.ends.steps,
+            "end_scales": self.ends.scale,
             "random": self.random,
             "generator": self.generator.get_state(),
         }
@@ -206,7 +207,7 @@ class RunState:
         self.stopped = content["stopped"]
         self.collapse_reported, self.learnt = content["collapse_reported"], content["learnt"]
         self.history[:] = content["history"]
-        self.ends.points = content["ends"]
+        self.ends.steps, self.ends.scale = content["ends"], content["end_scales"]
         self.random = content["random"]
         self.generator.set_state(content["generator"])
         self._constants = content["identity"]["constants"]

@@ -65,7 +65,7 @@ def check(
             _like(content.get("scheduler"), schedule.state(), "scheduler")
             if type(schedule.scheduler).__module__.startswith("torch."):
                 _same_settings(content.get("scheduler"), schedule.state())
-        _ends(content.get("ends"), identity.parts.get("x"))
+        _ends(content, identity.parts.get("x"))
         _random(content)
     except (
         DamagedError,
@@ -214,13 +214,18 @@ def _same_settings(saved: Any, present: Any) -> None:
             _need(saved[name] == present[name], f"scheduler has {name} {saved[name]!r:.40}")
 
 
-def _ends(ends: object, x: object) -> None:
-    if ends is None:
+def _ends(content: Mapping[str, Any], x: object) -> None:
+    steps, scale = (content.get(name) for name in ("ends", "end_scales"))
+    if steps is None and scale is None:
         return
-    if not isinstance(ends, Tensor) or not ends.is_floating_point():
+    if not isinstance(steps, Tensor) or steps.dtype != torch.int8:
         raise DamagedError("ends are no points")
-    of_data = not isinstance(x, dict) or list(ends.shape) == x.get("shape")
-    _need(of_data, f"ends has shape {tuple(ends.shape)}")
+    of_data = not isinstance(x, dict) or list(steps.shape) == x.get("shape")
+    _need(of_data, f"ends has shape {tuple(steps.shape)}")
+    if not isinstance(scale, Tensor) or scale.dtype != torch.float32:
+        raise DamagedError("end_scales are none")
+    lengths = scale.shape == steps.shape[:1] and bool((scale.isfinite() & (scale >= 0)).all())
+    _need(lengths, "end_scales are no lengths of the samples")
 
 
 def _random(content: Mapping[str, Any]) -> None:

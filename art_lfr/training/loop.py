@@ -23,7 +23,7 @@ from art_lfr.core.geometry import wrong_unit
 from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
-from art_lfr.data.augmentation import augmented
+from art_lfr.data.augmentation import View, augmented
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
@@ -43,6 +43,15 @@ from art_lfr.training.step import NonFiniteError, Objective, OptimizerError
 Record: TypeAlias = "dict[str, float]"
 # Epochs with one class predicted for everything, after which a user is told.
 CONSTANT = 3
+# Why an ascent cannot go on from the epoch before, and what would help.
+NOT_KNOWN = (
+    "the batches do not say which sample is which; allowed: `fit`, or `fit_loader` with a loader "
+    "that gives (x, y, index)"
+)
+NOT_UNDONE = (
+    "augment does not say what it has done; allowed: RandomCrop, random_flip, Compose of these, or "
+    "an art_lfr.data.InvertibleAugmentation"
+)
 
 
 class TrainingLoop:
@@ -92,6 +101,7 @@ class TrainingLoop:
         self._learnt_epoch = 0
         # What is wrong with the network's predictions after an epoch, and for how many it was.
         self._problem: str | None = None
+        self._told = False  # that no ascent goes on from the epoch before
         self._constant = 0
 
     def fit(
@@ -273,10 +283,7 @@ class TrainingLoop:
                 "parameter with requires_grad"
             )
         if self.options.warm_start and batches.samples is None:
-            raise UsageError(
-                "warm_start is True with batches in which a sample is not known again; allowed: "
-                "`fit`, with all data in memory"
-            )
+            raise UsageError(f"warm_start is True, but {NOT_KNOWN}")
         monitored = tuple(monitor.prefix for monitor in monitors)
         check_metrics(self.options.best_metric, monitored)
         sample = batches.sample(self.options.monitor_samples, self.options.seed)
@@ -330,26 +337,27 @@ class TrainingLoop:
         sums = EpochSums(f"LFR epoch {epoch + 1}/{self.state.last_epoch}", bar)
         settings = self.settings
         epoch_batches = batches.epoch(self.state.generator)
-        if batches.samples is None and self.objective.processes.size > 1:
-            read = ((batch.x.cpu(), batch.y.cpu()) for batch in epoch_batches)
+        if not batches.in_memory and self.objective.processes.size > 1:
+            read = (batch.to(torch.device("cpu")) for batch in epoch_batches)
             sent = self.objective.processes.main_reads(read)
-            epoch_batches = (Batch(x.to(self._device), y.to(self._device)) for x, y in sent)
+            epoch_batches = (batch.to(self._device) for batch in sent)
         # In each epoch anew: a resumed run knows what one that was not stopped knows.
         self.objective.comparison.forget()
         trained = parameters_of(self.optimizer)
         with training_mode(self.objective.model, self.network, trained):
             for index, batch in enumerate(epoch_batches):
-                x, ends = batch.x, None
-                if index == 0 and batches.samples is None:
+                x, ends, view = batch.x, None, None
+                if index == 0 and not batches.in_memory:
                     self._check_batch(x, len(x))
                 epochs = epoch + (index + 1) / len(batches)
                 settings = self.settings.warmed(epochs, options.warmup_epochs)
                 penalty = self.objective.penalty.let_in(options.let_in(epochs))
                 if options.augment is not None:
                     box = self.objective.bounds_for(x)
-                    x = augmented(options.augment, x, self.state.generator, box)
-                if options.warm_start:
-                    ends = self.state.ends.of(batch, batches.samples)
+                    x, view = augmented(options.augment, x, self.state.generator, box)
+                rows = self._known_rows(batch, batches.samples, view)
+                if rows is not None:
+                    ends = self.state.ends.of(rows, x, batches.samples or 0, view)
                 try:
                     result = replace(self.objective, penalty=penalty).step(
                         x,
@@ -381,8 +389,8 @@ class TrainingLoop:
                     self.state.average.update(self.network)
                 # These weights gave a finite loss: they are good ones to fall back on.
                 self._good = candidate
-                if result.ends is not None:
-                    self.state.ends.keep(batch, result.ends)
+                if rows is not None and result.ends is not None:
+                    self.state.ends.keep(rows, x, result.ends, view)
                 schedule.after_batch()
                 sums.add(result, len(x))
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
@@ -396,6 +404,32 @@ class TrainingLoop:
             "lam": settings.lam,
             "seconds": time.perf_counter() - began,
         }
+
+    def _known_rows(self, batch: Batch, samples: int | None, view: View | None) -> Tensor | None:
+        """The rows of a batch whose ascents go on from the epoch before, or None: they start anew.
+
+        Raises UsageError, or warns once, where they cannot go on.
+        """
+        wanted, penalty = self.options.warm_start, self.objective.penalty
+        if wanted is False or not penalty.ascends or self.settings.lam == 0:
+            return None
+        if batch.rows is None or samples is None:
+            reason = NOT_KNOWN
+        elif self.options.augment is not None and view is None:
+            reason = NOT_UNDONE
+        else:
+            return batch.rows
+        if wanted:
+            raise UsageError(f"warm_start is True, but {reason}")
+        if not self._told and self.objective.processes.main:
+            warnings.warn(
+                f"each ascent starts anew: {reason}. Or raise max_iter, now "
+                f"{self.settings.steps}, or say warm_start=False.",
+                UserWarning,
+                stacklevel=8,  # the line that called the trainer
+            )
+        self._told = True
+        return None
 
     def _failure(self, what: str) -> TrainingError:
         """Put the last good weights back, drop what is spoilt, and say what to change."""
@@ -441,7 +475,7 @@ class TrainingLoop:
 
     def _used(self, batches: Batches) -> Identity:
         """What draws or counts in an epoch and is the user's own; tensors in memory do not."""
-        source = batches.parts() if batches.samples is None else {}
+        source = {} if batches.in_memory else batches.parts()
         return Identity({"augment": self.options.augment, **source}, self._description.anew())
 
     @staticmethod

@@ -38,8 +38,9 @@ class TrainingOptions:
         best_metric: Keep the weights of the best epoch by this metric, or by the first of
             several, with the others to break ties.
         patience: Stop after so many epochs without a better `best_metric`, >= 1.
-        warm_start: The ascent starts where that of the epoch before ended for the same sample;
-            without `augment`, and with all data in memory.
+        warm_start: The ascent starts where that of the epoch before ended for the same sample.
+            None: where batches say which sample is which and `augment` can be undone; where not, a
+            warning says so once. True: a must. False: never.
         monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
         seed: Seed of everything random.
         verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
@@ -54,7 +55,7 @@ class TrainingOptions:
     ema_decay: float | None = None
     best_metric: str | tuple[str, ...] | None = None
     patience: int | None = None
-    warm_start: bool = False
+    warm_start: bool | None = None
     monitor_samples: int = 256
     seed: int = 0
     verbose: bool = True
@@ -79,12 +80,8 @@ class TrainingOptions:
                 f"patience is {self.patience!r} with best_metric None; allowed: a best_metric "
                 "that says what must improve"
             )
-        check_flag("warm_start", self.warm_start)
-        if self.warm_start and self.augment is not None:
-            raise UsageError(
-                "warm_start is True with an augment; allowed: one of the two, because a point that "
-                "was found for one view of an image is none for another"
-            )
+        if self.warm_start is not None:
+            check_flag("warm_start", self.warm_start)
         check_integer("monitor_samples", self.monitor_samples, low=1)
         check_seed("seed", self.seed)
         check_flag("verbose", self.verbose)

@@ -202,6 +202,7 @@ class Objective:
         self.model.zero_grad(set_to_none=True)  # parameters outside the optimizer too
         optimizer.zero_grad(set_to_none=True)
         clean, penalty, logits = 0.0, 0.0, []
+        waiting: Tensor | None = None
         for part in parts:
             for term in objective_terms(
                 part.view,
@@ -224,7 +225,11 @@ class Objective:
                     scale *= part.view.settings.lam
                 # A part of the penalty may be held: it counts, and pulls at nothing.
                 if term.outputs is not None or term.value.requires_grad:
-                    (scale * term.value).backward()  # type: ignore[no-untyped-call]
+                    loss = scale * term.value
+                    waiting = loss if waiting is None else waiting + loss
+                    if not term.joins_next:
+                        waiting.backward()  # type: ignore[no-untyped-call]
+                        waiting = None
         if self.processes.size > 1:
             parameters = [*parameters_of(optimizer), *self.model.parameters()]
             clean, penalty = self._share(list(dict.fromkeys(parameters)), clean, penalty)

@@ -108,7 +108,7 @@ class TunedKeywords(TypedDict, total=False):
     batch_norm: str
     renew_every: int | None
     autocast: bool
-    warm_start: bool
+    warm_start: bool | None
     warmup_epochs: float
     held_epochs: float | None
     max_grad_norm: float | None
