@@ -167,9 +167,10 @@ class _Composed:
         return x
 
     def undo(self, moved: Tensor, original: Tensor) -> Tensor:
-        frames = [original]
-        for view in self.views[:-1]:
-            frames.append(view.apply(frames[-1]))
+        frames, frame = [], original
+        for view in self.views:
+            frames.append(frame)
+            frame = view.apply(frame)
         for view, frame in zip(reversed(self.views), reversed(frames), strict=True):
             moved = view.undo(moved, frame)
         return moved

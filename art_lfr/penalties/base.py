@@ -188,8 +188,10 @@ class Penalty(ABC):
             differs=True,
             statistics=normalisation_layers(model),
         )
-        parts = self.checked_parts(view, x, y, searched)
-        return torch.stack([w * v for w, v in parts]).sum(dim=0)
+        values = x.new_zeros(len(x))
+        for weight, summand in self.checked_parts(view, x, y, searched):
+            values = values + weight * summand
+        return values
 
     def checked_parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """`parts`, each with a weight and a value for each sample.

@@ -65,7 +65,7 @@ def check(
             _like(content.get("scheduler"), schedule.state(), "scheduler")
             if type(schedule.scheduler).__module__.startswith("torch."):
                 _same_settings(content.get("scheduler"), schedule.state())
-        _ends(content, identity.parts.get("x"))
+        _ends(content, saved.get("x"))
         _random(content)
     except (
         DamagedError,

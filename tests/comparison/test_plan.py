@@ -107,10 +107,6 @@ def test_what_is_judged_changes_the_result_but_not_the_training(make_comparison:
         ({"methods": [{"name": "a", "kind": "pgd", "steps": 0}]}, "'a': steps is 0"),
         ({"methods": [{"name": "a", "kind": "lfr", "radius": -1}]}, "'a': radius is -1"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": [7]}]}, "seeds \\[7\\]"),
-        (
-            {"methods": [{"name": "a", "kind": "lfr", "warm_start": True}], "flip": True},
-            "warm_start with flip",
-        ),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": 1}]}, "seeds 1"),
         ({"methods": [{"name": "a", "kind": "pgd", "seeds": []}]}, "seeds \\[\\]"),
     ],

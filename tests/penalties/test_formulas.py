@@ -216,10 +216,47 @@ def test_gradalign_of_a_constant_loss_is_zero_with_finite_gradients() -> None:
 @pytest.mark.parametrize("name", sorted(PENALTIES))
 def test_loss_takes_every_penalty_and_adds_it_with_its_weight(problem: Problem, name: str) -> None:
     network, x, y = problem
-    terms = lfr_loss(network, x, y, eps=EPS, lam=0.7, penalty=name)
-    values = PENALTIES[name].values(network, x, y, settings=LFRSettings(eps=EPS, lam=0.7))
+    lam = 0.7 if PENALTIES[name].weighted else None
+    terms = lfr_loss(network, x, y, eps=EPS, lam=lam, penalty=name)
+    values = PENALTIES[name].values(network, x, y, settings=LFRSettings(eps=EPS, lam=lam))
     torch.testing.assert_close(terms.flatness, values.mean(), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(terms.total, terms.clean + 0.7 * terms.flatness)
+    torch.testing.assert_close(terms.total, terms.clean + (lam or 1.0) * terms.flatness)
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2, 1])
+def test_adversarial_training_is_the_loss_at_the_example(problem: Problem, norm: float) -> None:
+    network, x, y = problem
+    loss = LFRLoss(eps=EPS, norm=norm, steps=3, step_size=0.05, penalty="adversarial-training")
+    terms = loss(network, x, y)
+    assert loss.settings.lam == 1.0
+    # The same ascent written here: from the same random point, by the gradient of the loss.
+    ball = Ball(EPS, float(norm), Box.from_bounds((0.0, 1.0), x))
+    point = ball.random_point(x, torch.Generator().manual_seed(0))
+    for _ in range(3):
+        point = ball.ascend(point, slope(network, point, y).detach().view_as(x), x, 0.05)
+    check_same(network, terms.total.view(1), losses(network, point, y).mean().view(1), 1e-9)
+    assert float(terms.total) > float(losses(network, x, y).mean())
+
+
+def test_trades_is_the_divergence_of_both_outputs(problem: Problem) -> None:
+    network, x, y = problem
+    terms = lfr_loss(network, x, y, eps=EPS, steps=3, step_size=0.05, lam=6.0, penalty="trades")
+    # Zhang et al.: KL(f(x) || f(x')), ascended from beside x, with the gradient through both.
+    clean = network(x).softmax(dim=1).detach()
+
+    def divergence(outputs: Tensor, p: Tensor) -> Tensor:
+        return (p * (p.log() - outputs.log_softmax(dim=1))).sum(dim=1)
+
+    ball = Ball(EPS, math.inf, Box.from_bounds((0.0, 1.0), x))
+    point = ball.start_point(x, torch.Generator().manual_seed(0))
+    for _ in range(3):
+        point = point.detach().requires_grad_(True)
+        (up,) = torch.autograd.grad(divergence(network(point), clean).sum(), point)
+        point = ball.ascend(point.detach(), up, x, 0.05)
+    gap = divergence(network(point), network(x).softmax(dim=1))
+    expected = losses(network, x, y).mean() + 6.0 * gap.mean()
+    check_same(network, terms.total.view(1), expected.view(1), 1e-9)
+    assert float(terms.flatness) > 0
 
 
 def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
@@ -235,6 +272,8 @@ def test_names_and_weights_are_checked() -> None:
         penalty_for(3, {"lam": 0.1})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="lam is None with penalty 'cure'"):
         penalty_for("cure", {})
+    with pytest.raises(ValueError, match=r"lam is 0.5 with penalty 'adversarial-training', which"):
+        penalty_for("adversarial-training", {"lam": 0.5})
     with pytest.raises(ValueError, match="mu is -1"):
         LocalLinearity(mu=-1)
     assert penalty_for("input-gradient", {}) == InputGradient()
@@ -243,11 +282,12 @@ def test_names_and_weights_are_checked() -> None:
 @pytest.mark.parametrize("option", ["autocast", "warm_start"])
 def test_an_option_of_the_ascent_needs_a_penalty_that_has_it(option: str) -> None:
     for name, penalty in PENALTIES.items():
-        if name.startswith("lfr"):
-            assert penalty_for(name, {"lam": 1.0, option: True}) is penalty
+        lam = 1.0 if penalty.weighted else None
+        if name.startswith("lfr") or name in ("adversarial-training", "trades"):
+            assert penalty_for(name, {"lam": lam, option: True}) is penalty
         else:
             with pytest.raises(ValueError, match=f"{option} is True with penalty '{name}'"):
-                penalty_for(name, {"lam": 1.0, option: True})
+                penalty_for(name, {"lam": lam, option: True})
     with pytest.raises(ValueError, match=f"{option} is True with penalty .*SquaredLogits"):
         penalty_for(SquaredLogits(), {"lam": 1.0, option: True})
 
