@@ -265,7 +265,7 @@ def lfr_loss(
         lam: Weight of the penalty, >= 0. None: the default of the norm, a multiple of eps.
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
         steps: Ascent steps K, >= 0. With eps 0 and steps 0: input-gradient regularization.
-        step_size: Length of a step. None: the default of the norm, a multiple of eps / steps.
+        step_size: Length of a step. None: 2 eps / steps, and at most 0.4 eps.
         estimator: "finite-difference" or "exact" (double back-propagation).
         radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.

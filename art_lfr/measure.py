@@ -85,7 +85,7 @@ def local_flatness(
         eps: Radius of the ball, >= 0, in raw units.
         norm: p: np.inf, 2 or 1.
         steps: Ascent steps, >= 0.
-        step_size: Length of a step; None: the default of the norm, a multiple of eps / steps.
+        step_size: Length of a step; None: 2 eps / steps, and at most 0.4 eps.
         estimator: What steers the ascent: "finite-difference" or "exact".
         radius: Finite-difference radius; None: the default of the norm, a multiple of eps.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None. "auto": [0, 1],

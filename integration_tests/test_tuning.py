@@ -19,7 +19,7 @@ from art_lfr.penalties import LocalFlatness
 from art_lfr.tuning import Candidate, Trial, Tuning, candidates, tune
 from art_lfr.tuning import trial as trial_module
 
-LISTED = candidates(np.inf)
+LISTED = candidates(np.inf, 10)
 EPS = 0.1
 
 
@@ -49,7 +49,7 @@ def tuning(*accuracies, floor=None, minutes=10.0, **keywords):
 
 @pytest.mark.parametrize("p", [np.inf, 2.0, 1.0])
 def test_candidates_start_with_the_defaults(p):
-    listed = candidates(p)
+    listed = candidates(p, 10)
     settings = LFRSettings(eps=EPS, norm=p, steps=7)
     lengths = listed[0].lengths(EPS, 7)
     assert lengths["lam"] == pytest.approx(settings.lam)
@@ -57,7 +57,7 @@ def test_candidates_start_with_the_defaults(p):
     assert lengths["eps_step"] == pytest.approx(settings.step_size)
     assert len(set(listed)) == len(listed) >= 8
     assert [c.lam for c in listed[:3]] == [2 * c.radius for c in listed[:3]]
-    exact = candidates(p, "exact")
+    exact = candidates(p, 10, "exact")
     assert len({(c.lam, c.step) for c in exact}) == len(exact) < len(listed)
 
 

@@ -105,8 +105,9 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         classifier: A `PyTorchClassifier` (or `HuggingFaceClassifierPyTorch`) with an optimizer.
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
         eps: Radius of the ball, >= 0.
-        eps_step: Length of an ascent step. None: the norm's default, a multiple of eps / max_iter.
-        max_iter: Ascent steps K, >= 0.
+        eps_step: Length of an ascent step. None: 2 eps / max_iter, and at most 0.4 eps.
+        max_iter: Ascent steps K, >= 0. Two will do where each ascent goes on from that of the epoch
+            before (`warm_start`); where it starts anew, take five to ten.
         lam: Weight of the penalty, >= 0. None: the norm's default, a multiple of eps.
         estimator: "finite-difference", or "exact" (double back-propagation, as published).
         radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
@@ -167,7 +168,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         norm: float | str = np.inf,
         eps: float = 0.3,
         eps_step: float | None = None,
-        max_iter: int = 10,
+        max_iter: int = 2,
         attack: Any = None,
         ratio: float = 1.0,
         augment: Augmentation | None = None,

@@ -92,7 +92,7 @@ def train(
         typer.Option(
             parser=options.or_none(options.read_number),
             metavar="NUMBER",
-            help="Length of an ascent step; default: a multiple of eps / steps.",
+            help="Length of an ascent step; default: 2 eps / max-iter, and at most 0.4 eps.",
             rich_help_panel=options.OBJECTIVE,
         ),
     ] = None,

@@ -156,7 +156,7 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         norm=parse_norm(run.comparison.norm),
         eps=eps,
         max_iter=steps,
-        eps_step=None if "step" not in s else s["step"] * eps / max(1, steps),
+        eps_step=s.get("step", 2.0) * eps / max(1, steps) or None,
         penalty=penalty,
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,

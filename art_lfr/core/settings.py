@@ -22,20 +22,28 @@ FEWEST_SPACINGS = 8
 
 @dataclass(frozen=True)
 class NormDefaults:
-    """Defaults of one norm: lengths as multiples of eps (a step's, of eps / steps), and a count."""
+    """Defaults of one norm: lengths as multiples of eps, and a count.
 
-    step_size: float
+    `path` is the length of all steps together; no step is longer than `longest_step`.
+    """
+
+    path: float
+    longest_step: float
     lam: float
     radius: float
     renew_every: int
+
+    def step(self, steps: int) -> float:
+        """The length of one of so many steps, as a multiple of eps."""
+        return min(self.path / max(1, steps), self.longest_step)
 
 
 # Chosen on validation data by benchmarks/defaults; docs/defaults.md has the experiment. In l-inf
 # renewing every second gradient costs nothing, in l2 that is open: docs/performance.md.
 DEFAULTS: dict[float, NormDefaults] = {
-    math.inf: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=2),
-    2.0: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=1),
-    1.0: NormDefaults(step_size=2.0, lam=0.5, radius=0.25, renew_every=1),
+    math.inf: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=2),
+    2.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=1),
+    1.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=1),
 }
 
 
@@ -50,7 +58,7 @@ class LFRSettings:
         eps: Radius of the ball, >= 0.
         norm: p of the ball: np.inf, 2 or 1.
         steps: Ascent steps K, >= 0.
-        step_size: Length of a step, > 0. None: a multiple of eps / steps.
+        step_size: Length of a step, > 0. None: 2 eps / steps, and at most 0.4 eps.
         lam: Weight of the penalty, >= 0.
         estimator: "finite-difference" or "exact".
         radius: Finite-difference radius h, > 0.
@@ -106,9 +114,7 @@ class LFRSettings:
             "eps": float(eps),
             "norm": parse_norm(norm),
             "steps": int(steps),
-            "step_size": float(
-                default.step_size * eps / max(1, steps) if step_size is None else step_size
-            ),
+            "step_size": float(default.step(steps) * eps if step_size is None else step_size),
             "lam": float(default.lam * eps if lam is None else lam),
             "estimator": estimator,
             "radius": float(default.radius * eps if radius is None else radius),

@@ -92,8 +92,8 @@ def train_by_art(
 
 
 def _adversarial_trainer(classifier: PyTorchClassifier, recipe: Recipe) -> AdversarialTrainer:
-    """ART's adversarial training (Madry et al. 2018), with as many steps as LFR's ascent."""
-    steps = recipe.max_iter
+    """ART's adversarial training (Madry et al. 2018)."""
+    steps = ADVERSARIAL_STEPS
     attack = ProjectedGradientDescent(
         classifier,
         eps=recipe.eps,
@@ -112,6 +112,8 @@ def lfr_settings(recipe: Recipe) -> LFRSettings:
     return LFRSettings(eps=recipe.eps, lam=lam, steps=recipe.max_iter)
 
 
+# Its attack starts anew in each epoch.
+ADVERSARIAL_STEPS = 5
 STANDARD, ADVERSARIAL, LFR = "standard", "adversarial training", "LFR"
 DOTS_PER_INCH = 120
 

@@ -175,8 +175,8 @@ class LocalFlatnessAttack(HarmlessAttack):
     Args:
         model: The model to attack.
         eps: Radius of the ball, >= 0.
-        alpha: Length of a step (`step_size` elsewhere here); None: the norm's default, a multiple
-            of eps / steps.
+        alpha: Length of a step (`step_size` elsewhere here); None: 2 eps / steps, and at most
+            0.4 eps.
         steps: Ascent steps, >= 0.
         norm: "Linf", "L2" or "L1", or as elsewhere here: np.inf, 2, 1.
         estimator: "finite-difference" or "exact".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,10 @@ class Monitor:
             x,
             y,
             box=box,
-            # What training measures must not depend on which estimator it trains with.
-            settings=replace(
-                settings, estimator="finite-difference", radius=settings.radius or 1.0
+            # What is measured must depend neither on the estimator nor on the few steps of an
+            # ascent that goes on from epoch to epoch: this one starts anew.
+            settings=LFRSettings(
+                eps=settings.eps, norm=settings.norm, radius=settings.radius or 1.0
             ),
             generator=generator,
             batch_size=self.batch_size,

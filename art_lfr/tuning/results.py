@@ -54,8 +54,10 @@ AROUND = (
 )
 
 
-def candidates(p: float, estimator: str = "finite-difference") -> tuple[Candidate, ...]:
-    """The settings to try for one norm: the default first, then the most informative ones.
+def candidates(
+    p: float, max_iter: int, estimator: str = "finite-difference"
+) -> tuple[Candidate, ...]:
+    """The settings to try for one norm and K: the default first, then the most informative ones.
 
     The exact estimator has no radius: of settings that differ in the radius alone the first stays.
     """
@@ -63,7 +65,9 @@ def candidates(p: float, estimator: str = "finite-difference") -> tuple[Candidat
     different: dict[tuple[float, ...], Candidate] = {}
     for lam, radius, step in AROUND:
         candidate = Candidate(
-            lam=lam * default.lam, radius=radius * default.radius, step=step * default.step_size
+            lam=lam * default.lam,
+            radius=radius * default.radius,
+            step=step * default.step(max_iter) * max_iter,
         )
         exact = (candidate.lam, candidate.step)
         key = exact if estimator == "exact" else (*exact, candidate.radius)

@@ -46,7 +46,7 @@ def tune(
     held_out: int | tuple[Array, Array] | None = None,
     epochs: int = 20,
     batch_size: int = 128,
-    max_iter: int = 10,
+    max_iter: int = 2,
     make_scheduler: Callable[[Any, int], Any] | None = None,
     attacks: Sequence[str] = ATTACKS,
     seed: int = 0,
@@ -131,7 +131,7 @@ def tune(
     identity = conditions.identity  # checks what it is made of
     with locked(directory, "state_dir"):
         trials, not_tried = _search(
-            candidates(p, trainer.get("estimator", "finite-difference")),
+            candidates(p, max_iter, trainer.get("estimator", "finite-difference")),
             conditions,
             TrialStore(directory, identity),
             budget=60 * minutes,

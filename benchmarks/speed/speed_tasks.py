@@ -23,7 +23,9 @@ from art_lfr.core.modes import frozen, mode
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.core.settings import LFRSettings
 from art_lfr.models import BUILT_IN
+from art_lfr.penalties import PENALTIES
 from art_lfr.training.step import Objective
+from art_lfr.training.warm_start import EndPoints
 
 SHAPES = {
     "paper-cnn": (128, 1, 28, 28),
@@ -32,6 +34,8 @@ SHAPES = {
     "vit-tiny": (16, 3, 224, 224),
 }
 EPS, STEPS = 0.1, 10
+# Those of the trainer, whose ascent goes on from epoch to epoch.
+FEW = 2
 Task: TypeAlias = Callable[[], object]
 
 
@@ -117,13 +121,26 @@ def makers_of(
         own.train()
         return lambda: objective._back_propagate(parts, optimizer)
 
-    def iteration(settings: LFRSettings) -> Task:
+    def iteration(settings: LFRSettings, penalty: str = "lfr", *, warm: bool = False) -> Task:
         own, optimizer = trained_by(settings)
         own.train()
-        objective = Objective(own, criterion, lambda like: box)
-        return lambda: objective.step(
-            x, y, optimizer=optimizer, settings=settings, generator=generator, max_grad_norm=None
-        )
+        objective = Objective(own, criterion, lambda like: box, penalty=PENALTIES[penalty])
+        store, rows = EndPoints(), torch.arange(len(x))
+
+        def run() -> None:
+            result = objective.step(
+                x,
+                y,
+                optimizer=optimizer,
+                settings=settings,
+                generator=generator,
+                max_grad_norm=1.0,
+                ends=store.of(rows, x, len(x), None) if warm else None,
+            )
+            if result.ends is not None:
+                store.keep(rows, x, result.ends, None)
+
+        return run
 
     def plain_adversarial_training(**layout: bool) -> Task:
         own, optimizer = trained(**layout)
@@ -173,6 +190,7 @@ def makers_of(
     finite = LFRSettings(eps=EPS, steps=steps)
     exact = replace(finite, estimator="exact")
     every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
+    few = LFRSettings(eps=EPS, steps=min(steps, FEW))
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
@@ -181,6 +199,11 @@ def makers_of(
         "ascent, exact": partial(ascent, exact),
         "outer step, finite difference": partial(outer_step, finite),
         "outer step, exact": partial(outer_step, exact),
+        "iteration, LFR, as by default": partial(iteration, few, warm=True),
+        "iteration, LFR held, as by default": partial(iteration, few, "lfr-held", warm=True),
+        "iteration, adversarial training, as by default": partial(
+            iteration, few, "adversarial-training", warm=True
+        ),
         "iteration, LFR": partial(iteration, finite),
         "iteration, LFR, two gradients a step": partial(iteration, every),
         "iteration, LFR, one gradient a step": partial(iteration, once),

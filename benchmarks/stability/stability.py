@@ -205,6 +205,8 @@ def train(run: dict[str, Any], x: Any, y: Any) -> nn.Module:
         classifier,
         eps=run["eps"],
         max_iter=steps,
+        eps_step=2 * run["eps"] / steps,
+        warm_start=False,
         warmup_epochs=warmup,
         held_epochs=run.get("held_epochs"),
         max_grad_norm=run.get("max_grad_norm"),

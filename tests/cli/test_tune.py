@@ -64,7 +64,7 @@ def caught(monkeypatch):
     def tune(make_classifier, x, y, **keywords):
         calls.append({"make_classifier": make_classifier, "x": x, "y": y, **keywords})
         right = np.arange(20) < 19
-        trial = Trial(candidates(np.inf)[0], right, right, 1.0)
+        trial = Trial(candidates(np.inf, 10)[0], right, right, 1.0)
         return Tuning(
             eps=keywords["eps"],
             norm="inf",
