@@ -74,6 +74,25 @@ def test_parts_perturbed_weights_warm_starts_and_a_last_batch_smaller_than_the_p
     assert max(farthest(one, other) for other in found) < 1e-5
 
 
+def test_warm_starts_of_moved_images_from_a_loader_that_gives_indices(tmp_path: Path) -> None:
+    arguments = (3, "loader", "--count", 66, "--warm", "--moved")
+    (one,) = trained(1, tmp_path, *arguments)
+    first, second = trained(2, tmp_path, *arguments)
+    assert farthest(first, second) == 0
+    assert farthest(one, first) < 1e-5
+
+
+def test_two_processes_with_warm_starts_end_the_same_after_a_failure(tmp_path: Path) -> None:
+    arguments = (3, "fit", "--warm", "--moved", "--count", 200)
+    whole, _ = trained(2, tmp_path, *arguments)
+    directory = tmp_path / "run"
+    failed = launch(2, tmp_path / "x", *arguments, "--directory", directory, "--fail")
+    assert failed.returncode != 0
+    resumed, other = trained(2, tmp_path, *arguments, "--directory", directory)
+    assert len(resumed["history"]) == 3
+    assert farthest(whole, resumed) == farthest(resumed, other) == 0
+
+
 def test_averaged_and_best_weights_and_attacked_samples(tmp_path: Path) -> None:
     # 131 samples: parts of 33 and 32, and a last batch of three, of which one process has none.
     arguments = (3, "fit", "--count", 131, "--more")

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Box
 from art_lfr.core.settings import LFRSettings
+from art_lfr.data import Compose, RandomCrop, random_flip
 from art_lfr.evaluation.run import evaluate
 from art_lfr.training.batches import TensorBatches
 from art_lfr.training.loop import TrainingLoop
@@ -47,7 +48,7 @@ EPOCHS = 6
 
 
 def train(directory: Path, output: Path, init_seed: int) -> None:
-    """One run, with everything that has a state: dropout, BatchNorm, momentum, schedule, EMA."""
+    """One run, with all that has a state: dropout, BatchNorm, momentum, schedule, EMA, warm starts."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(120, 1, 8, 8, generator=generator), torch.arange(120) % 5
     torch.manual_seed(init_seed)
@@ -64,6 +65,8 @@ def train(directory: Path, output: Path, init_seed: int) -> None:
         settings=LFRSettings(eps=0.1, steps=2),
         options=TrainingOptions(
             warmup_epochs=3.0,
+            augment=Compose(RandomCrop(2), random_flip),
+            warm_start=True,
             ema_decay=0.9,
             best_metric=("validation_robust_accuracy", "validation_accuracy"),
             monitor_samples=20,

@@ -1,7 +1,7 @@
 """One of the processes of test_processes.py: trains as its arguments say, and writes the weights.
 
 train_in_a_process.py OUTPUT EPOCHS {fit,loader} [--directory D] [--norm-layers] [--largest N]
-    [--perturb] [--warm] [--more] [--different] [--fail] [--nan RANK] [--count N]
+    [--perturb] [--warm] [--moved] [--more] [--different] [--fail] [--nan RANK] [--count N]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
-from art_lfr.data import digits
+from art_lfr.data import Compose, RandomCrop, digits, random_flip
 from art_lfr.training.processes import Processes
 
 parser = argparse.ArgumentParser()
@@ -30,6 +30,7 @@ parser.add_argument("--norm-layers", action="store_true")
 parser.add_argument("--largest", type=int)
 parser.add_argument("--perturb", action="store_true")
 parser.add_argument("--warm", action="store_true")
+parser.add_argument("--moved", action="store_true")
 parser.add_argument("--fail", action="store_true")
 parser.add_argument("--nan", type=int)
 parser.add_argument("--fail-late", type=int)
@@ -107,6 +108,7 @@ trainer = AdversarialTrainerLFRPyTorch(
     max_physical_batch_size=arguments.largest,
     weight_perturbation=0.01 if arguments.perturb else None,
     warm_start=arguments.warm,
+    augment=Compose(RandomCrop(1), random_flip) if arguments.moved else None,
     **more,
 )
 keywords = {
@@ -119,7 +121,8 @@ keywords = {
 if arguments.source == "fit":
     trainer.fit(x, y, batch_size=64, **keywords)
 else:
-    dataset = TensorDataset(torch.tensor(x), torch.tensor(y))
+    places = [torch.arange(len(x))] if arguments.warm else []
+    dataset = TensorDataset(torch.tensor(x), torch.tensor(y), *places)
     trainer.fit_loader(DataLoader(dataset, batch_size=64, shuffle=True), **keywords)
 result = {"weights": model.state_dict(), "history": list(trainer.history)}
 torch.save(result, arguments.output.with_suffix(f".{processes.rank}of{processes.size}"))
