@@ -48,7 +48,7 @@ EPOCHS = 6
 
 
 def train(directory: Path, output: Path, init_seed: int) -> None:
-    """One run, with all that has a state: dropout, BatchNorm, momentum, schedule, EMA, end points."""
+    """One run, with all that has a state: dropout, BatchNorm, momentum, schedule, average, ends."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(120, 1, 8, 8, generator=generator), torch.arange(120) % 5
     torch.manual_seed(init_seed)
