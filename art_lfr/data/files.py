@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -137,7 +138,19 @@ def load_npz(
     for part in complete:
         x = as_images(f"x_{part}", arrays[f"x_{part}"])
         parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
+    _warn_of_no_first_label(parts["train"][1])
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
+
+
+def _warn_of_no_first_label(labels: Array) -> None:
+    """Warn where labels may have been counted from 1: a network would get an output too many."""
+    if (first := int(labels.min())) > 0:
+        warnings.warn(
+            f"no training image has label 0, the labels are {first} to {labels.max()}; labels "
+            "count from 0",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _read_arrays(path: Path, known: set[str]) -> tuple[set[str], dict[str, Array]]:
@@ -211,6 +224,7 @@ def _from_jpeg(
     name: str, arrays: dict[str, Array], complete: list[str], limits: dict[str, int | None]
 ) -> ImageData:
     labels = {part: _jpeg_labels(part, arrays) for part in complete}
+    _warn_of_no_first_label(labels["train"])
     sizes = {part: len(labels.get(part, ())) for part in PARTS}
     parts = {}
     for part, (source, images) in choose(sizes, **limits).items():
