@@ -55,15 +55,17 @@ def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | No
     """
     images: list[Array] = []
     first = ""
-    for name, file in files:
-        pixels = _pixels(name, file, size)
-        first = first or name
-        if images and pixels.shape[:2] != images[0].shape[:2]:
-            raise UsageError(
-                f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; allowed: "
-                "images of one size, or load_folder(..., size=...), which resizes them"
-            )
-        images.append(pixels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Corrupt EXIF")  # which is not used
+        for name, file in files:
+            pixels = _pixels(name, file, size)
+            first = first or name
+            if images and pixels.shape[:2] != images[0].shape[:2]:
+                raise UsageError(
+                    f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; "
+                    "allowed: images of one size, or load_folder(..., size=...), which resizes them"
+                )
+            images.append(pixels)
     channels = max(image.shape[2] for image in images)
     stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.float32)
     for row, image in zip(stacked, images, strict=True):
