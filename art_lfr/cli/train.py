@@ -351,7 +351,7 @@ def _checked(
     others += f", {recipe.augmentation}" if recipe.augmentation != "none" else ""
     return (
         f"{recipe.data}: {recipe.model}, eps {lfr.eps:.4g}, norm {lfr.norm:g}, {lfr.steps} ascent "
-        f"steps, lam {lfr.lam:.4g}, radius {lfr.radius:.4g}; {recipe.epochs} epochs, warm-up "
+        f"steps, lam {lfr.lam:.4g}, radius {lfr.radius:.4g}; epochs {recipe.epochs}, warm-up "
         f"{training.warmup_epochs:.2g}, batches of {recipe.batch_size}, {recipe.optimizer}, lr "
         f"{recipe.lr:g}{others} (what was not given: {origin})"
     )
