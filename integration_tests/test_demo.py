@@ -25,7 +25,7 @@ def run_command(folder, *options):
         [command, "demo", "--output", str(folder), *options], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    for word in (*NAMES, *ATTACKS, "mean flatness", "Report:"):
+    for word in (*NAMES, *ATTACKS, "mean flatness", "Drawing figures", "Report:"):
         assert word in result.stdout
     table = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert len(table) == 7

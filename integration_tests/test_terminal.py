@@ -12,7 +12,7 @@ from lfr_testing import run_python
 
 TRAIN = [
     *("train", "--eps", "0.1", "--epochs", "2", "--max-iter", "1", "--batch-size", "256"),
-    *("--output", "a.pt"),
+    *("--output", "a.pt", "--force"),
 ]
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -36,7 +36,7 @@ def test_piped(tmp_path, environment):
     found = run()
     assert found.returncode == 0, found.stderr
     assert "\x1b" not in found.stdout
-    assert "PGD-10 %" in found.stdout
+    assert "Weights: a.pt" in found.stdout
     assert widest(found.stdout) <= 80
     assert "epoch 2/2: loss" in found.stderr
     assert "\r" not in found.stderr
@@ -65,7 +65,7 @@ def test_on_a_terminal(tmp_path, environment):
         errors.seek(0)
         progress = errors.read()
     assert status == 0, progress
-    assert "PGD-10 %" in output
+    assert "Weights: a.pt" in output
     assert widest(output) <= 80
     assert "epoch 2/2: loss" in progress
 

@@ -7,6 +7,7 @@ import inspect
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -17,6 +18,7 @@ import art_lfr
 from art_lfr.cli.evaluate import check, evaluate, flatness, masking
 from art_lfr.cli.plot import plot
 from art_lfr.cli.train import compare, demo, train, tune
+from art_lfr.core import progress
 from art_lfr.core.arguments import nearest
 from art_lfr.errors import MissingLibraryError, TrainingError, UsageError, WrongTypeError
 
@@ -66,12 +68,12 @@ def _options(
 
 # An OSError is about a file that the user has named, or about the disk.
 MISTAKES = (UsageError, WrongTypeError, MissingLibraryError, OSError)
-# What a stopped command has kept, by its name.
-KEPT = {
-    "train": "with --checkpoint-dir, the same command with --resume goes on after the last epoch",
-    "evaluate": "with --state-dir, the same command goes on after the last finished attack",
-    "tune": "the same command goes on after the last finished trial",
-    "compare": "the same command goes on after the last epoch",
+# How a stopped command goes on, by its name, and the option that it needs for that.
+GOES_ON = {
+    "train": ("--checkpoint-dir", "the same command with --resume goes on after the last epoch"),
+    "evaluate": ("--state-dir", "the same command goes on after the last finished attack"),
+    "tune": ("", "the same command goes on after the last finished trial"),
+    "compare": ("", "the same command goes on after the last epoch"),
 }
 
 
@@ -105,13 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Any other error is a bug of this package, and passes through with its traceback.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    kept = KEPT.get(words[0], "") if words else ""
     names = [command.__name__ for command in COMMANDS]
     if words and not words[0].startswith("-") and words[0] not in names:
         hint = nearest(words[0], names) or f"; allowed: {', '.join(names)}"
         return _fail(f"No such command {words[0]!r}{hint}", 2)
     try:
-        with _terminable():
+        with _terminable(), _warnings_told(words[0] if words else ""):
             status = app(args=words, prog_name="art-lfr", standalone_mode=False)
     except MISTAKES as error:
         return _fail(_with_options(str(error), words[0]), 2)
@@ -128,13 +129,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if option := getattr(error, "option_name", ""):
                 hint = nearest(option, getattr(error, "possibilities", None) or ())
                 message = f"No such option {option}{hint}" if hint else message
+            about = getattr(getattr(error, "param", None), "help", None)
+            if about and message.startswith("Missing argument"):
+                message = f"{message.rstrip('.')}; allowed: {about}"
             return _fail(message, 2)
         raise
     # Typer may have turned KeyboardInterrupt into its status.
     for number, word in ((130, "interrupted"), (143, "terminated")):
         if status == number:
-            return _fail(f"{word}; {kept}" if kept else word, number)
+            return _fail(f"{word}{_after_stopping(words)}", number)
     return status if isinstance(status, int) else 0
+
+
+def _after_stopping(words: Sequence[str]) -> str:
+    """What is kept of a stopped command, or what keeps it the next time."""
+    option, goes_on = GOES_ON.get(words[0] if words else "", ("", ""))
+    if option and option not in (word.partition("=")[0] for word in words):
+        return f"; what was done is lost: next time give {option} FOLDER, and {goes_on}"
+    return f"; {goes_on}" if goes_on else ""
+
+
+@contextmanager
+def _warnings_told(command: str) -> Iterator[None]:
+    """Python's warnings as messages of the command, without the line of code they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: progress.line(
+            f"art-lfr: warning: {' '.join(_with_options(str(message), command).split())}"
+        )
+        yield
 
 
 def _with_options(message: str, name: str) -> str:
@@ -144,13 +166,21 @@ def _with_options(message: str, name: str) -> str:
         for parameter in parameters:
             flag = f"--{parameter.replace('_', '-')}"
             message = re.sub(rf"\b{parameter}=True\b", flag, message)
-            # A single word may be one of the sentence, unless it begins it.
-            start = r"(?<![\w./'\"-])" if "_" in parameter else r"\A"
-            message = re.sub(rf"{start}{parameter}(?=[ ;,.)])", flag, message)
-    return message
+            message = re.sub(rf"\b{parameter}=False\b", f"--no-{flag[2:]}", message)
+            # A single word may be one of the sentence, unless it begins it or its value follows.
+            start, end = r"(?<![\w./'\"-])", r"(?=[ :;,.)])"
+            if "_" not in parameter:
+                message = re.sub(rf"\A{parameter}{end}", flag, message)
+                end = r"(?= (?:\(now|is missing)\b)"
+            message = re.sub(rf"{start}{parameter}{end}", flag, message)
+    # A third of the epochs, say; not in names of files, which are quoted.
+    message = re.sub(
+        r"(?<=now | is |has |the )\d+\.\d{5,}", lambda long: f"{float(long[0]):.3g}", message
+    )
+    return message.replace(", or None", "").replace("(now None)", "(now none)")
 
 
 def _fail(message: str, status: int) -> int:
     if line := " ".join(message.split()):
-        print(f"art-lfr: error: {line}", file=sys.stderr)
+        progress.line(f"art-lfr: error: {line}")
     return status

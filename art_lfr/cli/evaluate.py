@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from art_lfr.cli import known, options
+from art_lfr.core import progress
 from art_lfr.core.arguments import check_choice
 from art_lfr.core.names import METRICS, find_name
 from art_lfr.core.settings import ESTIMATORS
@@ -78,11 +79,13 @@ def evaluate(
     )
     named = options.attacks_in(attacks)
     measured = [find_name("--metrics", name, METRICS) for name in options.names_in(metrics)]
+    progress.loading(f"torch, ART and {chosen.recipe.data}")
     from art_lfr.cli import inputs
     from art_lfr.evaluation.run import evaluate as run
     from art_lfr.models import NetworkInfo
 
     network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
+    replaced = save_adversarial is not None and save_adversarial.exists()
     evaluation = run(
         network,
         x,
@@ -97,7 +100,7 @@ def evaluate(
         save_adversarial=save_adversarial,
         state_dir=state_dir,
         verbose=True,
-        # Once all arguments are checked.
+        # Once all arguments are checked, and before any result.
         callback=lambda row: inputs.tell(*lines) if row.name == "clean" else None,
     )
     if weights is not None:
@@ -112,6 +115,8 @@ def evaluate(
         ".csv": lambda: evaluation.to_frame().to_csv(index=False),
     }
     inputs.write_output(output, forms)
+    if save_adversarial is not None:
+        inputs.tell(inputs.written(save_adversarial, replaced))
 
 
 def masking(
@@ -160,6 +165,7 @@ def masking(
         batch_size=batch_size,
     )
     options.check_file("--surrogate", surrogate)
+    progress.loading(f"torch, ART and {chosen.recipe.data}")
     from art_lfr.cli import inputs
     from art_lfr.masking.report import masking_report
 
@@ -226,6 +232,7 @@ def flatness(
         batch_size=batch_size,
     )
     check_choice("--estimator", estimator, ESTIMATORS)
+    progress.loading(f"torch and {chosen.recipe.data}")
     import pandas
 
     from art_lfr.cli import inputs
@@ -287,9 +294,11 @@ def check(
     ball: dict[str, Any] = {"ball": False, "eps": 0.0}  # it has none
     chosen = known.settings_of(data, weights, model=model, batch_size=batch_size, **ball)
     check_choice("--estimator", estimator, ESTIMATORS)
+    progress.loading(f"torch and {chosen.recipe.data}")
     from rich.markup import escape
 
     from art_lfr.check import check_model
+    from art_lfr.check.model import PROBED
     from art_lfr.cli import inputs
 
     images = inputs.load_data(chosen.recipe.data)
@@ -305,7 +314,12 @@ def check(
     if as_json:
         inputs.show_json([asdict(finding) for finding in findings])
     elif not findings:
-        inputs.show("Nothing found: the model and the data go with LFR.")
+        inputs.show(
+            "Nothing found: the model and the data go with LFR.\n"
+            f"Tried: values and labels of {len(images.x_train)} training images; layers, gradients "
+            f"and random draws on {min(PROBED, len(images.x_train))} of them,\n"
+            f"for --estimator {estimator} and --batch-size {batch_size}."
+        )
     for finding in () if as_json else findings:
         style = "red" if finding.severity == "error" else "yellow"
         inputs.show(f"[bold {style}]{finding.severity}[/] [bold]{escape(finding.layer)}[/]")

@@ -6,7 +6,6 @@ Every mistake of a user's raises one of `art_lfr.errors` or an OSError, and name
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,13 +15,14 @@ import torch
 from torch import nn
 
 from art_lfr.cli.known import Chosen, info_of
+from art_lfr.core import progress
 from art_lfr.core.arguments import Array
 from art_lfr.core.criterion import logits_of
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.samples import class_labels
 from art_lfr.data import ImageData, load
 from art_lfr.data.recipes import find_data
-from art_lfr.errors import UsageError
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import NetworkInfo, make_network
 from art_lfr.models.files import filled, model_of
 from art_lfr.storage import files
@@ -60,10 +60,13 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     try:
         with torch.no_grad(), mode(model, training=False):
             logits = logits_of(model(first.to(device_of(model, first))))
-    except RuntimeError as error:
+    except (UsageError, WrongTypeError):
+        raise
+    except Exception as error:  # of a user's own network
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise UsageError(
-            f"--model does not run on images of shape {x.shape[1:]}: {error}; allowed: a network "
-            "made for --data"
+            f"--model does not run on images of shape {x.shape[1:]}: {kind}{error}; allowed: a "
+            "network made for --data"
         ) from error
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise UsageError(
@@ -152,16 +155,22 @@ def table_forms(frame: pandas.DataFrame) -> dict[str, Callable[[], str]]:
 
 
 def write_output(path: Path | None, forms: Mapping[str, Callable[[], str]]) -> None:
-    """Write the form that the file's ending names, atomically; None writes nothing."""
+    """Write the form that the file's ending names, atomically, and say so; None writes nothing."""
     if path is not None:
+        replaced = path.exists()
         files.write_atomically(path, forms[path.suffix]().rstrip("\n") + "\n")
-        print(f"Written: {path}", file=sys.stderr)
+        tell(written(path, replaced))
+
+
+def written(path: Path, replaced: bool) -> str:
+    """What is said of a file that was written; `replaced`: another one was there."""
+    return f"{'Replaced' if replaced else 'Written'}: {path}"
 
 
 def tell(*lines: str) -> None:
     """Print lines that are no result, on stderr."""
     for line in lines:
-        print(line, file=sys.stderr)
+        progress.line(line)
 
 
 def show(content: object) -> None:

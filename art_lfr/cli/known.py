@@ -44,6 +44,8 @@ def settings_of(
     Raises ValueError for weights that know what they are and lack what is not given.
     """
     check_file("--weights", weights)
+    # First: what else its own data needs is asked for by `recipe_for`.
+    check_file("--data", Path(data) if data is not None and data.endswith(".npz") else None)
     given = {name: value for name, value in given.items() if value is not None}
     info = None if weights is None else info_of(weights)
     lines: tuple[str, ...] = ()
@@ -58,13 +60,15 @@ def settings_of(
             raise UsageError(
                 f"--model is {error}; allowed: {', '.join(MODELS)}, or module.path:factory"
             ) from None
-    check_file("--data", Path(recipe.data) if recipe.data.endswith(".npz") else None)
     check_seed("--seed", seed)
     if ball and weights is not None and "eps" not in given:
-        lines += (
-            f"--eps is {recipe.eps:g}, the default for {recipe.data}; {weights.name} does not say "
-            "at which eps it was trained",
-        )
+        said = "does not say at which eps it was trained"
+        if info is not None and info.eps is not None:
+            said = (
+                f"was trained at eps {info.eps:g} in norm {info.norm}, which says nothing for norm "
+                f"{recipe.norm}"
+            )
+        lines += (f"--eps is {recipe.eps:g}, the default for {recipe.data}; {weights.name} {said}",)
     return Chosen(recipe, weights, info, lines)
 
 

@@ -216,6 +216,15 @@ def check_output(path: Path | None, endings: Sequence[str], option: str = "--out
         files.check_output(path, option, endings)
 
 
+def check_new(path: Path, replace: bool) -> None:
+    """Raise where --output would replace a file, unless the user has said `replace`."""
+    if not replace and files.as_path("--output", path).exists():
+        raise UsageError(
+            f"--output is {str(path)!r}, which is there already; allowed: another name, or --force "
+            "to replace it"
+        )
+
+
 def attacks_in(listed: str) -> list[str]:
     """The attacks and presets in a text with commas between them."""
     return [find_attack(name, "--attacks") for name in names_in(listed)]

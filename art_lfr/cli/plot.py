@@ -53,9 +53,9 @@ def plot(
     ] = "PGD-40,Square",
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
-    output: Annotated[Path, typer.Option(help="The figure: .png, .pdf or .svg.")] = Path(
-        "figure.png"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(help="The figure: .png, .pdf or .svg. Default: KIND.png.")
+    ] = None,
     numbers: Annotated[
         Path | None,
         typer.Option(help="Write the numbers behind the figure to this .csv or .json file."),
@@ -79,6 +79,7 @@ def plot(
     from art_lfr.core.arguments import check_integer, check_number
 
     kind = find_name("KIND", kind, IMAGES)
+    output = output or Path(f"{kind}.png")
     check_integer("--points", points, low=2, optional=True)
     options.check_output(output, FIGURE_FORMATS)
     options.check_output(numbers, options.TABLES, "--numbers")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from art_lfr.cli import known, options
+from art_lfr.core import progress
 from art_lfr.core.arguments import (
     check_choice,
     check_integer,
@@ -22,10 +24,12 @@ from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
 from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, UNWEIGHTED, check_weight, find_name
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
 from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
-from art_lfr.errors import UsageError
+from art_lfr.errors import TrainingError, UsageError
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
 
 if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+
     from art_lfr.core.arguments import Array
     from art_lfr.data import ImageData
     from art_lfr.tuning import Trial
@@ -49,6 +53,7 @@ def demo(
     """
     check_integer("--epochs", epochs, low=1)
     check_seed("--seed", seed)
+    progress.loading("torch, ART and digits")
     from art_lfr.demo.run import run_demo
 
     run_demo(output, seed=seed, epochs=epochs)
@@ -120,6 +125,14 @@ def train(
             rich_help_panel=options.OUTPUT,
         ),
     ] = Path("lfr-weights.safetensors"),
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace the file of --output where it is there; so does --resume.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     history: Annotated[
         Path | None,
         typer.Option(
@@ -132,7 +145,7 @@ def train(
         bool,
         typer.Option(
             "--quiet",
-            help="Print nothing but errors (and the JSON of --json).",
+            help="Print nothing but errors and where the weights are (and the JSON of --json).",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -144,6 +157,7 @@ def train(
     What is not given is that of --data in the table of docs/defaults.md. The learning rate is
     one-cycle. Validation images, where there are any, are measured after each epoch. "none"
     switches an option off.
+    The exit status is 1 where nothing is learnt: one class for every image.
 
     [bold]Examples:[/bold]
 
@@ -158,6 +172,7 @@ def train(
     accelerate launch --multi_gpu --num_processes 2 -m art_lfr train
     """
     options.check_output(output, (".safetensors", ".pt", ".pth"))
+    options.check_new(output, force or resume)
     options.check_output(history, options.TABLES, "--history")
     chosen = known.settings_of(
         data,
@@ -182,6 +197,8 @@ def train(
     told = _checked(recipe, keywords, checkpoint_dir, resume)
 
     # What takes seconds to import, once no mistake can be seen any more without it.
+    if not quiet:
+        progress.loading(f"torch, ART and {recipe.data}")
     import torch
 
     from art_lfr.art.by_recipe import fit, make_classifier, make_trainer
@@ -189,7 +206,6 @@ def train(
     from art_lfr.models.files import check_savable
     from art_lfr.storage.files import as_path, make_directory, write_atomically
     from art_lfr.storage.info import ENDING
-    from art_lfr.training.history import History
     from art_lfr.training.processes import Processes
 
     processes = Processes()  # before the classifier: it has the GPU of this process
@@ -207,6 +223,8 @@ def train(
         make_directory(as_path("--checkpoint-dir", checkpoint_dir), "--checkpoint-dir")
     if processes.main and not quiet:
         inputs.tell(*chosen.lines, told)
+    there = [path for path in (output, history) if path is not None and path.exists()]
+    began = time.perf_counter()
 
     def keep(_: object = None) -> None:
         if history is not None and trainer.history and processes.main:
@@ -224,6 +242,10 @@ def train(
             resume=resume,
             callback=keep,
         )
+    except UsageError:
+        if resume and checkpoint_dir is not None:
+            _check_epochs(checkpoint_dir, recipe, len(images.x_train))
+        raise
     finally:
         keep()
     if not processes.main:
@@ -236,9 +258,65 @@ def train(
         write_atomically(output, lambda file: torch.save(state, file))
     if as_json:
         inputs.show_json(trainer.history)
-    elif not quiet:
-        inputs.show(History(trainer.history[-1:]))
-        inputs.show(f"Weights: {output}")
+    collapsed = _is_constant(classifier, images, recipe.batch_size)
+    lines = [f"Weights: {output}{' (replaced)' if output in there else ''}"]
+    if not quiet:
+        lines.insert(0, f"Training took {time.perf_counter() - began:.1f} s")
+        if history is not None:
+            lines.append(inputs.written(history, history in there))
+        if not collapsed:
+            lines.append(f"To judge it:\n\n{_evaluation_of(output, recipe)}")
+    for line in lines:
+        typer.echo(line, err=as_json)
+    if collapsed:
+        raise TrainingError("not trained: one class for every image")
+
+
+# Training images that are shown to a trained network.
+SHOWN = 1000
+
+
+def _is_constant(classifier: PyTorchClassifier, images: ImageData, batch_size: int) -> bool:
+    """Whether the network names one class for training images of several classes."""
+    import torch
+
+    from art_lfr.training.epoch import collapse
+
+    some = slice(None, None, max(1, len(images.y_train) // SHOWN))
+    labels = classifier.predict(images.x_train[some], batch_size=batch_size).argmax(axis=1)
+    pair = torch.from_numpy(labels), torch.from_numpy(images.y_train[some])
+    return collapse([pair], "training") is not None
+
+
+def _evaluation_of(weights: Path, recipe: Recipe) -> str:
+    """The command that judges these weights; what they say themselves is left out."""
+    from art_lfr.storage.info import ENDING
+
+    settings: dict[str, object] = {"weights": weights}
+    if weights.suffix != ENDING or recipe.data not in RECIPES:
+        settings["data"] = recipe.data
+    if weights.suffix != ENDING:
+        settings |= {"model": recipe.model, "eps": f"{recipe.eps:.8g}", "norm": recipe.norm}
+    return _command("evaluate", settings)
+
+
+def _check_epochs(checkpoint_dir: Path, recipe: Recipe, images: int) -> None:
+    """Raise UsageError where the run to go on with is one of another number of epochs.
+
+    Its learning rate, and what else follows from their number, differ with them.
+    """
+    from art_lfr.storage.tensor_files import LAST, load_run
+
+    path = checkpoint_dir.expanduser() / LAST
+    saved = load_run(path) if path.is_file() else {}
+    batches = -(-images // recipe.batch_size)
+    # `one_cycle` has a step more than there are batches.
+    epochs, rest = divmod((saved.get("scheduler") or {}).get("total_steps", 1) - 1, batches)
+    if epochs != recipe.epochs and epochs > 0 and rest == 0:
+        raise UsageError(
+            f"--epochs is {recipe.epochs}, but the run in --checkpoint-dir has {epochs}; allowed: "
+            f"--epochs {epochs}"
+        )
 
 
 def _checked(
@@ -265,15 +343,17 @@ def _checked(
         **part_for(chosen, LFRKeywords),
     )
     training = TrainingOptions(seed=keywords["seed"], **part_for(chosen, TrainingKeywords))
+    if resume and checkpoint_dir is None:
+        raise UsageError("--resume needs --checkpoint-dir; allowed: the folder of the run")
     check_fit_arguments(recipe.epochs, checkpoint_dir, resume)
-    origin = "from the table of docs/defaults.md" if recipe.data in RECIPES else "the defaults"
-    decay = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
+    origin = "docs/defaults.md" if recipe.data in RECIPES else "the defaults"
+    others = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
+    others += f", {recipe.augmentation}" if recipe.augmentation != "none" else ""
     return (
-        f"{recipe.data}: {recipe.model}, eps {lfr.eps:.6g}, norm {lfr.norm:g}, {lfr.steps} ascent "
-        f"steps, lam {lfr.lam:.6g}, radius {lfr.radius:.6g}; {recipe.epochs} epochs in batches of "
-        f"{recipe.batch_size}, {recipe.optimizer} with learning rates up to {recipe.lr:g}{decay}, "
-        f"warm-up over {training.warmup_epochs:g} epochs, augmentation {recipe.augmentation} "
-        f"(what was not given: {origin})"
+        f"{recipe.data}: {recipe.model}, eps {lfr.eps:.4g}, norm {lfr.norm:g}, {lfr.steps} ascent "
+        f"steps, lam {lfr.lam:.4g}, radius {lfr.radius:.4g}; epochs {recipe.epochs}, warm-up "
+        f"{training.warmup_epochs:.2g}, batches of {recipe.batch_size}, {recipe.optimizer}, lr "
+        f"{recipe.lr:g}{others} (what was not given: {origin})"
     )
 
 
@@ -490,6 +570,7 @@ def compare(
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
     options.check_file("PLAN", plan)
+    progress.loading("torch and ART")
     import torch
 
     from art_lfr.cli import inputs

@@ -53,7 +53,8 @@ def check_share(name: str, value: float | None) -> None:
     """Raise unless the value is a share in (0, 1], such as an accuracy, or None."""
     check_number(name, value, low_allowed=False, optional=True)
     if value is not None and value > 1:
-        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1], or None")
+        hint = f" ({value / 100:g}, not {value:g})" if value <= 100 else ""
+        raise UsageError(f"{name} is {value!r}; allowed: a share in (0, 1]{hint}, or None")
 
 
 def check_seed(name: str, value: object, *, optional: bool = False) -> None:
@@ -86,6 +87,9 @@ MIXED_UP = {
     "epochs": ("nb_epochs",),
     "nb_epochs": ("epochs",),
 }
+# How alike two words are, from 0 to 1, for one to be told for the other: "crop" and "crop-flip" are
+# above it, "export" and "plot" below.
+CUTOFF = 0.61
 
 
 def keywords_of(
@@ -135,7 +139,7 @@ def reject_unknown(owner: str, keywords: Iterable[str], known: Collection[str]) 
     """Raise WrongTypeError for a keyword that `owner` does not have, naming the nearest."""
     for name in keywords:
         if name not in known:
-            hint = nearest(name, known, cutoff=0.65) or f"; it takes {', '.join(known)}"
+            hint = nearest(name, known) or f"; it takes {', '.join(known)}"
             raise WrongTypeError(f"{owner} got an unexpected keyword argument {name!r}{hint}")
 
 
@@ -144,13 +148,20 @@ def part_for(keywords: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if name in kind.__annotations__}
 
 
-def nearest(value: object, choices: Collection[str], cutoff: float = 0.5) -> str:
+def nearest(value: object, choices: Collection[str]) -> str:
     """What an error says of the choice most like the value, or "" where none is like it."""
-    folded = {name.casefold(): name for name in choices}
+    text, folded = str(value).casefold(), {name.casefold(): name for name in choices}
     close = [name for name in MIXED_UP.get(str(value), ()) if name in choices]
-    found = difflib.get_close_matches(str(value).casefold(), folded, n=1, cutoff=cutoff)
-    close += [folded[name] for name in found]
+    # The commonest slip of the fingers, of which difflib thinks little.
+    close += [name for plain, name in folded.items() if _are_swapped(text, plain)]
+    close += [folded[name] for name in difflib.get_close_matches(text, folded, 1, CUTOFF)]
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _are_swapped(first: str, second: str) -> bool:
+    """Whether two words differ in the order of two neighbouring letters."""
+    swaps = (f"{first[:i]}{first[i + 1]}{first[i]}{first[i + 2 :]}" for i in range(len(first) - 1))
+    return first != second and second in swaps
 
 
 def check_flag(name: str, value: object) -> None:

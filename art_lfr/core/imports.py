@@ -49,6 +49,8 @@ def named_object(name: str) -> object:
         value: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{name!r}: {error}") from error
+    except Exception as error:  # of a user's own code
+        raise UsageError(f"{name!r}: {type(error).__name__}: {error}") from error
     return value
 
 

@@ -55,7 +55,10 @@ def parse_norm(norm: float | str) -> float:
             value = math.nan
         if value in NORM_NAMES:
             return value
-    raise UsageError(f'norm is {norm!r}; allowed: np.inf, "inf", 2 and 1, or "Linf", "L2" and "L1"')
+    # Who writes text, as on the command line, is told of texts.
+    plain = "inf, 2 and 1" if isinstance(norm, str) else 'np.inf, "inf", 2 and 1'
+    names = "Linf, L2 and L1" if isinstance(norm, str) else '"Linf", "L2" and "L1"'
+    raise UsageError(f"norm is {norm!r}; allowed: {plain}, or {names}")
 
 
 def find_name(parameter: str, value: object, choices: Iterable[str], *, others: str = "") -> str:

@@ -1,15 +1,22 @@
-"""Signs of life: on a terminal a bar that goes away again, in a file a line for what is done."""
+"""Signs of life: on a terminal a bar that goes away again, in a file a line for what is done.
+
+Torch is not imported: messages come before it too.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from tqdm import tqdm
+
+from art_lfr.core.tables import terminal_width, wrapped
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def bar(about: str, *, shown: bool, **settings: Any) -> tqdm[Any]:
@@ -19,15 +26,44 @@ def bar(about: str, *, shown: bool, **settings: Any) -> tqdm[Any]:
 
 
 def line(text: str, *, shown: bool = True) -> None:
-    """A line on stderr that stays, above the bars that there are."""
+    """A line on stderr that stays, above the bars that there are; a terminal's is wrapped."""
     if shown:
+        if sys.stderr.isatty():
+            text = wrapped(text, terminal_width(), indent="  ")
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
+
+
+def loading(what: str) -> None:
+    """Say on a terminal that libraries and data are loaded, which takes seconds.
+
+    Elsewhere nobody waits, and an error is the only line.
+    """
+    line(f"Loading {what} ...", shown=sys.stderr.isatty())
+
+
+@contextmanager
+def passing_lines(*, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Tells what is done where a table will repeat it: a terminal's line goes away at the end."""
+    with bar("", shown=shown, bar_format="{desc}") as last:
+        on_terminal, said = not last.disable, ""
+
+        def tell(text: str) -> None:
+            nonlocal said
+            said = f"{said}, {text}" if said else text
+            if on_terminal:  # what has room, the newest last
+                last.set_description_str(said[1 - terminal_width() :])
+            else:
+                line(text, shown=shown)
+
+        yield tell
 
 
 @contextmanager
 def alive(shown: tqdm[Any], model: object) -> Iterator[None]:
     """The clock of a bar goes on with the forward passes of a model, where it is a module."""
+    from torch import nn
+
     if shown.disable or not isinstance(model, nn.Module):
         yield
         return

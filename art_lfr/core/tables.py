@@ -14,6 +14,18 @@ from dataclasses import dataclass
 WIDTH, NARROWEST = 80, 10
 
 
+def terminal_width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def wrapped(text: str, width: int, indent: str = "") -> str:
+    """Text in lines that break between words; those after the first are indented."""
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 class Shown(ABC):
     """What shows itself as a table: as text, Markdown, LaTeX, and by itself in a notebook."""
 
@@ -59,14 +71,11 @@ class Table:
 
     def to_text(self, width: int | None = None) -> str:
         """In a frame, not wider than the terminal: columns are broken at their spaces."""
-        width = width or shutil.get_terminal_size((WIDTH, 24)).columns
+        width = width or terminal_width()
         encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
         style = "rounded_outline" if encoding.startswith("utf") else "outline"
         table = self._fitted(style, width)
-        below = (
-            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
-            for line in self.lines
-        )
+        below = (wrapped(line, width) for line in self.lines)
         return "\n".join([*([self.title] if self.title else []), table, *below])
 
     def to_markdown(self) -> str:

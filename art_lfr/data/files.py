@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -54,15 +55,17 @@ def decode(files: Iterable[tuple[str, Path | bytes]], size: tuple[int, int] | No
     """
     images: list[Array] = []
     first = ""
-    for name, file in files:
-        pixels = _pixels(name, file, size)
-        first = first or name
-        if images and pixels.shape[:2] != images[0].shape[:2]:
-            raise UsageError(
-                f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; allowed: "
-                "images of one size, or load_folder(..., size=...), which resizes them"
-            )
-        images.append(pixels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Corrupt EXIF")  # which is not used
+        for name, file in files:
+            pixels = _pixels(name, file, size)
+            first = first or name
+            if images and pixels.shape[:2] != images[0].shape[:2]:
+                raise UsageError(
+                    f"{name} has {_sides(pixels)} pixels and {first} has {_sides(images[0])}; "
+                    "allowed: images of one size, or load_folder(..., size=...), which resizes them"
+                )
+            images.append(pixels)
     channels = max(image.shape[2] for image in images)
     stacked = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.float32)
     for row, image in zip(stacked, images, strict=True):
@@ -137,7 +140,19 @@ def load_npz(
     for part in complete:
         x = as_images(f"x_{part}", arrays[f"x_{part}"])
         parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
+    _warn_of_no_first_label(parts["train"][1])
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
+
+
+def _warn_of_no_first_label(labels: Array) -> None:
+    """Warn where labels may have been counted from 1: a network would get an output too many."""
+    if (first := int(labels.min())) > 0:
+        warnings.warn(
+            f"no training image has label 0, the labels are {first} to {labels.max()}; labels "
+            "count from 0",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _read_arrays(path: Path, known: set[str]) -> tuple[set[str], dict[str, Array]]:
@@ -211,6 +226,7 @@ def _from_jpeg(
     name: str, arrays: dict[str, Array], complete: list[str], limits: dict[str, int | None]
 ) -> ImageData:
     labels = {part: _jpeg_labels(part, arrays) for part in complete}
+    _warn_of_no_first_label(labels["train"])
     sizes = {part: len(labels.get(part, ())) for part in PARTS}
     parts = {}
     for part, (source, images) in choose(sizes, **limits).items():

@@ -165,10 +165,10 @@ def recipe_for(data: str, **given: Any) -> Recipe:
     if "norm" in given:
         given["norm"] = f"{p:g}"
     row = RECIPES.get(data)
-    for name in ("model", "eps") if row is None else ():
-        if name not in given:
-            raise UsageError(f"{name} is missing; {data!r} is your own data, so give one")
     if row is None:
+        if missing := [f"{name} is missing" for name in ("model", "eps") if name not in given]:
+            this = "both" if len(missing) > 1 else "one"
+            raise UsageError(f"{' and '.join(missing)}; {data!r} is your own data, so give {this}")
         row = Recipe(data=data, model=given["model"], eps=given["eps"])
     if p != parse_norm(row.norm):
         if "eps" not in given:

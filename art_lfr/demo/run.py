@@ -116,6 +116,8 @@ def lfr_settings(recipe: Recipe) -> LFRSettings:
 ADVERSARIAL_STEPS = 5
 STANDARD, ADVERSARIAL, LFR = "standard", "adversarial training", "LFR"
 DOTS_PER_INCH = 120
+# What is written last.
+RESULTS = "results.json"
 
 
 def comparison(evaluations: Mapping[str, Evaluation]) -> Table:
@@ -160,8 +162,7 @@ def write_report(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "results.json").exists():
-        (folder / "results.json").unlink()
+    (folder / RESULTS).unlink(missing_ok=True)
     parts = [
         f"# {title}",
         summary,
@@ -180,7 +181,7 @@ def write_report(
         "histories": {name: [dict(r) for r in records] for name, records in histories.items()},
     }
     write_atomically(folder / "report.md", "\n\n".join(parts) + "\n")
-    write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
     return folder / "report.md"
 
 
@@ -218,6 +219,9 @@ def run_demo(
     }
     began = time.perf_counter()
     console = console or Console()
+    if (output / RESULTS).exists():  # the networks of the report that is there are replaced
+        (output / RESULTS).unlink()
+        console.print(f"Replacing the report in {output}", markup=False, soft_wrap=True)
     data, recipe = digits(), replace(RECIPE, epochs=epochs)
     console.print(
         f"scikit-learn's digits: {len(data.x_train)} training images, {len(data.x_validation)} for "
@@ -254,7 +258,9 @@ def run_demo(
             tick()
     console.print(str(comparison(evaluations)), markup=False, highlight=False)
     drawn = has_matplotlib()
-    if not drawn:
+    if drawn:
+        console.print("Drawing figures ...")
+    else:
         missing = 'The report has no figures; for those: pip install "art-lfr[plots]"'
         console.print(missing, markup=False)
     report = write_report(

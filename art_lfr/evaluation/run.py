@@ -19,7 +19,7 @@ from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import Target, classifier_of, make_target, preserved, right
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
 from art_lfr.core.modes import gradients_enabled
-from art_lfr.core.progress import line, passes_of
+from art_lfr.core.progress import passes_of, passing_lines
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
@@ -85,9 +85,9 @@ def evaluate(
         metrics: Any of "clever_u" and "loss_sensitivity", ART's metrics.
         save_adversarial: A .npz file for the adversarial examples, one array for each attack.
         state_dir: A directory that keeps each finished attack: the same call goes on from them.
-        verbose: Print each row to stderr as soon as it is known; on a terminal also what is at
-            work, and how long it will take.
-        callback: Gets each `Row` as soon as it is known.
+        verbose: Print each row to stderr as soon as it is known; on a terminal these lines go away
+            at the end, and bars say what is at work and how long it will take.
+        callback: Gets each `Row` as soon as it is known, before it is printed.
 
     Returns:
         An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_latex()`,
@@ -124,11 +124,15 @@ def evaluate(
     )
 
     def tell(row: Row) -> None:
-        line(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)", shown=verbose)
         if callback is not None:
             callback(row)
+        say(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)")
 
-    with preserved(target.module, target.device), ExitStack() as stack:
+    with (
+        passing_lines(shown=verbose) as say,
+        preserved(target.module, target.device),
+        ExitStack() as stack,
+    ):
         to_run = resolve_attacks(attacks, target, state_dir=directory)
         stack.enter_context(locked(directory, "state_dir"))
         store = None if directory is None else EvaluationStore(directory, target)

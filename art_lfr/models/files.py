@@ -78,10 +78,10 @@ def make_network(model: str | Callable[[], object], seed: int = 0, classes: int 
         seed_global_generators(seed)
         try:
             network = factory()
-        except TypeError as error:
+        except Exception as error:  # of a user's own code
             raise UsageError(
-                f"model is {model!r}, which fails ({error}); allowed: a factory that takes no "
-                "arguments and returns a torch.nn.Module"
+                f"model is {model!r}, which fails ({type(error).__name__}: {error}); allowed: a "
+                "factory that takes no arguments and returns a torch.nn.Module"
             ) from error
     if not isinstance(network, nn.Module):
         raise WrongTypeError(

@@ -18,6 +18,9 @@ COLUMNS = {
     "seconds": "s",
 }
 
+# The words of a line, which has less room.
+SHORT = {"flatness": "flat", "validation": "val", "PGD-10": "PGD"}
+
 
 def cells(record: Mapping[str, float]) -> list[str]:
     """The figures of one epoch as text, accuracies in per cent; empty where not measured."""
@@ -25,13 +28,16 @@ def cells(record: Mapping[str, float]) -> list[str]:
 
 
 def line(record: Mapping[str, float], last_epoch: int) -> str:
-    """One epoch in one line."""
-    parts = [f"epoch {record['epoch']:.0f}/{last_epoch}:"]
+    """One epoch in one line, of 80 columns where the numbers are not unusually long."""
+    parts = []
     for (name, title), text in zip(COLUMNS.items(), cells(record), strict=True):
-        if text and name != "epoch":
-            number = f"{text} s" if name == "seconds" else f"{title.removesuffix(' %')} {text}"
-            parts.append(f"{number} %" if title.endswith("%") else number)
-    return " ".join([parts[0], ", ".join(parts[1:])])
+        word, _, unit = title.partition(" ")
+        if not text or name in ("epoch", "seconds"):
+            continue
+        short = text if unit else f"{record[name]:.3g}"
+        parts.append(f"{SHORT.get(word, word)} {short}{unit}")
+    parts.append(f"{record['seconds']:.1f}s")
+    return f"epoch {record['epoch']:.0f}/{last_epoch}: {', '.join(parts)}"
 
 
 def _text(name: str, value: float) -> str:

@@ -32,6 +32,7 @@ def folder(user_folder):
     y = generator.integers(0, 3, 64)
     x[np.arange(64), y] = 255
     np.savez("mine.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    Path("raising_module.py").write_text("torhc.nn")
     return user_folder
 
 
@@ -67,7 +68,8 @@ def test_train_then_measure(folder, capsys):
     assert main([*arguments, "--output", "a.pt", "--checkpoint-dir", "run"]) == 0
     output = capsys.readouterr().out
     assert "Weights: a.pt" in output
-    assert "train %" in output
+    assert "Training took" in output
+    assert "art-lfr evaluate --weights a.pt --data mine.npz --model nets_of_a_user:make" in output
     weights = torch.load(folder / "a.pt", weights_only=True)
     assert weights["1.weight"].shape == (3, 36)
     # The same run again gives the same weights; a finished run, resumed, too.
@@ -88,7 +90,10 @@ def test_train_then_measure(folder, capsys):
         "--resume",
     ]
     assert main(longer) != 0
-    assert "total_steps" in capsys.readouterr().err
+    assert (
+        "error: --epochs is 4, but the run in --checkpoint-dir has 3; allowed: --epochs 3\n"
+        in capsys.readouterr().err
+    )
     assert not (folder / "e.pt").exists()
     assert main([*arguments, "--output", "d.pt", "--seed", "1"]) == 0
     other = torch.load(folder / "d.pt", weights_only=True)
@@ -119,7 +124,7 @@ def trained(folder):
     """The weights that `art-lfr train` leaves after two epochs, with further options."""
 
     def train(*options):
-        assert main([*SHORT, *options]) == 0
+        assert main([*SHORT, "--force", *options]) == 0
         return load_file("lfr-weights.safetensors")
 
     return train
@@ -130,11 +135,11 @@ def trained(folder):
     [
         "--penalty input-gradient",
         "--held-epochs 0",
-        "--warm-start",
+        "--no-warm-start",
         "--autocast",
         "--optimizer adamw --lr 0.01",
         "--weight-decay 1/10",
-        "--augmentation crop-flip",
+        "--augmentation flip",
         "--train 32",
         "--validation 0.25",
         "--lam 1/10",
@@ -172,10 +177,67 @@ def test_what_is_written_otherwise_is_the_same(trained, options):
 def test_the_settings_taken_are_said_unless_quiet(folder, capsys):
     assert main(SHORT) == 0
     told = capsys.readouterr().err.splitlines()[0]
-    assert told.startswith("mine.npz: nets_of_a_user:make, eps 0.05, norm inf, 10 ascent steps")
+    assert told.startswith("mine.npz: nets_of_a_user:make, eps 0.05, norm inf, 2 ascent steps")
     assert told.endswith("(what was not given: the defaults)")
-    assert main([*SHORT, "--quiet"]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert main([*SHORT, "--quiet", "--force"]) == 0
+    assert capsys.readouterr() == ("Weights: lfr-weights.safetensors (replaced)\n", "")
+
+
+def test_a_network_is_replaced_only_where_it_is_asked_for(folder, capsys):
+    run = [*SHORT, "--checkpoint-dir", "run"]
+    assert main(run) == 0
+    first = Path("lfr-weights.safetensors").read_bytes()
+    capsys.readouterr()
+    refusal = refusal_of([*SHORT, "--seed", "1"], capsys)
+    assert "--output is 'lfr-weights.safetensors', which is there already" in refusal
+    assert "--force" in refusal
+    assert Path("lfr-weights.safetensors").read_bytes() == first
+    assert main([*run, "--resume"]) == 0
+    assert "Weights: lfr-weights.safetensors (replaced)" in capsys.readouterr().out
+
+
+def test_other_files_that_are_replaced_are_named(folder, capsys):
+    assert main([*SHORT, "--output", "a.pt", "--history", "h.csv"]) == 0
+    assert "Written: h.csv" in capsys.readouterr().out
+    assert main([*SHORT, "--output", "a.pt", "--history", "h.csv", "--force"]) == 0
+    assert "Replaced: h.csv" in capsys.readouterr().out
+    files = ["--output", "t.csv", "--save-adversarial", "x.npz", "--attacks", "FGSM"]
+    for word in ("Written", "Replaced"):
+        assert main(["evaluate", *BALL, "--weights", "a.pt", *files]) == 0
+        error = capsys.readouterr().err
+        assert f"{word}: t.csv" in error
+        assert f"{word}: x.npz" in error
+
+
+def test_a_network_of_one_class_is_written_and_named_a_failure(folder, capsys):
+    """Its warnings are messages in the words of the command line."""
+    constant = ["--model", "nets_of_a_user:make_broken", "--data", "mine.npz", "--eps", "0.05"]
+    assert main(["train", *constant, "--epochs", "2", "--output", "a.pt"]) == 1
+    out, err = capsys.readouterr()
+    assert "Weights: a.pt" in out
+    assert "evaluate" not in out
+    assert Path("a.pt").is_file()
+    *_, warning, last = err.splitlines()
+    assert last == "art-lfr: error: not trained: one class for every image"
+    assert warning.startswith("art-lfr: warning: collapse: after epoch 2 the network")
+    assert "lower --max-grad-norm (now 1.0)" in warning
+    assert "lower --lam (now" in warning
+    assert "--warmup-epochs (now 0.667)" in warning
+    assert main(["train", *constant, "--epochs", "2", "--output", "b.pt", "--json", "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == 2
+    assert "Weights: b.pt" in err
+
+
+def test_what_a_stopped_command_keeps(folder, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingLoop, "fit", stop)
+    assert main(SHORT) == 130
+    assert "lost: next time give --checkpoint-dir FOLDER, and the same" in capsys.readouterr().err
+    assert main([*SHORT, "--checkpoint-dir=run"]) == 130
+    assert "interrupted; the same command with --resume goes on" in capsys.readouterr().err
 
 
 def test_history_best_metric_and_patience(folder, capsys):
@@ -231,6 +293,18 @@ def test_train_on_digits_gives_the_network_of_the_demo(folder, monkeypatch):
     assert all(torch.equal(of_demo[name], value) for name, value in weights.items())
 
 
+def test_a_demo_that_is_repeated_is_not_complete_before_its_end(folder, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("art_lfr.demo.run.evaluate", stop)
+    (folder / "report").mkdir()
+    (folder / "report" / "results.json").write_text("{}")
+    assert main(["demo", "--output", "report", "--epochs", "1"]) == 130
+    assert "Replacing the report in" in capsys.readouterr().out
+    assert not (folder / "report" / "results.json").exists()
+
+
 def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
     torch.save(digits_cnn(seed=3).state_dict(), "w.pt")
     monkeypatch.setattr(inputs, "default_device", lambda: torch.device("meta"))  # in its place
@@ -242,7 +316,10 @@ def test_a_network_is_judged_on_the_gpu_where_there_is_one(folder, monkeypatch):
 
 def test_check(folder, capsys):
     assert main(["check", *TINY, "--estimator", "exact"]) == 0
-    assert "Nothing found" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "Nothing found" in output
+    assert "Tried: values and labels of 64 training images" in output
+    assert "--estimator exact and --batch-size 128" in output
     assert main(["check", "--model", "nets_of_a_user:make_dropout", "--data", "mine.npz"]) == 0
     output = capsys.readouterr().out
     assert "warning 0 (Dropout)" in output
@@ -255,8 +332,11 @@ def test_check(folder, capsys):
     ("arguments", "words"),
     [
         (["bogus"], "No such command 'bogus'"),
+        (["export"], "No such command 'export'; allowed: demo, train"),
         (["evalaute"], "No such command 'evalaute'; did you mean 'evaluate'?"),
         (["train", "--epss", "1"], "No such option --epss; did you mean '--eps'?"),
+        (["train", "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
+        (["train", "--data", "mine.npz"], "--model is missing and --eps is missing; 'mine.npz'"),
         (["train", *TINY], "--eps is missing; 'mine.npz' is your own data"),
         (["train", "--norm", "L2"], "--eps is missing; digits has one for norm inf only"),
         (["train", "--optimizer", "adam"], "--lr is missing"),
@@ -269,15 +349,21 @@ def test_check(folder, capsys):
         (["train", *BALL, "--device", "cuda:99"], "--device is 'cuda:99'; allowed: a GPU that"),
         (["train", "--eps", "wide"], "--eps"),
         (["train", *BALL, "--eps", "-1"], "--eps is -1.0; allowed"),
-        (["train", *BALL, "--norm", "3"], "norm is '3'"),
+        (["train", *BALL, "--norm", "3"], "norm is '3'; allowed: inf, 2 and 1, or Linf"),
         (["train", *BALL, "--estimator", "exat"], "did you mean 'exact'"),
         (["train", *BALL, "--penalty", "flat"], "penalty is 'flat'"),
+        (["train", *BALL, "--penalty", "lrf"], "did you mean 'lfr'?"),
         (["train", *BALL, "--penalty", "cure"], "lam is None with penalty 'cure'"),
         (["train", *BALL, "--lr", "0"], "--lr is 0.0"),
         (["train", *BALL, "--epochs", "0"], "--epochs is 0"),
         (["train", *BALL, "--batch-size", "0"], "--batch-size is 0"),
-        (["train", *BALL, "--resume"], "--resume is True with --checkpoint-dir None"),
-        (["train", *BALL, "--max-grad-norm", "-1"], "--max-grad-norm is -1.0"),
+        (["train", *BALL, "--resume"], "--resume needs --checkpoint-dir"),
+        (
+            ["train", *BALL, "--max-grad-norm", "-1"],
+            "--max-grad-norm is -1.0; allowed: a finite number > 0\n",
+        ),
+        (["tune", "--clean-floor", "97"], "a share in (0, 1] (0.97, not 97)\n"),
+        (["plot"], "Missing argument 'KIND'; allowed: flatness, surface, gradients or curve"),
         (["train", *BALL, "--output", "missing/a.pt"], "--output is 'missing/a.pt'"),
         (["train", *BALL, "--output", "a.txt"], "ending in .safetensors or .pt or .pth"),
         (["train", "--model", "small-cnn"], "does not run on images of shape (1, 8, 8)"),
@@ -286,6 +372,18 @@ def test_check(folder, capsys):
         (["check", "--model", "nets_of_a_user:number"], "not callable"),
         (["check", "--model", "nets_of_a_user:wrong"], "returned a dict"),
         (["check", "--model", "nets_of_a_user:absent"], "absent"),
+        (
+            ["check", "--model", "nets_of_a_user:make_raising"],
+            "--model is 'nets_of_a_user:make_raising', which fails (KeyError: 'depth')",
+        ),
+        (
+            ["check", "--model", "raising_module:make"],
+            "raising_module:make': NameError: name 'torhc'",
+        ),
+        (
+            ["train", *BALL, "--model", "nets_of_a_user:Unfinished"],
+            "--model does not run on images of shape (1, 6, 6): AttributeError",
+        ),
         (["check", *TINY, "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
         (["check", "--data", "nets_of_a_user.py"], "--data is 'nets_of_a_user.py'"),
         (["flatness"], "--weights is missing"),
@@ -302,14 +400,14 @@ def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
 
 
 def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder, capsys):
-    arguments = ["train", *BALL, "--quiet", "--checkpoint-dir", "run"]
+    arguments = ["train", *BALL, "--quiet", "--force", "--checkpoint-dir", "run"]
     assert main([*arguments, "--epochs", "1"]) == 0
     capsys.readouterr()
     assert "run', which holds a run; allowed: a new directory, or --resume" in refusal_of(
         [*arguments, "--epochs", "1"], capsys
     )
     refusal = refusal_of([*arguments, "--epochs", "1", "--resume", "--max-iter", "3"], capsys)
-    assert "--max-iter is 3, but the run in --checkpoint-dir has 10" in refusal
+    assert "--max-iter is 3, but the run in --checkpoint-dir has 2" in refusal
 
 
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
@@ -338,6 +436,7 @@ def test_mistakes_are_found_before_torch_is_imported(folder):
         "train --best-metric acuracy",
         "train --weights absent.pt",
         "train --output absent/a.pt",
+        "train --output w.pt",
         "train --resume",
         "train --data absent.npz --model small-cnn --eps 0.1",
         "trian",

@@ -52,7 +52,9 @@ def test_check(printed):
 
 
 def test_masking(printed, tmp_path):
-    train = "train --eps 0.1 --max-iter 1 --epochs 8 --lr 0.05 --batch-size 64 --output a.pt"
+    train = (
+        "train --eps 0.1 --max-iter 1 --epochs 8 --lr 0.05 --batch-size 64 --output a.pt --force"
+    )
     status, history = printed(train)
     assert (status, [record["epoch"] for record in history]) == (0, list(range(1, 9)))
     status, found = printed("masking --weights a.pt --images 40 --output report.json")

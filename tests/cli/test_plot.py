@@ -75,6 +75,11 @@ def test_gradients(folder, capsys):
     assert (folder / "a.svg").read_bytes().startswith(b"<?xml")
 
 
+def test_a_figure_is_called_after_its_kind(folder):
+    assert main(["plot", "gradients", *TINY, "--images", "2"]) == 0
+    assert (folder / "gradients.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_surface(folder):
     files = ["--output", "a.pdf", "--numbers", "a.csv"]
     assert main(["plot", "surface", *BALL, *QUICK, *files, "--norm", "2"]) == 0

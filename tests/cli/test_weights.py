@@ -63,13 +63,25 @@ def test_a_given_option_wins_and_is_named(folder: Path, capsys: pytest.CaptureFi
     out, err = printed(capsys, "evaluate", "--weights", "robust.safetensors", *given)
     assert "eps 0.1, norm inf;" in out
     assert "trained on digits at eps 0.3, norm 2" in out
-    assert err.splitlines()[1:3] == [
+    assert err.splitlines()[:2] == [  # before any result
         CHECKS,
         "--norm is inf; robust.safetensors was trained in the norm 2",
     ]
     same = ["--eps", "0.3", "--norm", "2", "--data", "digits", "--model", "digits-cnn", *QUICK]
     _, err = printed(capsys, "evaluate", "--weights", "robust.safetensors", *same)
     assert "robust.safetensors" not in err
+
+
+def test_the_eps_of_another_norm_is_told_as_such(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ["--norm", "inf", *QUICK]
+    _, err = printed(capsys, "evaluate", "--weights", "robust.safetensors", *other)
+    assert (
+        "--eps is 0.1, the default for digits; robust.safetensors was trained at eps 0.3 in norm "
+        "2, which says nothing for norm inf\n"
+    ) in err
+    assert "does not say" not in err
 
 
 def test_plain_weights_say_that_they_know_no_eps(

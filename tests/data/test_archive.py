@@ -98,6 +98,18 @@ def test_limits_of_a_plain_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.x_validation[:, 0], x[8:].astype(np.float32) / 255)
 
 
+def test_labels_that_may_count_from_one_are_warned_of(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    x = np.zeros((3, 4, 4))
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=[0, 1, 2], x_test=x[1:], y_test=[1, 2])
+    load_npz(tmp_path / "a.npz")
+    assert not recwarn
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=[1, 2, 3])
+    with pytest.warns(UserWarning, match=r"no training image has label 0, the labels are 1 to 3; "):
+        load_npz(tmp_path / "a.npz")
+
+
 def jpeg_arrays(part: str, files: list[bytes], labels: list[int]) -> dict[str, Any]:
     return {
         f"{part}_jpeg": np.frombuffer(b"".join(files), dtype=np.uint8),

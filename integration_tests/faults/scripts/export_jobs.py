@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from art_lfr.cli import app
+from art_lfr.errors import TrainingError
 from art_lfr.evaluation.run import evaluate
 from art_lfr.models import paper_cnn
 
@@ -30,7 +32,8 @@ def export_weights(directory: Path, output: Path, seed: int) -> None:
     np.savez(images, x_train=x, y_train=np.arange(20) % 10, x_test=x, y_test=np.arange(20) % 10)
     small = ["--model=export_jobs:wide", "--epochs=1", "--max-iter=1", "--eps=0.1"]
     files = [f"--data={images}", f"--output={directory / 'weights.pt'}"]
-    app(["train", *small, *files, f"--seed={seed}"], standalone_mode=False)
+    with contextlib.suppress(TrainingError):  # nothing can be learnt from equal images
+        app(["train", "--force", *small, *files, f"--seed={seed}"], standalone_mode=False)
     end_of_export(directory, output)
 
 

@@ -15,5 +15,14 @@ def make_broken():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Threshold(9.0, 0.0), make())
 
 
+def make_raising():
+    raise KeyError("depth")
+
+
+class Unfinished(torch.nn.Module):
+    def forward(self, x):
+        return self.layers(x)
+
+
 number = 3
 wrong = dict
