@@ -272,7 +272,8 @@ def lfr_loss(
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         renew_every: An ascent step takes two gradients. Take the first of them, at the point
             itself, in every n-th step only: with 2, 10 steps take 16 gradients instead of 21. For
-            LFR by finite differences. None: the default of the norm, 2 for np.inf, else 1.
+            LFR by finite differences, and for ascents that start anew: with few steps that go on
+            from epoch to epoch it can end in a network that only seems robust.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. The loss
             that training descends keeps the model's type. For LFR and networks of float32.
         loss: None (cross-entropy), a `torch.nn` loss, or a callable (outputs, y) -> (N,).

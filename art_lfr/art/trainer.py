@@ -114,7 +114,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
         renew_every: An ascent step takes two gradients. Take the first of them, at the point
             itself, in every n-th step only: with 2, 10 steps take 16 gradients instead of 21. For
-            LFR by finite differences. None: the default of the norm, 2 for np.inf, else 1.
+            LFR by finite differences, and for ascents that start anew: with few steps that go on
+            from epoch to epoch it can end in a network that only seems robust.
         autocast: Run the ascent's layers in bfloat16: faster where the processor has it. The loss
             that training descends keeps the model's type. For LFR and networks of float32.
         warm_start: Start the ascent where that of the epoch before ended for the same sample: few

@@ -20,7 +20,6 @@ from art_lfr.core.arguments import (
     check_type,
 )
 from art_lfr.core.names import ATTACK_NAMES, parse_norm
-from art_lfr.core.settings import DEFAULTS
 from art_lfr.errors import UsageError
 from art_lfr.storage.files import check_file_name, read_bytes
 from art_lfr.storage.records import digest
@@ -78,7 +77,8 @@ class Comparison:
         attacks: Attacks of the worst case.
         masking_images: Images of the masking report; 0: none is made.
         snapshots: The weights are kept and judged after every n-th epoch; None: after the last.
-        renew_every, held_epochs: For LFR methods that do not set them; None: the trainer's default.
+        renew_every, held_epochs: For LFR methods that do not set them. `held_epochs` None: the
+            trainer's default.
         max_grad_norm: The clip of every method that does not set its own; None: no clip.
     """
 
@@ -103,7 +103,7 @@ class Comparison:
     attacks: tuple[str, ...] = ATTACKS
     masking_images: int = 0
     snapshots: int | None = None
-    renew_every: int | None = None
+    renew_every: int = 1
     held_epochs: float | None = None
     max_grad_norm: float | None = 1.0
 
@@ -118,9 +118,9 @@ class Comparison:
         parse_norm(self.norm)
         check_choice("part", self.part, ("test", "validation"))
         _check_count("validation", self.validation, low=1 if self.part == "validation" else 0)
-        for key in ("epochs", "batch_size"):
+        for key in ("epochs", "batch_size", "renew_every"):
             _check_count(key, getattr(self, key))
-        for key in ("train", "snapshots", "renew_every"):
+        for key in ("train", "snapshots"):
             _check_count(key, getattr(self, key), optional=True)
         _check_count("masking_images", self.masking_images, low=0)
         check_number("lr", self.lr, low_allowed=False)
@@ -209,9 +209,8 @@ class Comparison:
             chosen["max_grad_norm"] = self.max_grad_norm
         if method["kind"] != "lfr" or method.get("estimator") == "exact":
             return chosen
-        renew = self.renew_every or DEFAULTS[parse_norm(self.norm)].renew_every
         held = method.get("warmup", 2.0) if self.held_epochs is None else self.held_epochs
-        chosen |= {} if renew == 1 else {"renew_every": renew}
+        chosen |= {} if self.renew_every == 1 else {"renew_every": self.renew_every}
         return chosen | ({} if held == 0 else {"held_epochs": held})
 
 

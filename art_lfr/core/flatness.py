@@ -64,6 +64,36 @@ def find_least_flat_point(
     the box take no part in the step. K steps take K + 1 gradients and K Hessian-vector products
     ("exact"), or else K + ceil(K / r) + 1 gradients.
     """
+    point, best = _ascend(model, criterion, x, y, ball=ball, settings=settings, start=start)
+    with mode(model, training=False), frozen(model):
+        return _less_flat(best, point, input_gradient(model, criterion, point, y), ball.p)
+
+
+def last_point(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    settings: LFRSettings,
+    start: Tensor,
+) -> Tensor:
+    """Where the ascent of `find_least_flat_point` ends, one gradient less: that at the end."""
+    return _ascend(model, criterion, x, y, ball=ball, settings=settings, start=start)[0]
+
+
+def _ascend(
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ball: Ball,
+    settings: LFRSettings,
+    start: Tensor,
+) -> tuple[Tensor, LeastFlatPoint | None]:
+    """The last point, and the best of those before it whose gradient has been taken."""
     exact, h = settings.estimator == "exact", settings.radius
     renew_every = 1 if exact else settings.renew_every
     point, best = start.detach(), None
@@ -81,7 +111,7 @@ def find_least_flat_point(
             if renewed:
                 best = _less_flat(best, point, gradient, ball.p)
             point = ball.ascend(point, u, x, settings.step_size)
-        return _less_flat(best, point, input_gradient(model, criterion, point, y), ball.p)
+    return point, best
 
 
 def _less_flat(

@@ -21,8 +21,7 @@ class LFRKeywords(TypedDict, total=False):
         str, "Statistics of the penalty's passes: train (their own, the default) or eval."
     ]
     renew_every: Annotated[
-        int | None,
-        "Renew the gradient at the point itself in every n-th ascent step (l-inf 2, else 1).",
+        int, "Renew the gradient at the point itself in every n-th ascent step; default: 1."
     ]
     autocast: Annotated[bool, "Run the ascent's layers in bfloat16: faster."]
 

@@ -141,8 +141,8 @@ class ModeComparison:
         return type(self), ()
 
     def forget(self) -> None:
-        """Look again in the next pass."""
-        self._flags = []
+        """Look again in the next pass; until then nothing is known to differ."""
+        self._flags, self.differs, self.statistics = [], False, []
 
     def clean_pass(self, model: nn.Module, x: Tensor) -> Tensor:
         """The logits of x."""

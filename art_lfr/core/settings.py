@@ -22,7 +22,7 @@ FEWEST_SPACINGS = 8
 
 @dataclass(frozen=True)
 class NormDefaults:
-    """Defaults of one norm: lengths as multiples of eps, and a count.
+    """Defaults of one norm, as multiples of eps.
 
     `path` is the length of all steps together; no step is longer than `longest_step`.
     """
@@ -31,7 +31,6 @@ class NormDefaults:
     longest_step: float
     lam: float
     radius: float
-    renew_every: int
 
     def step(self, steps: int) -> float:
         """The length of one of so many steps, as a multiple of eps."""
@@ -41,9 +40,9 @@ class NormDefaults:
 # Chosen on validation data by benchmarks/defaults; docs/defaults.md has the experiment. In l-inf
 # renewing every second gradient costs nothing, in l2 that is open: docs/performance.md.
 DEFAULTS: dict[float, NormDefaults] = {
-    math.inf: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=2),
-    2.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=1),
-    1.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25, renew_every=1),
+    math.inf: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25),
+    2.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25),
+    1.0: NormDefaults(path=2.0, longest_step=0.4, lam=0.5, radius=0.25),
 }
 
 
@@ -92,7 +91,7 @@ class LFRSettings:
         estimator: str = "finite-difference",
         radius: float | None = None,
         batch_norm: str = "train",
-        renew_every: int | None = None,
+        renew_every: int = 1,
         autocast: bool = False,
     ) -> None:
         check_number("eps", eps)
@@ -103,7 +102,7 @@ class LFRSettings:
         check_choice("estimator", estimator, ESTIMATORS)
         check_number("radius", radius, low_allowed=estimator == "exact", optional=True)
         check_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
-        check_integer("renew_every", renew_every, low=1, optional=True)
+        check_integer("renew_every", renew_every, low=1)
         check_flag("autocast", autocast)
         if eps == 0 and radius is None and estimator != "exact":
             raise UsageError(
@@ -119,7 +118,7 @@ class LFRSettings:
             "estimator": estimator,
             "radius": float(default.radius * eps if radius is None else radius),
             "batch_norm": batch_norm,
-            "renew_every": int(default.renew_every if renew_every is None else renew_every),
+            "renew_every": int(renew_every),
             "autocast": autocast,
         }
         for name, value in values.items():

@@ -9,7 +9,7 @@ is that of <g, s> with s held fixed. A central difference along s gives
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from art_lfr.core.arguments import check_number
-from art_lfr.core.flatness import find_least_flat_point
+from art_lfr.core.flatness import LeastFlatPoint, find_least_flat_point, last_point
 from art_lfr.core.geometry import Ball, dual_vector
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
@@ -61,17 +61,26 @@ class LocalFlatness(Penalty):
         return ball.start_point(x, generator)
 
     def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> SearchResult:
-        """The least flat point of the ball, in eval mode; from x itself where `start` is None."""
+        """The least flat point of the ball, in eval mode; from x itself where `start` is None.
+
+        Where the penalty's network is another than that of eval mode, the ascent's last point:
+        whether it is the best one would show in a gradient that `parts` could not use.
+        """
         settings, narrow = view.settings, view.settings.autocast
         start = x if start is None else start
         context = torch.autocast(x.device.type, dtype=torch.bfloat16) if narrow else nullcontext()
         if narrow:
             settings = replace(settings, radius=_radius_in_bfloat16(settings, x))
+        ascend: Callable[..., Tensor | LeastFlatPoint] = find_least_flat_point
+        if view.differs and settings.steps:
+            ascend = last_point
         with context:
-            searched = find_least_flat_point(
+            found = ascend(
                 view.model, view.criterion, x, y, ball=view.ball, settings=settings, start=start
             )
-        return SearchResult(searched.point, None if narrow else searched.gradient)
+        if isinstance(found, Tensor):
+            return SearchResult(found, None)
+        return SearchResult(found.point, None if narrow else found.gradient)
 
     def end(self, searched: Any) -> Tensor | None:
         """The least flat point."""

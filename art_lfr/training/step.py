@@ -158,7 +158,13 @@ class Objective:
         All that is random is drawn for the whole batch, so that a sample's noise depends neither
         on the parts nor on the processes.
         """
-        view = LossView(self.model, self.criterion, self.bounds_for(x), settings)
+        view = LossView(
+            self.model,
+            self.criterion,
+            self.bounds_for(x),
+            settings,
+            differs=self.comparison.differs,  # as the batch before has shown
+        )
         attack = None if self.attack is None else self.attack(len(x), generator)
         start = start_of(view, self.penalty, x, generator, ends)
         parts = parts_of(len(x), largest, self.processes.size)

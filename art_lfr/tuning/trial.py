@@ -106,7 +106,7 @@ class TunedKeywords(TypedDict, total=False):
 
     estimator: str
     batch_norm: str
-    renew_every: int | None
+    renew_every: int
     autocast: bool
     warm_start: bool | None
     warmup_epochs: float
