@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,14 @@ from art_lfr.core.arguments import (
     part_for,
 )
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
-from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, UNWEIGHTED, check_weight, find_name
+from art_lfr.core.names import (
+    GRADIENT_NORMS,
+    PENALTIES,
+    UNWEIGHTED,
+    check_weight,
+    find_name,
+    parse_norm,
+)
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
 from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import UsageError
@@ -324,9 +332,9 @@ def tune(
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
-    Trains with the defaults first, then with settings around them, while --minutes last.
-    Judges them on held-out training images; test images are not used.
-    Proposes the default unless another is better by more than the noise.
+    Trains first with what `art-lfr train` takes for --data, then with other settings, while
+    --minutes last. Judges them on held-out training images; test images are not used.
+    Proposes the first unless another is better by more than the noise of all that are tried.
     The exit status is 1 where no setting reaches --clean-floor.
 
     [bold]Examples:[/bold]
@@ -362,6 +370,7 @@ def tune(
     from art_lfr.art.by_recipe import make_classifier, one_cycle
     from art_lfr.cli import inputs
     from art_lfr.data.augmentation import BY_NAME
+    from art_lfr.tuning.results import default_candidate
     from art_lfr.tuning.run import tune as run
 
     images = inputs.load_data(recipe.data, test=0)
@@ -395,6 +404,11 @@ def tune(
         else warmup_epochs,
         "seed": seed,
     }
+    # What `art-lfr train` would take, as multiples of eps.
+    own = {
+        name: getattr(recipe, name) for name in recipe.objective(penalty).keys() & {"lam", "radius"}
+    }
+    default = default_candidate(parse_norm(recipe.norm), recipe.max_iter)
     augment = BY_NAME[recipe.augmentation]
     augmented: dict[str, Any] = {} if augment is None else {"augment": augment}
     tuning = run(
@@ -408,6 +422,7 @@ def tune(
         attacks=judges,
         state_dir=state_dir,
         callback=tell,
+        reference=replace(default, **own),
         verbose=sys.stderr.isatty(),
         **shared,
         **augmented,
