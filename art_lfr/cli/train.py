@@ -505,12 +505,7 @@ def compare(
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
     options.check_file("PLAN", plan)
-    import torch
-
-    from art_lfr.cli import inputs
     from art_lfr.comparison.plan import RUNS, read_plan
-    from art_lfr.comparison.results import Results, table, write_report
-    from art_lfr.comparison.runner import run_all, take_known
     from art_lfr.storage.files import as_path, check_output, held, make_directory
 
     check_integer("--threads", threads, low=1)
@@ -526,6 +521,12 @@ def compare(
     for comparison in chosen:  # before hours of training
         for ending in (".json", ".md", ".tex", ".png"):
             check_output(output / f"{comparison.name}{ending}", "--output")
+    import torch
+
+    from art_lfr.cli import inputs
+    from art_lfr.comparison.results import Results, table, write_report
+    from art_lfr.comparison.runner import run_all, take_known
+
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
     printed: dict[str, object] = {}
@@ -551,14 +552,15 @@ def compare(
                 )
             with held(shared / "lock", wait=True):
                 results = Results.read(comparison, output)
-                if results.runs:
-                    write_report(results, output)
+                written = write_report(results, output) if results.runs else []
             if not results.runs:
                 typer.echo(f"{comparison.name}: no finished run", err=True)
             elif as_json:
                 printed[comparison.name] = table(results).to_dict(orient="records")
             else:
                 typer.echo(str(results))
+            if written:
+                typer.echo(f"Files: {', '.join(map(str, written))}", err=as_json)
     finally:
         torch.set_num_threads(threads_before)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.progress import bar, passes_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
+from art_lfr.core.tables import WIDTH
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description, Network, array
 from art_lfr.storage.files import held, write_atomically
@@ -251,12 +253,14 @@ def run_all(
             if run.split not in data:
                 data = {run.split: judging.load_split(comparison, run.split, data_dir)}
             result = run_one(run, data[run.split], directory, factory)
-        rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
-        seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
-        stopped = f"; training stopped: {result['stopped']}" if "stopped" in result else ""
+        parts = [f"{k} {100 * result['accuracy'][k]:.1f}" for k in ("clean", "worst case")]
+        parts.append(f"{result['times'][-1]['cpu_seconds']:.1f} s of one core")
+        parts += [f"training stopped: {result['stopped']}"] if "stopped" in result else []
         done, left = done + 1, len(todo) - number
-        minutes = (time.perf_counter() - began) / done * left / 60
-        tell(f"{about}: {rates}; {seconds}{stopped}; about {minutes:.0f} min for {left} more")
+        if left:
+            minutes = (time.perf_counter() - began) / done * left / 60
+            parts.append(f"about {minutes:.0f} min for {left} more")
+        tell(textwrap.fill(f"{about}: {', '.join(parts)}", WIDTH, subsequent_indent="    "))
 
 
 def _check_finished(

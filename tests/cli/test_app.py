@@ -324,6 +324,7 @@ def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
 
 def test_mistakes_are_found_before_torch_is_imported(folder):
     (folder / "w.pt").write_bytes(b"")
+    (folder / "no_plan.yaml").write_text("name: a")
     mistakes = [
         "train --data mnits",
         "train --model digit-cnn",
@@ -356,6 +357,7 @@ def test_mistakes_are_found_before_torch_is_imported(folder):
         "plot curve --weights w.pt --compare b=absent.pt",
         "demo --epochs 0",
         "compare absent.yaml",
+        "compare no_plan.yaml",
     ]
     printed = printed_by_python(SCRIPTS / "mistakes.py", *mistakes, folder=folder)
     assert printed.splitlines() == [f"{mistake}: 2, []" for mistake in mistakes]

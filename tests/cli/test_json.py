@@ -70,7 +70,7 @@ def test_masking_of_too_few_images(printed):
 def test_tune(printed, tmp_path):
     status, found = printed(f"tune --data digits {TUNE} --output tuning.json")
     assert status == 0
-    assert found["proposal"]["lam"] == pytest.approx(0.05)
+    assert found["proposal"]["lam"] == pytest.approx(0.1)  # the row of digits
     assert found == json.loads((tmp_path / "tuning.json").read_text())
 
 
