@@ -179,6 +179,8 @@ def masking(
         seed=seed,
         verbose=True,
     )
+    if weights is not None:
+        report = replace(report, weights=weights.name)
     inputs.tell(*lines)
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
     typer.echo(plain if as_json else str(report), nl=not as_json)

@@ -56,6 +56,8 @@ def test_masking(printed, tmp_path):
     status, history = printed(train)
     assert (status, [record["epoch"] for record in history]) == (0, list(range(1, 9)))
     status, found = printed("masking --weights a.pt --images 40 --output report.json")
+    assert found["weights"] == "a.pt"
+    assert 20 <= found["correct"] <= found["images"] == 40
     assert status == int(found["masked"])
     assert found == json.loads((tmp_path / "report.json").read_text())
 
