@@ -262,7 +262,8 @@ def flatness(
         title = f"Local flatness: {images.name} ({split}), {where}"
         header = ["samples", "mean", "median", "95th percentile"]
         row = [str(len(values)), *(f"{value:.4g}" for value in summaries.values())]
-        inputs.show(Table(header, [row], title=title, left=()))
+        unit = "Nats per unit of x: ||grad l||_q, with 1/p + 1/q = 1 for norm p; small is flat."
+        inputs.show(Table(header, [row], [unit], title, left=()))
     columns = {"index": range(len(values)), "label": y, "flatness": values}
     inputs.write_output(output, inputs.table_forms(pandas.DataFrame(columns)))
 

@@ -102,6 +102,7 @@ def test_train_then_measure(folder, capsys):
     assert list(table.columns) == ["index", "label", "flatness"]
     assert len(table) == 20
     assert f"{table.flatness.mean():.4g}" in output
+    assert "Nats per unit of x: ||grad l||_q" in output
     assert f"{table.flatness.median():.4g}" in output
     assert max(map(len, output.splitlines())) <= 80
     assert main([*measure, "--output", "f.json", "--split", "train"]) == 0
