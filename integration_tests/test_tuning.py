@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on(search, tmp_path):
     # Whatever shapes a trial makes another tuning.
     for named, change in (
         (
-            "seed is 1, but the tuning in '.*state' has 0; allowed: a new state_dir, or the",
+            "seed is 1, but the tuning in '.*state' has 0; allowed: a new state_dir, or what",
             {"seed": 1},
         ),
         ("eps is 0.2, but", {"eps": 0.2}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ from art_lfr.core.names import (
     parse_norm,
 )
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
+from art_lfr.core.tables import WIDTH
 from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import UsageError
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
@@ -332,9 +334,9 @@ def tune(
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
-    Trains first with what `art-lfr train` takes for --data, then with other settings, while
-    --minutes last. Judges them on held-out training images; test images are not used.
-    Proposes the first unless another is better by more than the noise of all that are tried.
+    Trains first as `art-lfr train` does for --data, then with other settings.
+    Judges on held-out training images; test images are not used.
+    Proposes the first unless another is better by more than the noise.
     The exit status is 1 where no setting reaches --clean-floor.
 
     [bold]Examples:[/bold]
@@ -527,6 +529,9 @@ def compare(
     from art_lfr.comparison.results import Results, table, write_report
     from art_lfr.comparison.runner import run_all, take_known
 
+    def tell(line: str) -> None:
+        typer.echo(textwrap.fill(line, WIDTH, subsequent_indent="    "), err=True)
+
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
     printed: dict[str, object] = {}
@@ -548,7 +553,7 @@ def compare(
                     ),
                     data_dir=data_dir,
                     only=only,
-                    tell=lambda line: typer.echo(line, err=True),
+                    tell=tell,
                 )
             with held(shared / "lock", wait=True):
                 results = Results.read(comparison, output)

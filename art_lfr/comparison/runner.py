@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,6 @@ from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
 from art_lfr.core.progress import bar, passes_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
-from art_lfr.core.tables import WIDTH
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.storage.description import Description, Network, array
 from art_lfr.storage.files import held, write_atomically
@@ -258,9 +256,10 @@ def run_all(
         parts += [f"training stopped: {result['stopped']}"] if "stopped" in result else []
         done, left = done + 1, len(todo) - number
         if left:
-            minutes = (time.perf_counter() - began) / done * left / 60
-            parts.append(f"about {minutes:.0f} min for {left} more")
-        tell(textwrap.fill(f"{about}: {', '.join(parts)}", WIDTH, subsequent_indent="    "))
+            seconds = (time.perf_counter() - began) / done * left
+            needed = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            parts.append(f"about {needed} for {left} more")
+        tell(f"{about}: {', '.join(parts)}")
 
 
 def _check_finished(

@@ -309,7 +309,7 @@ class TrialStore:
         path = self.directory / TUNING
         if path.exists():
             where = f"the tuning in {str(self.directory)!r}"
-            identity.check(read_record(path), where, "a new state_dir, or the same")
+            identity.check(read_record(path), where, "a new state_dir, or what that tuning has")
         else:
             write_record(path, identity.parts)
 

@@ -104,7 +104,7 @@ def test_another_tuning_in_the_folder_is_named(folder, capsys):
     error = refusal_of([*arguments, "--epochs", "3"], capsys)
     assert "--epochs is 3, but the tuning in " in error
     assert "art-lfr-tuning' has 2; " in error
-    assert "; allowed: a new --state-dir, or the same" in error
+    assert "; allowed: a new --state-dir, or what that tuning has" in error
 
 
 def test_no_test_image_is_used(folder, caught, monkeypatch):
