@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,7 +41,20 @@ def test_a_file_says_what_the_tables_say(path):
     assert sum(p.numel() for p in network.parameters()) == run["parameters"]
 
 
+SHIPPED = ROOT / "benchmarks/robustness/shipped.py"
+
+
 def test_the_command_that_repeats_the_figures():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = (ROOT / "benchmarks/robustness/shipped.py", "check", "--only", "digits-0.1")
+    command = (SHIPPED, "check", "--only", "digits-0.1")
     assert "digits-0.1 worst case: " in printed_by_python(*command, environment=environment)
+
+
+def test_all_files_are_looked_for_first(tmp_path):
+    command = [sys.executable, str(SHIPPED), "check", "--data-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "which lacks cifar10_jpeg.npz, mnist.npz" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

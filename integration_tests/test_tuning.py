@@ -83,6 +83,39 @@ def test_proposal(accuracies, floor, proposed, reason):
     assert (found.lam, found.radius, found.eps_step) == tuple(lengths.values())
 
 
+def test_the_reference_comes_first_and_the_default_is_one_of_the_others(search):
+    own = replace(LISTED[0], lam=0.75)
+    listed = candidates(np.inf, 10, reference=own)
+    assert listed[:2] == (own, LISTED[0])
+    # One of the list moves to the front.
+    assert candidates(np.inf, 10, reference=LISTED[3])[:2] == (LISTED[3], LISTED[0])
+    assert len(candidates(np.inf, 10, reference=LISTED[3])) == len(LISTED)
+    found = search(minutes=2.5, reference=own)
+    assert search.tried == [own, LISTED[0]]
+    first, second = found.shown().cells
+    assert (first[0], second[0]) == ("*", "")
+    assert first[1].endswith("(reference)")
+    assert second[1].endswith("(default)")
+    assert "the reference: none of 1 other" in found.reason
+    assert "The reference is the setting that was given" in " ".join(str(found).split())
+    assert "given" not in str(search(minutes=2.5))
+
+
+def test_the_interval_knows_how_many_settings_were_tried():
+    # 10 of 400 images gained, 1 lost: ahead of the default alone, and by chance among ten.
+    default, other = right(0.8), right(0.8225)
+    other[:1] = False
+    trials = [Trial(c, right(0.97), other, 60.0) for c in LISTED]
+    trials[0] = replace(trials[0], robust=default)
+    found = replace(tuning((0.9, 0.9)), trials=tuple(trials[:2]))
+    assert found.against_reference(trials[1]).low > 0
+    assert "Bonferroni" not in str(found)
+    found = replace(found, trials=tuple(trials))
+    assert found.against_reference(trials[1]).low <= 0
+    assert found.proposal is trials[0]
+    assert "have 99.4 % each" in " ".join(str(found).split())
+
+
 def test_what_failed_is_not_proposed():
     found = tuning((0.97, 0.80), (0.97, 0.85))
     failed = Trial(LISTED[0], right(0), right(0), 60.0, "the loss is NaN")
@@ -142,7 +175,7 @@ def search(monkeypatch, data, make_classifier):
 
     def run(**keywords):
         run.tried.clear()
-        keywords = {"eps": EPS, "minutes": 3, "held_out": 20, **keywords}
+        keywords = {"eps": EPS, "minutes": 3, "held_out": 20, "max_iter": 10, **keywords}
         return tune(make_classifier, data.x[:60], data.y[:60], **keywords)
 
     run.tried = []
@@ -192,7 +225,10 @@ def test_a_killed_run_goes_on(search, tmp_path):
     assert search.tried == [LISTED[4]]
     # Whatever shapes a trial makes another tuning.
     for named, change in (
-        ("seed is 1, but the tuning in state_dir has 0", {"seed": 1}),
+        (
+            "seed is 1, but the tuning in '.*state' has 0; allowed: a new state_dir, or what",
+            {"seed": 1},
+        ),
         ("eps is 0.2, but", {"eps": 0.2}),
         ("epochs is 3, but", {"epochs": 3}),
         ("batch_size is 9, but", {"batch_size": 9}),
@@ -267,9 +303,9 @@ def test_real_trials(data, make_classifier, monkeypatch, tmp_path):
         assert settings.lam == lengths["lam"]
         assert settings.radius == lengths["radius"]
         assert settings.step_size == lengths["eps_step"]
-    assert found.default.clean_accuracy > 0.5
-    assert 0 < found.default.robust_accuracy <= found.default.clean_accuracy
-    assert not (found.default.robust & ~found.default.clean).any()
+    assert found.reference.clean_accuracy > 0.5
+    assert 0 < found.reference.robust_accuracy <= found.reference.clean_accuracy
+    assert not (found.reference.robust & ~found.reference.clean).any()
     # From the directory, and again: the same.
     for again in (run(state_dir=tmp_path), run(attacks=["APGD-CE", "Square"])):
         for one, other in zip(found.trials, again.trials, strict=True):
@@ -317,6 +353,7 @@ def test_all_failed(monkeypatch, data, make_classifier):
         ({"best_metric": "validation_accuracy"}, "unexpected keyword argument 'best_metric'"),
         ({"lam": 0.1}, "tune.. got an unexpected keyword argument 'lam'"),
         ({"penalty": "cure"}, "penalty is 'cure'; allowed: lfr, lfr-held, input-gradient"),
+        ({"reference": 0.5}, "reference is 0.5; allowed: a Candidate"),
         ({"minute": 1}, "did you mean 'minutes'"),
         ({"estimator": "exat"}, "did you mean 'exact'"),
     ],

@@ -185,6 +185,8 @@ def masking(
         seed=seed,
         verbose=True,
     )
+    if weights is not None:
+        report = replace(report, weights=weights.name)
     inputs.tell(*lines)
     plain = json.dumps(report.to_dict(), indent=1) + "\n"
     typer.echo(plain if as_json else str(report), nl=not as_json)
@@ -267,7 +269,8 @@ def flatness(
         title = f"Local flatness: {images.name} ({split}), {where}"
         header = ["samples", "mean", "median", "95th percentile"]
         row = [str(len(values)), *(f"{value:.4g}" for value in summaries.values())]
-        inputs.show(Table(header, [row], title=title, left=()))
+        unit = "Nats per unit of x: ||grad l||_q, with 1/p + 1/q = 1 for norm p; small is flat."
+        inputs.show(Table(header, [row], [unit], title, left=()))
     columns = {"index": range(len(values)), "label": y, "flatness": values}
     inputs.write_output(output, inputs.table_forms(pandas.DataFrame(columns)))
 

@@ -54,8 +54,11 @@ def load_data(name: str, test: int | None = None) -> ImageData:
     return load(find_data("--data", name), test=test)
 
 
-def count_classes(model: nn.Module, x: Array, y: Array) -> int:
-    """The model's classes; ValueError where it does not run on the images or lacks a label."""
+def count_classes(model: nn.Module, x: Array, y: Array, option: str = "--model") -> int:
+    """The model's classes; ValueError where it does not run on the images or lacks a label.
+
+    Errors name `option`.
+    """
     first = torch.from_numpy(x[:1])
     try:
         with torch.no_grad(), mode(model, training=False):
@@ -65,12 +68,12 @@ def count_classes(model: nn.Module, x: Array, y: Array) -> int:
     except Exception as error:  # of a user's own network
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         raise UsageError(
-            f"--model does not run on images of shape {x.shape[1:]}: {kind}{error}; allowed: a "
+            f"{option} does not run on images of shape {x.shape[1:]}: {kind}{error}; allowed: a "
             "network made for --data"
         ) from error
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise UsageError(
-            f"--model gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
+            f"{option} gives outputs of shape {tuple(logits.shape)} for one image; allowed: logits "
             "of shape (1, classes)"
         )
     class_labels("--data", y, len(x), logits.shape[1])
@@ -91,11 +94,16 @@ def trained_model(
 
 
 def other_model(chosen: Chosen, weights: Path, data: ImageData, option: str) -> nn.Module:
-    """A second network: as its own weights say, else built as the first one."""
+    """A second network: as its own weights say, else built as the first one.
+
+    ValueError where it does not go with the data.
+    """
     info = info_of(weights, option)
     known = info is not None and info.model is not None
     name = model_of(weights, info) if info is not None and known else chosen.recipe.model
-    return trained_model(name, weights, data, option)
+    network = trained_model(name, weights, data, option)
+    count_classes(network, data.x_train, data.y_train, f"{option} {weights}")
+    return network
 
 
 class Judged(NamedTuple):

@@ -127,7 +127,8 @@ def plot(
     if kind == "curve":
         check_number("--eps", chosen.recipe.eps, low_allowed=False)
         count = points or CURVE_POINTS
-        radii = [chosen.recipe.eps * step / count for step in range(1, count + 1)]
+        # Without the noise of their rounding, which the numbers would show.
+        radii = [float(f"{chosen.recipe.eps * k / count:.12g}") for k in range(1, count + 1)]
         settings.update(eps=radii, attacks=named)
     measure, draw = _functions(kind)
     results = {}
@@ -153,7 +154,8 @@ def _table(results: Mapping[str, Any], title: str) -> Table:
         percent = name.startswith("accuracy")
         values = (summary[name] for summary in summaries)
         cells.append([name, *(f"{100 * v:.1f} %" if percent else f"{v:.4g}" for v in values)])
-    return Table(["", *results], cells, title=title)
+    notes = dict.fromkeys(result.about for result in results.values())
+    return Table(["", *results], cells, tuple(notes), title=title)
 
 
 def _functions(kind: str) -> tuple[Callable[..., Any], Callable[..., Figure]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +23,16 @@ from art_lfr.core.arguments import (
     part_for,
 )
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
-from art_lfr.core.names import GRADIENT_NORMS, PENALTIES, UNWEIGHTED, check_weight, find_name
+from art_lfr.core.names import (
+    GRADIENT_NORMS,
+    PENALTIES,
+    UNWEIGHTED,
+    check_weight,
+    find_name,
+    parse_norm,
+)
 from art_lfr.core.settings import ESTIMATORS, LFRSettings
+from art_lfr.core.tables import WIDTH
 from art_lfr.data.recipes import RECIPES, Recipe, RecipeKeywords
 from art_lfr.errors import TrainingError, UsageError
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
@@ -404,9 +414,9 @@ def tune(
 ) -> None:
     """Propose --lam, --radius and --eps-step for `art-lfr train`.
 
-    Trains with the defaults first, then with settings around them, while --minutes last.
-    Judges them on held-out training images; test images are not used.
-    Proposes the default unless another is better by more than the noise.
+    Trains first as `art-lfr train` does for --data, then with other settings.
+    Judges on held-out training images; test images are not used.
+    Proposes the first unless another is better by more than the noise.
     The exit status is 1 where no setting reaches --clean-floor.
 
     [bold]Examples:[/bold]
@@ -442,6 +452,7 @@ def tune(
     from art_lfr.art.by_recipe import make_classifier, one_cycle
     from art_lfr.cli import inputs
     from art_lfr.data.augmentation import BY_NAME
+    from art_lfr.tuning.results import default_candidate
     from art_lfr.tuning.run import tune as run
 
     images = inputs.load_data(recipe.data, test=0)
@@ -475,6 +486,11 @@ def tune(
         else warmup_epochs,
         "seed": seed,
     }
+    # What `art-lfr train` would take, as multiples of eps.
+    own = {
+        name: getattr(recipe, name) for name in recipe.objective(penalty).keys() & {"lam", "radius"}
+    }
+    default = default_candidate(parse_norm(recipe.norm), recipe.max_iter)
     augment = BY_NAME[recipe.augmentation]
     augmented: dict[str, Any] = {} if augment is None else {"augment": augment}
     tuning = run(
@@ -488,6 +504,7 @@ def tune(
         attacks=judges,
         state_dir=state_dir,
         callback=tell,
+        reference=replace(default, **own),
         verbose=sys.stderr.isatty(),
         **shared,
         **augmented,
@@ -570,13 +587,7 @@ def compare(
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """
     options.check_file("PLAN", plan)
-    progress.loading("torch and ART")
-    import torch
-
-    from art_lfr.cli import inputs
     from art_lfr.comparison.plan import RUNS, read_plan
-    from art_lfr.comparison.results import Results, table, write_report
-    from art_lfr.comparison.runner import run_all, take_known
     from art_lfr.storage.files import as_path, check_output, held, make_directory
 
     check_integer("--threads", threads, low=1)
@@ -592,6 +603,16 @@ def compare(
     for comparison in chosen:  # before hours of training
         for ending in (".json", ".md", ".tex", ".png"):
             check_output(output / f"{comparison.name}{ending}", "--output")
+    progress.loading("torch and ART")
+    import torch
+
+    from art_lfr.cli import inputs
+    from art_lfr.comparison.results import Results, table, write_report
+    from art_lfr.comparison.runner import run_all, take_known
+
+    def tell(line: str) -> None:
+        typer.echo(textwrap.fill(line, WIDTH, subsequent_indent="    "), err=True)
+
     # Known runs and tables are the same files, under the same temporary names, for every process
     # that shares the folder.
     printed: dict[str, object] = {}
@@ -613,18 +634,19 @@ def compare(
                     ),
                     data_dir=data_dir,
                     only=only,
-                    tell=lambda line: typer.echo(line, err=True),
+                    tell=tell,
                 )
             with held(shared / "lock", wait=True):
                 results = Results.read(comparison, output)
-                if results.runs:
-                    write_report(results, output)
+                written = write_report(results, output) if results.runs else []
             if not results.runs:
                 typer.echo(f"{comparison.name}: no finished run", err=True)
             elif as_json:
                 printed[comparison.name] = table(results).to_dict(orient="records")
             else:
                 typer.echo(str(results))
+            if written:
+                typer.echo(f"Files: {', '.join(map(str, written))}", err=as_json)
     finally:
         torch.set_num_threads(threads_before)
     if as_json:

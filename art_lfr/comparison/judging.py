@@ -55,13 +55,18 @@ class Split:
     digest: str
 
 
+def data_file(c: Comparison, directory: Path) -> Path | None:
+    """The .npz file of a comparison, sought in `directory` unless its path is absolute."""
+    return directory / c.data if c.data.endswith(".npz") else None
+
+
 def load_split(comparison: Comparison, split: int, directory: Path = Path()) -> Split:
     """The data of one split; ValueError where nothing is left to train on or to judge.
 
     A .npz file is sought in `directory`, unless its path is absolute.
     """
     c = comparison
-    source = str(directory / c.data) if c.data.endswith(".npz") else c.data
+    source = str(data_file(c, directory) or c.data)
     # Where settings are chosen, the test images are not even read.
     test = 0 if c.part == "validation" else c.images[1]
     if c.data == "digits":
@@ -88,10 +93,19 @@ def _pooled(data: ImageData) -> ImageData:
     )
 
 
-def judge(classifier: PyTorchClassifier, split: Split, c: Comparison) -> Evaluation:
-    """The attacks of a comparison on its images."""
-    norm = parse_norm(c.norm)
-    return evaluate(classifier, split.x, split.y, eps=c.eps, norm=norm, attacks=list(c.attacks))
+def judge(
+    classifier: PyTorchClassifier, split: Split, c: Comparison, *, verbose: bool = False
+) -> Evaluation:
+    """The attacks of a comparison on its images; `verbose` as in `evaluate`."""
+    return evaluate(
+        classifier,
+        split.x,
+        split.y,
+        eps=c.eps,
+        norm=parse_norm(c.norm),
+        attacks=list(c.attacks),
+        verbose=verbose,
+    )
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

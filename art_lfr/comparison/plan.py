@@ -6,7 +6,7 @@ multiple of the method's eps / steps, so that a file reads the same for every ep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from art_lfr.core.arguments import (
     check_number,
     check_seed,
     check_type,
+    nearest,
 )
 from art_lfr.core.names import ATTACK_NAMES, parse_norm
 from art_lfr.errors import UsageError
@@ -139,7 +140,7 @@ class Comparison:
             )
         for key in ("methods", "seeds", "splits", "attacks"):
             if not getattr(self, key):
-                raise UsageError(f"{self.name}: {key} is empty; allowed: at least one")
+                raise UsageError(f"{key} is empty; allowed: at least one")
         for attack in self.attacks:
             check_choice("attacks", attack, ATTACK_NAMES)
         for key in ("seeds", "splits"):
@@ -157,22 +158,16 @@ class Comparison:
             self._check_method(method)
         names = [str(method["name"]) for method in self.methods]
         if len({name.casefold() for name in names}) < len(names):
-            raise UsageError(f"{self.name}: methods are named {names}; allowed: each name once")
+            raise UsageError(f"methods are named {names}; allowed: each name once")
 
     def _check_method(self, method: Mapping[str, Any]) -> None:
-        check_choice("kind", method.get("kind"), tuple(KINDS))
-        unknown = set(method) - _COMMON - KINDS[method["kind"]]
-        if unknown or "name" not in method:
-            raise UsageError(
-                f"{self.name}: method {method.get('name')!r:.100} has the settings "
-                f"{sorted(map(str, unknown))}; allowed for kind {method['kind']!r}: "
-                f"{sorted(_COMMON | KINDS[method['kind']])}"
-            )
         try:
-            check_file_name("name", method["name"])
+            check_choice("kind", method.get("kind"), tuple(KINDS))
+            _refuse_unknown(method, _COMMON | KINDS[method["kind"]], f"kind {method['kind']!r}")
+            check_file_name("name", method.get("name"))
             _check_values(method)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{self.name}: method {method['name']!r:.100}: {error}") from error
+            raise UsageError(f"method {method.get('name')!r:.100}: {error}") from error
         seeds = method.get("seeds", self.seeds)
         if (
             not isinstance(seeds, list | tuple)
@@ -180,7 +175,7 @@ class Comparison:
             or not all(s in self.seeds for s in seeds)
         ):
             raise UsageError(
-                f"{self.name}: method {method['name']!r} has the seeds {seeds!r:.100}; allowed: a "
+                f"method {method['name']!r} has the seeds {seeds!r:.100}; allowed: a "
                 f"list of some of {list(self.seeds)}"
             )
 
@@ -253,6 +248,15 @@ class Run:
         return digest([self.training_key, c.part, c.images[0], c.masking_images])[:12]
 
 
+def _refuse_unknown(settings: Mapping[Any, Any], known: Collection[str], of: str) -> None:
+    """Raise UsageError for settings that there are not, naming the nearest of the first."""
+    if unknown := sorted(map(str, settings.keys() - set(known))):
+        raise UsageError(
+            f"unknown settings {unknown}; allowed for {of}: {sorted(known)}"
+            f"{nearest(unknown[0], known)}"
+        )
+
+
 def _check_values(method: Mapping[str, Any]) -> None:
     """Raise ValueError or TypeError for bad values; the trainers check what goes with what."""
     for name in ("epochs", "batch_size", "attack_steps", "renew_every"):
@@ -287,14 +291,14 @@ def _read_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(read_bytes(path, "plan", LONGEST_PLAN))
+        loader = yaml.SafeLoader(read_bytes(path, "the plan", LONGEST_PLAN))
         root = loader.get_single_node()
         if root is not None and _size(root, {}) > MOST_VALUES:
             raise UsageError(f"it stands for more than {MOST_VALUES} values")
         return None if root is None else loader.construct_document(root)
     # Numbers and dates of YAML that Python does not have are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise UsageError(f"plan {str(path)!r} is no YAML of a plan: {error}") from error
+        raise UsageError(f"the plan {str(path)!r} is no YAML of a plan: {error}") from error
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:
@@ -328,26 +332,26 @@ def read_plan(path: Path) -> list[Comparison]:
     content = _read_yaml(path.expanduser())
     entries = content if isinstance(content, list) else [content]
     if not entries:
-        raise UsageError(f"plan {str(path)!r} is empty; allowed: at least one comparison")
+        raise UsageError(f"the plan {str(path)!r} is empty; allowed: at least one comparison")
     known = {f.name for f in fields(Comparison)}
     comparisons = []
     for entry in entries:
         if not isinstance(entry, dict) or NEEDED - set(entry):
             raise UsageError(
-                f"plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
+                f"the plan {str(path)!r} has the entry {entry!r:.200}; allowed: a mapping with at "
                 "least name, data, model, eps and methods"
             )
-        if unknown := set(entry) - known:
-            raise UsageError(
-                f"{entry['name']!r:.100}: unknown settings {sorted(map(str, unknown))}; allowed: "
-                f"{sorted(known)}"
-            )
-        settings = dict(entry)
-        for key in {"methods", "images", "splits", "seeds", "attacks"} & set(entry):
-            check_type(key, entry[key], list, "a list")
-            settings[key] = tuple(entry[key])
-        comparisons.append(Comparison(**settings))
+        try:
+            _refuse_unknown(entry, known, "a comparison")
+            settings = dict(entry)
+            for key in {"methods", "images", "splits", "seeds", "attacks"} & set(entry):
+                check_type(key, entry[key], list, "a list")
+                settings[key] = tuple(entry[key])
+            comparisons.append(Comparison(**settings))
+        except (ValueError, TypeError) as error:
+            where = f"the plan {str(path)!r}, {entry['name']!r:.100}"
+            raise UsageError(f"{where}: {error}") from error
     names = [comparison.name for comparison in comparisons]
     if len({name.casefold() for name in names}) < len(names):
-        raise UsageError(f"plan {str(path)!r} names {names}; allowed: each name once")
+        raise UsageError(f"the plan {str(path)!r} names {names}; allowed: each name once")
     return comparisons

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A baseline takes no longer than a method where it takes at most this multiple of its time.
 TIME_TOLERANCE = 1.05
 WORST = "worst case"
+# Those that a narrow terminal shows.
+MAIN_COLUMNS = ("method", "runs", "clean", WORST, "core seconds", "against AT")
 
 
 class Results(Shown):
@@ -70,9 +72,10 @@ class Results(Shown):
     def shown(self) -> Table:
         """A row for each method, under what was trained and judged."""
         frame = table(self)
-        words = [i for i, n in enumerate(frame.columns) if n in ("method", "masking")]
         header, cells = list(frame.columns), frame.astype(str).values.tolist()
-        return Table(header, cells, (), heading(self), words)
+        words = [i for i, name in enumerate(header) if name in ("method", "masking")]
+        optional = [i for i, name in enumerate(header) if name not in MAIN_COLUMNS]
+        return Table(header, cells, (), heading(self), words, optional)
 
     def difference(self, method: str, other: str) -> Difference:
         """Worst-case accuracy of a method less that of another, over runs that both have."""
@@ -99,6 +102,11 @@ class Results(Shown):
             if fair and (rate := sum(rates) / len(rates)) > highest:
                 best, highest = name, rate
         return best
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Seconds, those below 10 with one decimal."""
+    return f"{seconds:.{1 if seconds < 9.95 else 0}f}"
 
 
 def _finished(runs: Collection[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -132,7 +140,7 @@ def table(results: Results) -> pd.DataFrame:
             "epochs": results.epochs(method),
             **{name: f"{100 * value:.1f}" for name, value in accuracy.items()},
             "flatness": f"{sum(run['flatness']['mean'] for run in runs) / len(runs):.3g}",
-            "core seconds": f"{results.seconds(method):.0f}",
+            "core seconds": seconds_in_words(results.seconds(method)),
         }
         for column, equal_time in (("against AT", False), ("at equal time", True)):
             other = None if kind == "pgd" else results.baseline(method, equal_time=equal_time)
@@ -231,13 +239,19 @@ def _over_epochs(runs: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]
     return [(float(seconds), float(rate)) for seconds, rate in means]
 
 
-def write_report(results: Results, directory: Path) -> None:
-    """Write NAME.json (all runs), NAME.md, NAME.tex, and NAME.png."""
-    name = results.comparison.name
+def write_report(results: Results, directory: Path) -> list[Path]:
+    """Write NAME.json (all runs), NAME.md, NAME.tex, and with matplotlib NAME.png; their paths."""
     lines = ",\n ".join(json.dumps(run) for run in results.runs)
-    write_atomically(directory / f"{name}.json", f"[{lines}]\n")
-    write_atomically(directory / f"{name}.md", f"{results.to_markdown()}\n")
-    write_atomically(directory / f"{name}.tex", f"{results.to_latex()}\n")
-    if not has_matplotlib():
-        return
-    save_figure(time_figure(results), directory / f"{name}.png")
+    texts = {
+        ".json": f"[{lines}]\n",
+        ".md": f"{results.to_markdown()}\n",
+        ".tex": f"{results.to_latex()}\n",
+    }
+    written = []
+    for ending, text in texts.items():
+        written.append(directory / f"{results.comparison.name}{ending}")
+        write_atomically(written[-1], text)
+    if has_matplotlib():
+        written.append(directory / f"{results.comparison.name}.png")
+        save_figure(time_figure(results), written[-1])
+    return written

@@ -251,12 +251,15 @@ def run_all(
             if run.split not in data:
                 data = {run.split: judging.load_split(comparison, run.split, data_dir)}
             result = run_one(run, data[run.split], directory, factory)
-        rates = ", ".join(f"{k} {100 * v:.1f}" for k, v in result["accuracy"].items())
-        seconds = f"{result['times'][-1]['cpu_seconds']:.0f} s of one core"
-        stopped = f"; training stopped: {result['stopped']}" if "stopped" in result else ""
+        parts = [f"{k} {100 * result['accuracy'][k]:.1f}" for k in ("clean", "worst case")]
+        parts.append(f"{result['times'][-1]['cpu_seconds']:.1f} s of one core")
+        parts += [f"training stopped: {result['stopped']}"] if "stopped" in result else []
         done, left = done + 1, len(todo) - number
-        minutes = (time.perf_counter() - began) / done * left / 60
-        tell(f"{about}: {rates}; {seconds}{stopped}; about {minutes:.0f} min for {left} more")
+        if left:
+            seconds = (time.perf_counter() - began) / done * left
+            needed = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            parts.append(f"about {needed} for {left} more")
+        tell(f"{about}: {', '.join(parts)}")
 
 
 def _check_finished(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from art_lfr.core.arguments import Array
 from art_lfr.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 REPLICATES = 2000
+# With fewer there is no verdict.
+FEWEST_RUNS = 3
 
 
 class Difference(NamedTuple):
-    """A mean difference and its 95 % interval, in points; `runs` pairs went into it."""
+    """A mean difference and its interval, in points; `runs` pairs went into it."""
 
     mean: float
     low: float
@@ -28,11 +27,11 @@ class Difference(NamedTuple):
     def verdict(self) -> str:
         """ "ahead": the interval lies above 0; "at or above": above -1 point; "behind": below 0.
 
-        "open": none of these. "one run": the interval knows the chance of images only, not that of
-        seeds, which is often the larger one.
+        "open": none of these. "too few runs": below 3 the interval knows little of the chance of
+        seeds, which is often larger than that of images.
         """
-        if self.runs == 1:
-            return "one run"
+        if self.runs < FEWEST_RUNS:
+            return "too few runs"
         if self.low > 0:
             return "ahead"
         if self.low > -1:
@@ -41,7 +40,12 @@ class Difference(NamedTuple):
 
 
 def paired_difference(
-    first: Sequence[Array], second: Sequence[Array], splits: Sequence[int], seed: int = 0
+    first: Sequence[Array],
+    second: Sequence[Array],
+    splits: Sequence[int],
+    seed: int = 0,
+    *,
+    made: int = 1,
 ) -> Difference:
     """100 * (mean of first - mean of second), over runs that share seed, split and images.
 
@@ -50,6 +54,7 @@ def paired_difference(
             a split.
         splits: The split of each pair: runs of one split are judged on the same images.
         seed: Seed of the bootstrap.
+        made: How many comparisons are made: the level of the interval is `level_for(made)`.
 
     Images are drawn anew within each split, the same ones for all its runs, and pairs of runs are
     drawn anew, so that the interval holds both sources of chance. It is the percentile interval of
@@ -78,11 +83,20 @@ def paired_difference(
         means[rows] = together @ weights.T.astype(float) / count
     drawn = generator.integers(len(first), size=(len(first), REPLICATES))
     replicates = 100 * np.take_along_axis(means, drawn, axis=0).mean(axis=0)
-    low, high = np.percentile(replicates, [2.5, 97.5])
+    tail = (100 - level_for(made)) / 2
+    low, high = np.percentile(replicates, [tail, 100 - tail])
     mean = 100 * np.mean([d.mean() for d in differences])
     # What is 0 but for rounding must not decide between "open" and "behind".
     mean, low, high = (round(float(value), 9) + 0.0 for value in (mean, low, high))
     return Difference(mean, low, high, len(first))
+
+
+def level_for(made: int) -> float:
+    """The level, in per cent, at which so many intervals are right together in 95 of 100 cases.
+
+    That of Bonferroni: whatever the comparisons have to do with each other.
+    """
+    return 100 - 5 / max(1, made)
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

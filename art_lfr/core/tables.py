@@ -58,6 +58,7 @@ class Table:
         lines: What stands below, paragraph by paragraph.
         title: What stands above.
         left: The columns of words, aligned to the left. The others are numbers.
+        optional: The columns that text leaves out where not all of them fit side by side.
     """
 
     header: Sequence[str]
@@ -65,6 +66,7 @@ class Table:
     lines: Sequence[str] = ()
     title: str = ""
     left: Sequence[int] = (0,)
+    optional: Sequence[int] = ()
 
     def __str__(self) -> str:
         return self.to_text()
@@ -74,9 +76,26 @@ class Table:
         width = width or terminal_width()
         encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
         style = "rounded_outline" if encoding.startswith("utf") else "outline"
+        if self.optional and _width(self._drawn(style)) > width:
+            return self._without_optional().to_text(width)
         table = self._fitted(style, width)
-        below = (wrapped(line, width) for line in self.lines)
-        return "\n".join([*([self.title] if self.title else []), table, *below])
+        above, below = (
+            [wrapped(text, width) for text in texts]
+            for texts in ([self.title] if self.title else [], self.lines)
+        )
+        return "\n".join([*above, table, *below])
+
+    def _without_optional(self) -> Table:
+        """The table without its optional columns, which a line names."""
+        kept = [i for i in range(len(self.header)) if i not in self.optional]
+        names = ", ".join(self.header[i] for i in self.optional)
+        return Table(
+            [self.header[i] for i in kept],
+            [[row[i] for i in kept] for row in self.cells],
+            [*self.lines, f"Left out, as the terminal is too narrow: {names}."],
+            self.title,
+            [kept.index(i) for i in self.left if i in kept],
+        )
 
     def to_markdown(self) -> str:
         """A table of pipes; a pipe in a cell is escaped."""
@@ -126,10 +145,15 @@ class Table:
         limits: list[int | None] = [None] * len(sizes)
         while True:
             drawn = self._drawn(style, limits)
-            over = len(drawn.partition("\n")[0]) - width
+            over = _width(drawn) - width
             widest = max(broken, key=lambda i: sizes[i], default=None)
             if over <= 0 or widest is None or sizes[widest] <= NARROWEST:
                 return drawn
             second = max([NARROWEST, *(sizes[i] for i in broken if i != widest)])
             sizes[widest] = max(sizes[widest] - over, min(second, sizes[widest] - 1))
             limits[widest] = sizes[widest]
+
+
+def _width(drawn: str) -> int:
+    """The columns of a terminal that a drawn table takes."""
+    return len(drawn.partition("\n")[0])

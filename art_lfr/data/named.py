@@ -115,7 +115,7 @@ def load_torchvision(
                 loaded = make(str(folder), download=download, **which)
             parts[part] = _arrays(f"{name}'s {part} part", loaded)
     except FAILURES as error:
-        detail = " ".join(str(error).split())[:300] or type(error).__name__
+        detail = " ".join(str(error).split())[:150] or type(error).__name__
         place = repr(str(folder))
         failed = (
             f"could be neither read from {place} nor downloaded"
@@ -123,9 +123,9 @@ def load_torchvision(
             else f"could not be read from {place}, and download is False"
         )
         raise FileNotFoundError(
-            f"{name} {failed}: {detail}. Put {', '.join(source.files)} (from {source.address}) "
-            f"into {str(folder / source.folder)!r}, in place of torn files, or pass a .npz file "
-            "with x_train, y_train, x_test and y_test"
+            f"{name} {failed}: give a .npz file (--data {name}.npz) with x_train, y_train, x_test "
+            f"and y_test, or put {', '.join(source.files)} (from {source.address}) into "
+            f"{str(folder / source.folder)!r}, in place of torn files. {detail}"
         ) from error
     names = tuple(str(label) for label in getattr(loaded, "classes", ()))
     return assemble(name, parts, names).take(train=train, validation=validation, test=test)

@@ -33,6 +33,12 @@ class AccuracyCurve:
     norm: str
     eps: tuple[float, ...]
     rows: tuple[Row, ...]
+    attacks: tuple[str, ...]
+
+    @property
+    def about(self) -> str:
+        """What the accuracies are, in one sentence."""
+        return f"Worst case of {', '.join(self.attacks)} within eps, norm {self.norm}."
 
     def to_frame(self) -> pandas.DataFrame:
         """The curve as a table: eps (raw units), accuracy, low and high (shares), images."""
@@ -104,6 +110,7 @@ def accuracy_curve(
     )
     p = target.ball.p
     rows = []
+    names: dict[str, None] = {}
     with preserved(target.module, target.device):
         standing = target.correct(target.x, target.y)
         rows.append(Row.of("0", standing.numpy(), 0.0))
@@ -116,12 +123,13 @@ def accuracy_curve(
                         f"attacks has {attack.name!r}, which is no attack in the ball; allowed: "
                         "'quick', 'autoattack', and names such as 'PGD-40' and 'Square'"
                     )
+                names[attack.name] = None
                 result = run_attack(attack, wider, standing)
                 standing = standing & result.correct
                 seconds += result.seconds
             rows.append(Row.of(f"{radius:g}", standing.numpy(), seconds))
             line(f"eps {radius:g}: {100 * rows[-1].accuracy:.1f} %", shown=verbose)
-    return AccuracyCurve(norm=f"{p:g}", eps=(0.0, *radii), rows=tuple(rows))
+    return AccuracyCurve(norm=f"{p:g}", eps=(0.0, *radii), rows=tuple(rows), attacks=tuple(names))
 
 
 def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
@@ -148,7 +156,8 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
         )
         axes.fill_between(curve.eps, shares["low"], shares["high"], color=colour, alpha=0.15)
     axes.set_xlabel(f"eps (norm {norms.pop()}, units of the input)")
-    axes.set_ylabel("accuracy under attack (%)")
+    attacks = dict.fromkeys(name for curve in curves.values() for name in curve.attacks)
+    axes.set_ylabel(f"accuracy under {', '.join(attacks)} (%)")
     axes.set_ylim(0, 101)
     axes.set_title("Accuracy against eps, with 95 % intervals", fontsize=10)
     axes.legend(frameon=False)

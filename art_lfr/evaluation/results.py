@@ -154,6 +154,8 @@ class Evaluation(Shown):
             lines.append(f"weights: {self.weights['file']}, {how}")
         if self.metrics:
             lines.append("; ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()))
+        if any(row.threat.startswith("L0 ") for row in self.rows):
+            lines.append("L0 is the number of values that an attack changes, one for each channel")
         for row in self.rows:
             if row.distance is not None:
                 finite = math.isfinite(row.distance)

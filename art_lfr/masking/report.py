@@ -42,13 +42,17 @@ class MaskingReport(Shown):
     """Checks for gradient masking, each with its figure and verdict.
 
     A verdict is "pass", "warn", "fail", or "not run". A report without a "fail" is no proof of
-    robustness: it says that the usual signs of masking were not found.
+    robustness: it says that the usual signs of masking were not found. Of the `images` the model
+    classifies `correct` without an attack: the figures are per cent of these. `weights` is the
+    file that was judged, where one is known.
     """
 
     eps: float
     norm: str
     images: int
+    correct: int
     checks: tuple[Check, ...]
+    weights: str = ""
 
     @property
     def masked(self) -> bool:
@@ -73,16 +77,25 @@ class MaskingReport(Shown):
             "eps": self.eps,
             "norm": self.norm,
             "images": self.images,
+            "correct": self.correct,
+            **({"weights": self.weights} if self.weights else {}),
             "judged": self.judged,
             "masked": self.masked,
             "checks": [vars(check) for check in self.checks],
         }
 
     def shown(self) -> Table:
-        """A row for each check, the verdict below."""
+        """A row for each check, the verdict and what the figures count below."""
         # Without a judgement all say what the verdict says.
         cells = [[c.verdict, c.name, c.found if self.judged else ""] for c in self.checks]
-        return Table(["", "check", "found"], cells, [self._verdict()], left=(0, 1, 2))
+        lines = [self._verdict()]
+        if self.judged:
+            lines.append(
+                f"Figures are per cent of the {self.correct} of {self.images} images that are "
+                f"right without an attack; `evaluate` shows per cent of all {self.images}."
+            )
+        lines += [f"Weights: {self.weights}"] if self.weights else []
+        return Table(["", "check", "found"], cells, lines, left=(0, 1, 2))
 
     def _verdict(self) -> str:
         failed = [check.name for check in self.checks if check.verdict == "fail"]
@@ -157,16 +170,21 @@ def masking_report(
         )
     with preserved(target.module, target.device):
         clean = target.correct(target.x, target.y)
-        if int(clean.sum()) < FEWEST_SAMPLES:
+        correct = int(clean.sum())
+        if correct < FEWEST_SAMPLES:
             reason = (
-                f"the model classifies {int(clean.sum())} of {len(clean)} images correctly, and "
+                f"the model classifies {correct} of {len(clean)} images correctly, and "
                 f"the checks compare accuracies: they need {FEWEST_SAMPLES}"
             )
             checks = tuple(Check(name, "not run", reason) for name in CHECK_NAMES)
         else:
             checks = judged(gather_evidence(target, other, clean))
     return MaskingReport(
-        eps=target.ball.eps, norm=f"{target.ball.p:g}", images=len(target.x), checks=checks
+        eps=target.ball.eps,
+        norm=f"{target.ball.p:g}",
+        images=len(target.x),
+        correct=correct,
+        checks=checks,
     )
 
 
@@ -203,7 +221,7 @@ def random_noise(e: Evidence) -> Finding:
 def unbounded(e: Evidence) -> Finding:
     """Athalye et al.: with no bound on the perturbation an attack always succeeds."""
     steps = [f"{eps:.3g}: {100 * left:.1f}" for eps, left in e.rising_eps.items()]
-    return 100 * min(e.rising_eps.values()), f"left at eps {', '.join(steps)}"
+    return 100 * min(e.rising_eps.values()), f"% left at eps {', '.join(steps)}"
 
 
 def more_steps(e: Evidence) -> Finding:
@@ -236,7 +254,7 @@ def transfer(e: Evidence) -> Finding:
 def silent_success(e: Evidence) -> Finding:
     """Pintor et al.: few runs pass an adversarial example on the way and end on none."""
     silent = _per_cent(e.traces[PGD].silent_successes)
-    return silent, f"{silent:.1f} % of the runs"
+    return silent, f"{silent:.1f} % of its runs pass an adversarial example and end on none"
 
 
 def rising_loss(e: Evidence) -> Finding:
@@ -261,11 +279,11 @@ CHECKS: tuple[tuple[Callable[[Evidence], Finding], str, float, float], ...] = (
     (converged, f"PGD-{PGD} has converged", 5, 20),
     (other_loss, "the cross-entropy is a good enough guide", 5, 15),
     (transfer, "transferred examples find nothing that gradients miss", 2, 10),
-    (silent_success, "few silent successes", 5, 20),
+    (silent_success, f"PGD-{PGD} ends on what it finds", 5, 20),
     (rising_loss, "the loss rises under attack", 5, 20),
     (zero_gradients, "gradients are not zero", 1, 10),
 )
-FLAG_CHECK = "AutoAttack has no flag"
+FLAG_CHECK = "AutoAttack warns of nothing"
 CHECK_NAMES = (*(name for _, name, _, _ in CHECKS), FLAG_CHECK)
 
 
@@ -280,5 +298,6 @@ def judged(e: Evidence) -> tuple[Check, ...]:
             verdict = "fail" if figure > fail else "warn" if figure > warn else "pass"
             checks.append(Check(name, verdict, text, figure, warn, fail))
     # Randomised, dynamic, or probabilities in place of logits.
-    verdict, text = ("fail", " ".join(e.flags)) if e.flags else ("pass", "none of its warnings")
+    nothing = "no random outputs, zero gradients, or probabilities in place of logits"
+    verdict, text = ("fail", " ".join(e.flags)) if e.flags else ("pass", nothing)
     return (*checks, Check(FLAG_CHECK, verdict, text))

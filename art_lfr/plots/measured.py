@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class LossSurface:
     clean: Array
     adversarial: Array
     random: Array
+    about: ClassVar[str] = (
+        "Losses in nats (of cross-entropy): at the image, at the strongest example found, and in a "
+        "random direction of length eps. Lower is more robust."
+    )
 
     def summary(self) -> dict[str, float]:
         """Means over the samples of the losses at (0, 0), (1, 0) and (0, 1)."""
@@ -167,6 +171,11 @@ class Vulnerability:
     loss: Array
     vulnerability: Array
     flatness: Array
+    about: ClassVar[str] = (
+        "In nats (of cross-entropy): the loss; the vulnerability, its largest rise found within "
+        "eps; and the bound, eps times the local flatness, which no rise exceeds. Lower is more "
+        "robust. The share of the bound and the rank correlation have no unit."
+    )
 
     @property
     def bound(self) -> Array:
@@ -348,6 +357,11 @@ class GradientMaps:
     labels: Array
     images: Array
     gradients: Array
+    about: ClassVar[str] = (
+        "Of the loss's gradient g. alignment |<x, g>| / ||g||_2 (units of x) and cosine (0 to 1): "
+        "higher is more like the image. sparsity (Hoyer, 0 to 1): 1 where g is a single pixel. "
+        "size ||g||_1 (nats per unit of x): lower is flatter."
+    )
 
     @property
     def alignment(self) -> Array:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from art_lfr.core.arguments import Array
 from art_lfr.core.imports import data_frame
-from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
+from art_lfr.core.intervals import (
+    Difference,
+    level_for,
+    paired_difference,
+    wilson_interval,
+)
+from art_lfr.core.names import parse_norm
 from art_lfr.core.settings import DEFAULTS
 from art_lfr.core.tables import Shown, Table
 
@@ -54,21 +60,30 @@ AROUND = (
 )
 
 
-def candidates(
-    p: float, max_iter: int, estimator: str = "finite-difference"
-) -> tuple[Candidate, ...]:
-    """The settings to try for one norm and K: the default first, then the most informative ones.
+def default_candidate(p: float, max_iter: int) -> Candidate:
+    """The package's own defaults for one norm and K."""
+    default = DEFAULTS[p]
+    return Candidate(default.lam, default.radius, default.step(max_iter) * max_iter)
 
+
+def candidates(
+    p: float,
+    max_iter: int,
+    estimator: str = "finite-difference",
+    reference: Candidate | None = None,
+) -> tuple[Candidate, ...]:
+    """The settings to try for one norm and K: the reference first, then the most informative ones.
+
+    These are the package's defaults, which are the reference where it is None, and around them.
     The exact estimator has no radius: of settings that differ in the radius alone the first stays.
     """
-    default = DEFAULTS[p]
+    default = default_candidate(p, max_iter)
+    around = [
+        Candidate(lam * default.lam, radius * default.radius, step * default.step)
+        for lam, radius, step in AROUND
+    ]
     different: dict[tuple[float, ...], Candidate] = {}
-    for lam, radius, step in AROUND:
-        candidate = Candidate(
-            lam=lam * default.lam,
-            radius=radius * default.radius,
-            step=step * default.step(max_iter) * max_iter,
-        )
+    for candidate in [*([] if reference is None else [reference]), *around]:
         exact = (candidate.lam, candidate.step)
         key = exact if estimator == "exact" else (*exact, candidate.radius)
         different.setdefault(key, candidate)
@@ -108,7 +123,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Tuning(Shown):
-    """The trials in the order of the list, the default first, and the setting to train with.
+    """The trials in the order of the list, the reference first, and the setting to train with.
 
     `eps` is in raw input units; `minutes` and `clean_floor` are what was asked for; `settings`
     are those that all trials share; `not_tried` had no time left.
@@ -124,9 +139,23 @@ class Tuning(Shown):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def default(self) -> Trial:
-        """The trial of the package's own defaults."""
+    def reference(self) -> Trial:
+        """The trial that the others are compared with."""
         return self.trials[0]
+
+    @property
+    def _default(self) -> Candidate:
+        return default_candidate(parse_norm(self.norm), self.max_iter)
+
+    @property
+    def _called(self) -> str:
+        """What the reference is called."""
+        return "default" if self.reference.candidate == self._default else "reference"
+
+    @property
+    def compared(self) -> int:
+        """How many trials are compared with the reference."""
+        return len(self.trials) - 1
 
     @cached_property
     def eligible(self) -> tuple[Trial, ...]:
@@ -139,24 +168,27 @@ class Tuning(Shown):
         """Whether any trial has the clean accuracy that was asked for."""
         return bool(self.eligible)
 
-    def against_default(self, trial: Trial) -> Difference:
-        """Its worst-case accuracy less the default's, in points, image by image."""
-        return paired_difference([trial.robust], [self.default.robust], [0])
+    def against_reference(self, trial: Trial) -> Difference:
+        """Its worst-case accuracy less the reference's, in points, image by image.
+
+        The intervals of all the trials hold together: each is made for as many as are compared.
+        """
+        return paired_difference([trial.robust], [self.reference.robust], [0], made=self.compared)
 
     @cached_property
     def proposal(self) -> Trial:
         """The first trial with the highest worst-case accuracy at or above the floor.
 
-        The default where it reaches the floor and nothing is ahead of it by more than the noise
-        (the 95 % interval of the paired difference lies above 0). Where nothing reaches the
-        floor, the highest clean accuracy.
+        The reference where it reaches the floor and nothing is ahead of it by more than the noise
+        (the interval of `against_reference` lies above 0). Where nothing reaches the floor, the
+        highest clean accuracy.
         """
         if not self.eligible:
             return max(self.trials, key=lambda t: (t.clean_accuracy, t.robust_accuracy))
         chosen = self.eligible
-        if self.default in chosen:
-            ahead = tuple(t for t in chosen if self.against_default(t).low > 0)
-            chosen = ahead or (self.default,)
+        if self.reference in chosen:
+            ahead = tuple(t for t in chosen if self.against_reference(t).low > 0)
+            chosen = ahead or (self.reference,)
         return max(chosen, key=lambda t: t.robust_accuracy)
 
     @property
@@ -192,31 +224,35 @@ class Tuning(Shown):
     def reason(self) -> str:
         """Why this setting is proposed, in one sentence."""
         best, others = self.proposal, len(self.eligible) - 1
+        called = f"the {self._called}"
         if not self.eligible:
             return (
                 f"no setting tried reaches a clean accuracy of {100 * (self.clean_floor or 0):g} "
                 f"%: this one comes closest, with {100 * best.clean_accuracy:.1f} %"
             )
-        if best is self.default:
+        if best is self.reference:
             if others == 0:
-                return "the default: no other setting was tried, or none that reaches the floor"
-            return f"the default: none of {others} other settings beats it by more than the noise"
-        if self.default.problem:
-            return "the highest worst case; the default's own training failed"
-        if self.default not in self.eligible:
-            return "the highest worst case at or above the floor, which the default does not reach"
-        mean, low, high, _ = self.against_default(best)
-        return f"{mean:+.1f} points against the default (95 % interval {low:+.1f} to {high:+.1f})"
+                return f"{called}: no other setting was tried, or none that reaches the floor"
+            return f"{called}: none of {others} other settings beats it by more than the noise"
+        if self.reference.problem:
+            return f"the highest worst case; {called}'s own training failed"
+        if self.reference not in self.eligible:
+            return f"the highest worst case at or above the floor, which {called} does not reach"
+        mean, low, high, _ = self.against_reference(best)
+        return (
+            f"{mean:+.1f} points against {called} ({low:+.1f} to {high:+.1f}, an interval for all "
+            f"of {self.compared} at once)"
+        )
 
     def to_frame(self) -> pandas.DataFrame:
         """One row a trial: lengths in raw units and multiples of eps, accuracies as shares.
 
-        `against_default`, with its interval, is in points.
+        `against_reference`, with its interval, is in points.
         """
         rows = []
         for trial in self.trials:
             low, high = trial.interval
-            d = self.against_default(trial)
+            d = self.against_reference(trial)
             rows.append(
                 {
                     **trial.candidate.lengths(self.eps, self.max_iter),
@@ -225,9 +261,9 @@ class Tuning(Shown):
                     "robust_accuracy": trial.robust_accuracy,
                     "low": low,
                     "high": high,
-                    "against_default": d.mean,
-                    "against_default_low": d.low,
-                    "against_default_high": d.high,
+                    "against_reference": d.mean,
+                    "against_reference_low": d.low,
+                    "against_reference_high": d.high,
                     "seconds": trial.seconds,
                     "problem": trial.problem,
                     "proposed": trial is self.proposal,
@@ -249,7 +285,7 @@ class Tuning(Shown):
             "minutes": self.minutes,
             "seconds": self.seconds,
             "overrun_seconds": self.overrun,
-            "held_out": len(self.default.clean),
+            "held_out": len(self.reference.clean),
             "trials": self.to_frame().to_dict(orient="records"),
             "not_tried": [dict(vars(candidate)) for candidate in self.not_tried],
         }
@@ -260,36 +296,49 @@ class Tuning(Shown):
 
     def shown(self) -> Table:
         """A row for each trial, the proposal below."""
-        header = ["", "lam, radius, step", "clean %", "worst case %", "against default", "s"]
+        against = f"against {self._called}"
+        header = ["", "lam, radius, step", "clean %", "worst case %", against, "s"]
         cells = [self._cells(trial) for trial in self.trials]
         return Table(header, cells, self._notes(), left=(0, 1))
 
     def _cells(self, trial: Trial) -> list[str]:
         """The row of one trial; lengths as multiples of eps, accuracies in per cent."""
         low, high = trial.interval
-        d = self.against_default(trial)
+        d = self.against_reference(trial)
+        label = "default" if trial.candidate == self._default else ""
+        label = self._called if trial is self.reference else label
         return [
             "*" if trial is self.proposal else "",
-            _multiples(trial.candidate),
+            _multiples(trial.candidate) + (label and f" ({label})"),
             f"{100 * trial.clean_accuracy:.1f}",
             f"{100 * trial.robust_accuracy:.1f} ({100 * low:.0f}, {100 * high:.0f})",
-            "" if trial is self.default else f"{d.mean:+.1f} ({d.low:+.1f}, {d.high:+.1f})",
+            "" if trial is self.reference else f"{d.mean:+.1f} ({d.low:+.1f}, {d.high:+.1f})",
             f"{trial.seconds:.0f}",
         ]
 
     def _notes(self) -> list[str]:
         """What stands below the table."""
-        default, attacks = self.default, self.settings.get("attacks", [])
+        attacks = self.settings.get("attacks", [])
+        given = (
+            "the setting that was given (of `art-lfr tune`: what `art-lfr train` takes for this "
+        )
+        reference = f"The reference is {given}data); the" if self._called == "reference" else "The"
         parts = [
             f"Proposal (*): lam {self.lam:.6g}, radius {self.radius:.6g}, eps_step "
             f"{self.eps_step:.6g}: {self.reason}.",
-            "The default is the trainer's own, lam eps / 2 and radius eps / 4; `art-lfr train` may "
-            "take others for a data set that has a name.",
+            f"{reference} default is the trainer's own, lam eps / 2 and radius eps / 4.",
             f"eps {self.eps:g}, norm {self.norm}. In the table lam and radius are multiples of "
-            f"eps, step of eps / {self.max_iter}; accuracies are per cent of {len(default.clean)} "
-            f"held-out images, the worst case is over {', '.join(attacks)}, in brackets 95 % "
-            "intervals. One seed each: another may order close settings otherwise.",
+            f"eps, step of eps / {self.max_iter}; accuracies are per cent of "
+            f"{len(self.reference.clean)} held-out images, the worst case is over "
+            f"{', '.join(attacks)}, in brackets 95 % intervals. One seed each: another may order "
+            "close settings otherwise.",
         ]
+        if self.compared > 1:
+            parts.append(
+                f"Of {self.compared} settings one may look better by chance: the intervals of the "
+                f"differences have {level_for(self.compared):.1f} % each, so that all of them "
+                "hold with 95 % (Bonferroni)."
+            )
         if max(t.clean_accuracy for t in self.trials) <= self.settings.get("largest_class", 0):
             parts.append(
                 "No trial did better than naming one class for every image, so that this proposal "

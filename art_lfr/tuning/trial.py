@@ -308,8 +308,8 @@ class TrialStore:
             return
         path = self.directory / TUNING
         if path.exists():
-            where = "the tuning in state_dir"
-            identity.check(read_record(path), where, "the same, or an empty directory")
+            where = f"the tuning in {str(self.directory)!r}"
+            identity.check(read_record(path), where, "a new state_dir, or what that tuning has")
         else:
             write_record(path, identity.parts)
 

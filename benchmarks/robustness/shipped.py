@@ -8,13 +8,12 @@ Of each table the network of LFR with seed 0 on split 0, by that rule, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from art_lfr.comparison.judging import judge, load_split
+from art_lfr.comparison.judging import data_file, judge, load_split
 from art_lfr.comparison.methods import make_classifier
 from art_lfr.comparison.plan import Run, read_plan
 from art_lfr.comparison.runner import WEIGHTS, read_result
@@ -42,13 +41,23 @@ TOLERANCE = 0.5
 app = typer.Typer(add_completion=False)
 
 
-def runs() -> Iterator[tuple[str, str, Run]]:
-    """Name, plan and run of each network."""
+def runs(only: str, data_dir: Path) -> list[tuple[str, str, Run]]:
+    """Name, plan and run of each network whose name contains `only`; their data are there."""
+    found = []
     for name, (plan, method) in ROWS.items():
         comparison = next(c for c in read_plan(PLANS / plan) if c.name == name)
         for run in comparison.runs():
-            if (run.method, run.seed, run.split) == (method, 0, 0):
-                yield name, plan, run
+            if (run.method, run.seed, run.split) == (method, 0, 0) and only in name:
+                found.append((name, plan, run))
+    if not found:
+        raise typer.BadParameter(f"--only is {only!r}; allowed: a part of {', '.join(ROWS)}")
+    files = {data_file(run.comparison, data_dir) for _, _, run in found} - {None}
+    if absent := sorted(path.name for path in files if path and not path.is_file()):
+        raise typer.BadParameter(
+            f"--data-dir is {str(data_dir)!r}, which lacks {', '.join(absent)}; allowed: a folder "
+            "with these files"
+        )
+    return found
 
 
 @app.command()
@@ -59,9 +68,7 @@ def collect(
 ) -> None:
     """Take weights from the output folder of the comparisons, with what is known of them."""
     NETWORKS.mkdir(exist_ok=True)
-    for name, plan, run in runs():
-        if only not in name:
-            continue
+    for name, plan, run in runs(only, data_dir):
         network = make_network(run.settings["model"])
         load_weights(network, directory / "trainings" / run.training_key / WEIGHTS)
         split = load_split(run.comparison, run.split, data_dir)
@@ -86,14 +93,13 @@ def check(
 ) -> None:
     """Attack each network anew; status 1 where an accuracy differs from the published one."""
     differ = False
-    for name, _, run in runs():
-        if only not in name:
-            continue
+    for name, _, run in runs(only, data_dir):
         split = load_split(run.comparison, run.split, data_dir)
         path = NETWORKS / f"{name}.safetensors"
         info = network_info(path)
         classifier = make_classifier(load_network(path), run, split.x_train, info.classes)
-        for row in judge(classifier, split, run.comparison).rows:
+        typer.echo(f"{name}: attacks on {len(split.x)} images", err=True)
+        for row in judge(classifier, split, run.comparison, verbose=True).rows:
             published = info.metrics[row.name]
             typer.echo(
                 f"{name} {row.name}: {100 * row.accuracy:.1f}, published {100 * published:.1f}"

@@ -191,6 +191,11 @@ def test_command_writes_tables_and_snapshots(
     assert "against AT" in printed.out
     assert "2 of 2 runs" in printed.out
     assert "1/2 pgd, seed 0, split 0: clean" in printed.err
+    assert printed.err.count(" for 1 more") == 1  # nothing is left after the last
+    assert "about 0 min" not in printed.err
+    assert max(map(len, printed.err.splitlines())) <= 80
+    files = " ".join(printed.out.rpartition("Files: ")[2].split())
+    assert all(str(output / f"tiny{ending}") in files for ending in (".json", ".md", ".tex"))
     runs = json.loads((output / "tiny.json").read_text())
     assert [s["epoch"] for s in runs[0]["snapshots"]] == [1, 2]
     assert runs[0]["snapshots"][1]["accuracy"] == runs[0]["accuracy"]

@@ -107,6 +107,7 @@ def test_train_then_measure(folder, capsys):
     assert list(table.columns) == ["index", "label", "flatness"]
     assert len(table) == 20
     assert f"{table.flatness.mean():.4g}" in output
+    assert "Nats per unit of x: ||grad l||_q" in output
     assert f"{table.flatness.median():.4g}" in output
     assert max(map(len, output.splitlines())) <= 80
     assert main([*measure, "--output", "f.json", "--split", "train"]) == 0
@@ -422,6 +423,7 @@ def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):
 
 def test_mistakes_are_found_before_torch_is_imported(folder):
     (folder / "w.pt").write_bytes(b"")
+    (folder / "no_plan.yaml").write_text("name: a")
     mistakes = [
         "train --data mnits",
         "train --model digit-cnn",
@@ -455,6 +457,7 @@ def test_mistakes_are_found_before_torch_is_imported(folder):
         "plot curve --weights w.pt --compare b=absent.pt",
         "demo --epochs 0",
         "compare absent.yaml",
+        "compare no_plan.yaml",
     ]
     printed = printed_by_python(SCRIPTS / "mistakes.py", *mistakes, folder=folder)
     assert printed.splitlines() == [f"{mistake}: 2, []" for mistake in mistakes]

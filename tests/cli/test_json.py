@@ -58,6 +58,8 @@ def test_masking(printed, tmp_path):
     status, history = printed(train)
     assert (status, [record["epoch"] for record in history]) == (0, list(range(1, 9)))
     status, found = printed("masking --weights a.pt --images 40 --output report.json")
+    assert found["weights"] == "a.pt"
+    assert 20 <= found["correct"] <= found["images"] == 40
     assert status == int(found["masked"])
     assert found == json.loads((tmp_path / "report.json").read_text())
 
@@ -72,7 +74,7 @@ def test_masking_of_too_few_images(printed):
 def test_tune(printed, tmp_path):
     status, found = printed(f"tune --data digits {TUNE} --output tuning.json")
     assert status == 0
-    assert found["proposal"]["lam"] == pytest.approx(0.05)
+    assert found["proposal"]["lam"] == pytest.approx(0.1)  # the row of digits
     assert found == json.loads((tmp_path / "tuning.json").read_text())
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from art_lfr.cli import app, main
 from art_lfr.evaluation.curves import accuracy_curve
+from art_lfr.models import NetworkInfo, digits_cnn, save_network
 from art_lfr.plots import gradient_maps, vulnerability
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -59,6 +60,7 @@ def test_flatness(folder, capsys):
     np.testing.assert_allclose(table.flatness[8:], expected.flatness, rtol=1e-6)
     assert f"{expected.vulnerability.mean():.4g}" in output
     assert "bound violated" in output
+    assert "Lower is more robust." in " ".join(output.split())
     assert "Numbers: a.csv" in output
     assert max(map(len, output.splitlines())) <= 80
     assert not list(folder.glob(".*partial"))
@@ -87,7 +89,7 @@ def test_surface(folder):
     assert len(pandas.read_csv(folder / "a.csv")) == 2 * 3 * 3
 
 
-def test_curve(folder):
+def test_curve(folder, capsys):
     files = ["--output", "a.png", "--numbers", "a.csv"]
     arguments = ["plot", "curve", *BALL, *QUICK, *files, "--eps", "0.03"]
     assert main(arguments) == 0
@@ -97,6 +99,18 @@ def test_curve(folder):
         *loaded(folder, "one"), eps=[0.01, 0.02, 0.03], attacks=["PGD-40"]
     ).to_frame()
     assert table.accuracy.tolist() == expected.accuracy.tolist()
+    assert "Worst case of PGD-40 within eps" in capsys.readouterr().out
+    # 3 / 8 of 0.1 is 0.037500000000000006.
+    assert main([*arguments, "--eps", "0.1", "--points", "8", "--images", "2"]) == 0
+    assert "0.0375," in (folder / "a.csv").read_text()
+
+
+def test_another_network_for_other_images_is_named_before_any_work(folder, capsys, monkeypatch):
+    monkeypatch.setattr("art_lfr.plots.gradient_maps", None)
+    information = NetworkInfo(model="digits-cnn", classes=3, input_shape=(1, 8, 8))
+    save_network(folder / "other.safetensors", digits_cnn(classes=3), information)
+    words = refusal_of(["plot", "gradients", *TINY, "--compare", "b=other.safetensors"], capsys)
+    assert "--compare other.safetensors does not run on images of shape (1, 6, 6)" in words
 
 
 @pytest.mark.parametrize(

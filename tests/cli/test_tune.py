@@ -8,7 +8,9 @@ from lfr_testing import refusal_of
 from typer.testing import CliRunner
 
 from art_lfr.cli import app, main
+from art_lfr.core.settings import DEFAULTS
 from art_lfr.data import load
+from art_lfr.data.recipes import RECIPES
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_tune_then_train(folder, capsys):
     arguments = [*TINY, *SHORT, "--held-out", "20", "--minutes", "1e-6"]
     assert main([*arguments, "--output", "tuning.json", "--clean-floor", "0.2"]) == 0
     out, err = capsys.readouterr()
-    assert "lam 0.5, radius 0.25, step 2: clean" in err
+    assert "lam 0.5, radius 0.25, step 0.8: clean" in err
     assert max(map(len, out.splitlines())) <= 80
     assert "Proposal (*): lam 0.025" in out
     assert "more than asked for" in " ".join(out.split())
@@ -82,6 +84,27 @@ def test_exit_status_says_whether_the_floor_is_reached(folder, caught, capsys):
     assert main([*TINY, "--clean-floor", "0.95"]) == 0
     assert main([*TINY, "--clean-floor", "0.97"]) == 1
     assert "reaches a clean accuracy of 97 %" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_reference_is_what_train_takes(folder, caught, capsys):
+    assert main(["tune", "--data", "digits"]) == 0
+    assert main(["tune", "--data", "digits", "--penalty", "input-gradient"]) == 0
+    assert main(["tune", "--data", "digits", "--eps", "0.5", "--norm", "2"]) == 0
+    found = [call["reference"] for call in caught]
+    row = RECIPES["digits"]
+    assert row.lam != DEFAULTS[np.inf].lam
+    assert [c.lam for c in found] == [row.lam, DEFAULTS[np.inf].lam, DEFAULTS[2.0].lam]
+    assert {c.radius for c in found} == {DEFAULTS[np.inf].radius}
+
+
+def test_another_tuning_in_the_folder_is_named(folder, capsys):
+    arguments = [*TINY, *SHORT, "--held-out", "20", "--minutes", "1e-6"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    error = refusal_of([*arguments, "--epochs", "3"], capsys)
+    assert "--epochs is 3, but the tuning in " in error
+    assert "art-lfr-tuning' has 2; " in error
+    assert "; allowed: a new --state-dir, or what that tuning has" in error
 
 
 def test_no_test_image_is_used(folder, caught, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from art_lfr.comparison.plan import Comparison
-from art_lfr.comparison.results import Results, table
+from art_lfr.comparison.results import Results, seconds_in_words, table
 from art_lfr.storage.records import pack
 
 Maker: TypeAlias = Callable[..., Comparison]
@@ -80,6 +80,22 @@ def test_a_training_that_was_stopped_does_not_count_as_a_quick_one(make_comparis
     assert results.seconds("LFR") < whole
     stopped["stopped"] = "the loss is inf"
     assert results.seconds("LFR") == whole
+
+
+def test_text_fits_into_a_narrow_terminal(make_comparison: Maker) -> None:
+    results = made_up(make_comparison(masking_images=10), {"AT": 0.5, "LFR": 0.8})
+    narrow, wide = (results.shown().to_text(width) for width in (80, 200))
+    assert max(map(len, narrow.splitlines())) <= 80
+    for column in ("method", "runs", "clean", "worst case", "core seconds", "against AT"):
+        assert column in narrow.splitlines()[3]
+    assert "Left out, as the terminal is too narrow: epochs, PGD-40, flatness" in narrow
+    assert "Left out" not in wide
+    assert "masking" in wide
+    assert "Left out" not in results.to_markdown()
+
+
+def test_short_trainings_have_a_decimal() -> None:
+    assert [seconds_in_words(s) for s in (0.44, 9.94, 9.96, 123.4)] == ["0.4", "9.9", "10", "123"]
 
 
 def test_figure_shows_the_mean_of_the_runs(make_comparison: Maker) -> None:

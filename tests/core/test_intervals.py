@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
+from art_lfr.core.intervals import Difference, level_for, paired_difference, wilson_interval
 
 
 def test_wilson_interval() -> None:
@@ -46,7 +46,7 @@ def test_an_interval_that_ends_at_zero_is_open_whatever_the_rounding() -> None:
     first, second = image >= 60, (image < 60) | (image >= 100)
     found = paired_difference([first], [second], [0])
     assert str(found.high) == "0.0"
-    assert found._replace(runs=2).verdict == "open"
+    assert found._replace(runs=3).verdict == "open"
 
 
 def test_pairing_takes_out_what_both_share() -> None:
@@ -60,13 +60,21 @@ def test_pairing_takes_out_what_both_share() -> None:
     assert found.high - found.low < 4  # unpaired: about 7 points
 
 
+def test_many_intervals_hold_together() -> None:
+    right = np.arange(200) % 10 < 7
+    wider = [paired_difference([right], [~right], [0], made=made) for made in (1, 10)]
+    assert wider[1].low < wider[0].low < wider[0].high < wider[1].high
+    assert [level_for(made) for made in (0, 1, 10)] == [95, 95, 99.5]
+
+
 def test_verdicts() -> None:
     assert Difference(2, 0.1, 4, 3).verdict == "ahead"
     assert Difference(1, -0.9, 4, 3).verdict == "at or above"
     assert Difference(-3, -4, -2, 3).verdict == "behind"
     assert Difference(-1, -4, 2, 3).verdict == "open"
     # Seeds often differ by more than an interval over images is wide.
-    assert Difference(2, 0.1, 4, 1).verdict == "one run"
+    for runs in (1, 2):
+        assert Difference(2, 0.1, 4, runs).verdict == "too few runs"
 
 
 def test_pairs_must_match() -> None:

@@ -115,12 +115,6 @@ def test_the_loss_takes_it(
     assert len(seen) == 10 + 5 + 1 + 3
 
 
-@pytest.mark.parametrize(("p", "every"), [(math.inf, 2), (2, 1), (1, 1)])
-def test_the_default_is_that_of_the_norm(p: float, every: int) -> None:
-    settings = LFRSettings(eps=EPS, norm=p)
-    assert settings.renew_every == every
-
-
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
 def test_it_is_a_count(value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=f"renew_every is {value!r}"):

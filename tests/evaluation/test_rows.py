@@ -132,6 +132,7 @@ def test_other_norms_and_fewer_images_stay_out_of_the_worst_case(problem):
     assert "within" in text
     assert "worst case over linf: all images, the threat model of the evaluation" in text
     assert "no black-box attack is in the worst case" in text
+    assert "L0 is the number of values that an attack changes" in text
     assert max(map(len, str(found).splitlines())) <= 80
 
 

@@ -102,6 +102,14 @@ def test_adversarial_training_passes(standard):
     assert len(found.checks) == len(CHECKS) + 1  # and AutoAttack's flags
     assert found["accuracy falls to 0 as eps grows"].figure == 0
     assert "No s" in str(found)
+    data = digits()
+    with torch.no_grad():
+        labels = model(torch.from_numpy(data.x_validation[:IMAGES])).argmax(dim=1).numpy()
+    right = int((labels == data.y_validation[:IMAGES]).sum())
+    assert found.correct == right
+    printed = " ".join(str(found).split())
+    assert f"per cent of the {right} of {IMAGES} images that are right without" in printed
+    assert "end on none" in found["PGD-40 ends on what it finds"].found
 
 
 def test_saturated_logits_are_flagged(standard):
@@ -124,7 +132,7 @@ def test_a_quantised_input_is_flagged(standard):
         "transferred examples find nothing that gradients miss",
         "accuracy falls to 0 as eps grows",
         "gradients are not zero",
-        "AutoAttack has no flag",
+        "AutoAttack warns of nothing",
     } <= failed
     assert "Gradient masking is likely" in found.to_markdown()
     plain = json.loads(json.dumps(found.to_dict()))
