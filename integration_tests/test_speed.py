@@ -55,6 +55,9 @@ def test_memory_of_one_iteration_is_seen():
         # Clean, upper and lower end, each with gradients in the weights.
         ("outer step, finite difference", 8.8, 9.0),
         ("outer step, exact", 8.8, 9.0),
+        # The trainer's two steps take five gradients, or two and one pass to descend.
+        ("iteration, LFR, as by default", 18.0, 19.0),
+        ("iteration, adversarial training, as by default", 6.5, 7.0),
         # 15, 20 and 11 gradients in 10 steps, one at the end of them, the outer step.
         ("iteration, LFR", 40.0, 41.0),
         ("iteration, LFR, two gradients a step", 50.0, 51.0),

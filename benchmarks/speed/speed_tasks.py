@@ -187,7 +187,7 @@ def makers_of(
         one_hot = np.eye(10, dtype=np.float32)[labels]
         return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
 
-    finite = LFRSettings(eps=EPS, steps=steps)
+    finite = LFRSettings(eps=EPS, steps=steps, renew_every=2)
     exact = replace(finite, estimator="exact")
     every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
     few = LFRSettings(eps=EPS, steps=min(steps, FEW))

@@ -62,7 +62,8 @@ class AdversarialTrainerLFR(Trainer, abc.ABC):
         :param classifier: Model to train.
         :param norm: The norm of the ball: np.inf, "inf", 1 or 2. Gradients are measured in its dual norm.
         :param eps: Radius of the ball around each sample, in the units of the input.
-        :param eps_step: Length of a step of the search for the steepest point of the ball. `None`: 2 * eps / max_iter.
+        :param eps_step: Length of a step of the search for the steepest point of the ball. `None`: 2 * eps / max_iter,
+                         and at most 0.4 * eps.
         :param max_iter: Number of steps of that search.
         :param lam: Weight of the penalty. `None`: eps / 2.
         :param radius: Distance over which differences stand in for second derivatives. `None`: eps / 4.
@@ -78,7 +79,7 @@ class AdversarialTrainerLFR(Trainer, abc.ABC):
 
         self._norm = np.inf if norm == "inf" else norm
         if eps_step is None:
-            self._eps_step = 2 * eps / max(1, max_iter)
+            self._eps_step = min(2 / max(1, max_iter), 0.4) * eps
         if lam is None:
             self._lam = eps / 2
         if radius is None:

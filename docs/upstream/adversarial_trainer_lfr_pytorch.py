@@ -77,7 +77,8 @@ class AdversarialTrainerLFRPyTorch(AdversarialTrainerLFR):
         :param classifier: Model to train, with an optimizer. Its `clip_values` bound the search for the steepest point.
         :param norm: The norm of the ball: np.inf, "inf", 1 or 2. Gradients are measured in its dual norm.
         :param eps: Radius of the ball around each sample, in the units of the input, before any preprocessing.
-        :param eps_step: Length of a step of the search for the steepest point of the ball. `None`: 2 * eps / max_iter.
+        :param eps_step: Length of a step of the search for the steepest point of the ball. `None`: 2 * eps / max_iter,
+                         and at most 0.4 * eps.
         :param max_iter: Number of steps of that search. Each takes two gradients.
         :param lam: Weight of the penalty. `None`: eps / 2.
         :param radius: Distance over which differences stand in for second derivatives. `None`: eps / 4.

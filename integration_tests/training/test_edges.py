@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch, LocalFlatnessRegularization
+from art_lfr.data import RandomCrop
 from art_lfr.errors import TrainingError
 from art_lfr.training.batches import TensorBatches
 from art_lfr.training.monitoring import monitors_for
@@ -37,17 +38,19 @@ def test_the_same_trainer_resumes_after_an_interruption(
     make_classifier, small, weights, same, tmp_path
 ):
     """Ctrl-C in the middle of an epoch, then fit(resume=True) on the same object."""
-    whole, broken = make_classifier(), make_classifier()
-    AdversarialTrainerLFRPyTorch(whole, **LFR).fit(*small, batch_size=32, nb_epochs=3)
     batches = []
 
-    def augment(x, generator):
-        batches.append(len(x))
-        if len(batches) == 7:
-            raise KeyboardInterrupt
-        return x
+    class Interrupting(RandomCrop):
+        def with_view(self, x, generator):
+            batches.append(len(x))
+            if len(batches) == 7:
+                raise KeyboardInterrupt
+            return super().with_view(x, generator)
 
-    trainer = AdversarialTrainerLFRPyTorch(broken, **LFR, augment=augment)
+    whole, broken = make_classifier(), make_classifier()
+    undisturbed = AdversarialTrainerLFRPyTorch(whole, **LFR, augment=RandomCrop(1))
+    undisturbed.fit(*small, batch_size=32, nb_epochs=3)
+    trainer = AdversarialTrainerLFRPyTorch(broken, **LFR, augment=Interrupting(1))
     arguments = {"batch_size": 32, "nb_epochs": 3, "checkpoint_dir": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(*small, **arguments)

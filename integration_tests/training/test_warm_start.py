@@ -23,15 +23,19 @@ LFR = {"eps": 0.1, "max_iter": 1, "eps_step": 0.04, "warmup_epochs": 2.0, "verbo
 def ascents(monkeypatch):
     """The (start, end) of each image in every ascent, by the image's bytes."""
     seen: dict[bytes, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    search = flatness.find_least_flat_point
 
-    def record(model, criterion, x, y, **keywords):
-        found = search(model, criterion, x, y, **keywords)
-        for image, start, end in zip(x, keywords["start"], found.point, strict=True):
-            seen.setdefault(image.numpy().tobytes(), []).append((start, end))
-        return found
+    def recording(search):
+        def record(model, criterion, x, y, **keywords):
+            found = search(model, criterion, x, y, **keywords)
+            ends = found if isinstance(found, torch.Tensor) else found.point
+            for image, start, end in zip(x, keywords["start"], ends, strict=True):
+                seen.setdefault(image.numpy().tobytes(), []).append((start, end))
+            return found
 
-    monkeypatch.setattr(flatness, "find_least_flat_point", record)
+        return record
+
+    for name in ("find_least_flat_point", "last_point"):
+        monkeypatch.setattr(flatness, name, recording(getattr(flatness, name)))
     return seen
 
 
