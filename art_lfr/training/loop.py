@@ -25,6 +25,7 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
 from art_lfr.errors import TrainingError, UsageError
+from art_lfr.penalties import LocalFlatness
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.storage.identity import Identity
@@ -43,6 +44,9 @@ from art_lfr.training.step import NonFiniteError, Objective, OptimizerError
 Record: TypeAlias = "dict[str, float]"
 # Epochs with one class predicted for everything, after which a user is told.
 CONSTANT = 3
+# How much steeper training samples may be by ten steps than by those of training. On the paper's
+# network sound runs had up to 1.5, one that learnt to hide 3 as it began.
+HIDING = 3.0
 # Why an ascent cannot go on from the epoch before, and what would help.
 NOT_KNOWN = (
     "the batches do not say which sample is which; allowed: `fit`, or `fit_loader` with a loader "
@@ -102,6 +106,7 @@ class TrainingLoop:
         # What is wrong with the network's predictions after an epoch, and for how many it was.
         self._problem: str | None = None
         self._told = False  # that no ascent goes on from the epoch before
+        self._told_of_hiding = False
         self._constant = 0
 
     def fit(
@@ -232,6 +237,7 @@ class TrainingLoop:
             record.update(self._measure(monitors, bar))
             record["validation_seconds"] = time.perf_counter() - began
         record = processes.from_main(record)
+        self._warn_of_hiding(record)
         text = history.line(record, self.state.last_epoch)
         progress.line(text, shown=self.options.verbose and processes.main)
         schedule.after_epoch(record)
@@ -520,6 +526,27 @@ class TrainingLoop:
                 f"{self.settings.eps:g}. Train for more epochs, or lower warmup_epochs.",
                 UserWarning,
                 stacklevel=7,  # the line that called the trainer
+            )
+
+    def _warn_of_hiding(self, record: Record) -> None:
+        """Warn once where the few steps of training no longer find the slopes that are there.
+
+        Known where there is validation data: training samples are then measured by ten steps too.
+        """
+        measured, found = record.get("train_subset_flatness", 0.0), record["flatness"]
+        if not isinstance(self.objective.penalty, LocalFlatness) or self.settings.lam == 0:
+            return
+        if not self._warm or self._told_of_hiding or not measured > HIDING * found:
+            return
+        self._told_of_hiding = True
+        if self.objective.processes.main:
+            warnings.warn(
+                f"false robustness: in epoch {self.state.epoch + 1} the ascent of training finds a "
+                f"flatness of {found:.3g}, one of ten steps that starts anew {measured:.3g}. Raise "
+                f"max_iter (now {self.settings.steps}); renew_every should be 1 (now "
+                f"{self.settings.renew_every}); halve the learning rate.",
+                RuntimeWarning,
+                stacklevel=8,  # the line that called the trainer
             )
 
     def _warn_of_collapse(self, *, ended: bool) -> None:

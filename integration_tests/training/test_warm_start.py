@@ -233,3 +233,19 @@ def test_what_does_not_go_with_it_is_refused(make_classifier, data, weights, sam
         trainer_of(classifier, penalty="llr", lam=1.0)
     with pytest.raises(TypeError, match="warm_start is 1"):
         trainer_of(classifier, warm_start=1)
+
+
+def test_steps_that_miss_the_slopes_are_told_of_once(make_classifier, data):
+    def fit(**settings):
+        trainer = trainer_of(make_classifier(), eps=0.3, warmup_epochs=1.0, lam=0.001, **settings)
+        pair = data.x[200:260], data.y[200:260]
+        trainer.fit(data.x[:200], data.y[:200], batch_size=32, nb_epochs=6, validation_data=pair)
+        return trainer.history[-1]
+
+    with pytest.warns(RuntimeWarning, match="false robustness: in epoch .*max_iter .now 1") as told:
+        record = fit(eps_step=1e-6, warm_start=False)
+    assert sum("false robustness" in str(warning.message) for warning in told) == 1
+    assert record["train_subset_flatness"] > 3 * record["flatness"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        fit(max_iter=5)
