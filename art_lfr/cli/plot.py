@@ -78,6 +78,8 @@ def plot(
     """
     from art_lfr.core.arguments import check_integer, check_number
 
+    if not kind:  # older versions of typer let it be missing
+        raise UsageError("Missing argument 'KIND'; allowed: flatness, surface, gradients or curve")
     kind = find_name("KIND", kind, IMAGES)
     output = output or Path(f"{kind}.png")
     check_integer("--points", points, low=2, optional=True)
