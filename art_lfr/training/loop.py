@@ -534,7 +534,10 @@ class TrainingLoop:
         Known where there is validation data: training samples are then measured by ten steps too.
         """
         measured, found = record.get("train_subset_flatness", 0.0), record["flatness"]
-        if not isinstance(self.objective.penalty, LocalFlatness) or self.settings.lam == 0:
+        penalty = self.objective.penalty
+        # Input-gradient regularization seeks no point: what it has is no flatness of the ball.
+        ascends = isinstance(penalty, LocalFlatness) and penalty.ascends
+        if not ascends or self.settings.lam == 0:
             return
         if not self._warm or self._told_of_hiding or not measured > HIDING * found:
             return

@@ -249,3 +249,4 @@ def test_steps_that_miss_the_slopes_are_told_of_once(make_classifier, data):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         fit(max_iter=5)
+        fit(penalty="input-gradient", warm_start=None)  # which looks at the image alone
