@@ -70,8 +70,11 @@ class ClassifierAdapter(ModelAdapter):
                     f"{name} has the preprocessing defence {type(defence).__name__}, through which "
                     "no gradient passes; allowed: defences that are PreprocessorPyTorch"
                 )
-        if classifier.use_amp:
-            raise UsageError(f"{name} has use_amp True; allowed: False")
+        if classifier.use_amp and classifier._opt_level != "O1":
+            raise UsageError(
+                f"{name} has use_amp True with opt_level {classifier._opt_level!r}, whose weights "
+                "are narrow; allowed: 'O1', or precision='bf16' of the trainer"
+            )
         if classifier.loss is None:
             raise UsageError(f"{name} has no loss; allowed: a torch.nn loss with `reduction`")
         super().__init__(classifier.model, bounds=_clip_values(classifier), name=name)
@@ -129,6 +132,11 @@ class ClassifierAdapter(ModelAdapter):
         drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         low, high = box.low.nan_to_num(neginf=0.0), box.high.nan_to_num(posinf=1.0)
         return box.clip(low + (high - low) * drawn)
+
+    @property
+    def precision(self) -> str | None:
+        """What a classifier with `use_amp` trains in: float16 on a GPU. None for others."""
+        return "fp16" if self.classifier.use_amp and self.device.type == "cuda" else None
 
     def follow(self) -> None:
         """Take the loss and the `clip_values` that the classifier has now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -123,6 +123,11 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             `fit`, or by `fit_loader` from a loader of (x, y, index), and `augment`, if there is
             one, can be undone; otherwise a warning says once that each ascent starts anew. Takes a
             byte for each value of the training data, in checkpoints too.
+        precision: "bf16" or "fp16": all layers but the first run in that type, in every pass of a
+            step; weights, loss and penalty stay in float32, and so do validation and the
+            classifier. Faster where the processor has it (docs/performance.md). "fp16" scales the
+            loss (torch's `GradScaler`), and leaves steps out in which it overflows. None: "fp16"
+            where the classifier has `use_amp` and a GPU, or accelerate's `mixed_precision`, or "float32".
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
             raise without bound, is held over so many epochs and let in linearly over twice as many:
@@ -213,6 +218,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         self._adapter = adapter = ClassifierAdapter(self._classifier)
         processes = Processes()
         processes.check_device(adapter.device)
+        precision = self._options.precision or adapter.precision or processes.precision
         attack, eps = self._attack, self._settings.eps
         objective = Objective(
             adapter.module,
@@ -228,7 +234,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             adapter.network,
             adapter.optimizer,
             settings=self._settings,
-            options=self._options,
+            options=replace(self._options, precision=precision or "float32"),
             parts=adapter.parts(),
             description=Description(
                 {"classifier": adapter.classifier, "adapter": adapter, "network": adapter.network}

@@ -7,7 +7,7 @@ learning rate of its own built in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.core.modes import parameters_of
 from art_lfr.core.names import parse_norm
 from art_lfr.core.randomness import preserved_random_state
-from art_lfr.data import random_flip
+from art_lfr.data import Augmentation, Compose, RandomCrop, random_flip
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness, Penalty, penalty_for
 
@@ -160,11 +160,20 @@ def lfr_trainer(run: Run, classifier: PyTorchClassifier) -> AdversarialTrainerLF
         penalty=penalty,
         # The clean loss on PGD examples: adversarial training with the penalty on top.
         attack=_attack(run, classifier, s["attack_steps"]) if "attack_steps" in s else None,
-        augment=random_flip if s["flip"] else None,
+        augment=_augmentation(s),
         seed=run.seed,
         verbose=False,
         **keywords,
     )
+
+
+def _augmentation(settings: Mapping[str, Any]) -> Augmentation | None:
+    """Crops of images with so many pixels of border, flips, both in this order, or None."""
+    flip = random_flip if settings["flip"] else None
+    if "crop" not in settings:
+        return flip
+    crop = RandomCrop(settings["crop"])
+    return crop if flip is None else Compose(crop, flip)
 
 
 def penalty_of(run: Run) -> Penalty:

@@ -45,7 +45,8 @@ KINDS: dict[str, set[str]] = {
     "awp": _BALL | {"gamma"},
     "lfr": _BALL
     | {"lam", "radius", "estimator", "batch_norm", "penalty", "weight_perturbation"}
-    | {"attack_steps", "autocast", "held_epochs", "renew_every", "warm_start"},
+    | {"attack_steps", "autocast", "held_epochs", "precision", "renew_every"}
+    | {"crop", "warm_start"},
 }
 # Settings that must be above 0, and settings that may be 0.
 _POSITIVE = ("lr", "step", "radius", "max_grad_norm")
@@ -261,10 +262,11 @@ def _check_values(method: Mapping[str, Any]) -> None:
     """Raise ValueError or TypeError for bad values; the trainers check what goes with what."""
     for name in ("epochs", "batch_size", "attack_steps", "renew_every"):
         _check_count(name, method.get(name, 1))
+    _check_count("crop", method.get("crop", 1))
     _check_count("steps", method.get("steps", 1), low=0 if method["kind"] == "lfr" else 1)
     for name in ("flip", "autocast", "warm_start"):
         check_flag(name, method.get(name, False))
-    for name in ("model", "estimator", "batch_norm", "penalty"):
+    for name in ("model", "estimator", "batch_norm", "penalty", "precision"):
         _check_text(name, method.get(name, "-"))
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
         value = method.get(name)

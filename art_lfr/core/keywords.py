@@ -34,6 +34,10 @@ class TrainingKeywords(TypedDict, total=False):
         "Start the ascent where that of the epoch before ended for the same image; default: where "
         "that is possible.",
     ]
+    precision: Annotated[
+        str | None,
+        "Type of the layers in every pass of a step: float32 (the default), bf16 or fp16.",
+    ]
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     held_epochs: Annotated[
         float | None,

@@ -24,7 +24,7 @@ from art_lfr.storage.files import read_bytes, write_atomically
 from art_lfr.storage.identity import seal
 from art_lfr.storage.info import RECORD, is_safetensors, record_in, sealed
 
-FORMAT = 4
+FORMAT = 5
 LAST = "last.pt"
 # With this torch.save began its files before torch 1.6.
 BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

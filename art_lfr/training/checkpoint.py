@@ -47,6 +47,8 @@ class RunState:
         self.average: WeightAverage | None = None
         self.best: BestWeights | None = None
         self.ends = EndPoints()
+        # torch's `GradScaler`, where layers run in float16.
+        self.scaler: Any = None
         self.stopped = False
         self.collapse_reported = False
         # Whether the last epoch of training ended with something learnt.
@@ -177,6 +179,7 @@ class RunState:
             "best": None if self.best is None else self.best.to_plain(),
             "ends": self.ends.steps,
             "end_scales": self.ends.scale,
+            "loss_scale": None if self.scaler is None else self.scaler.state_dict(),
             "random": self.random,
             "generator": self.generator.get_state(),
         }
@@ -208,6 +211,8 @@ class RunState:
         self.collapse_reported, self.learnt = content["collapse_reported"], content["learnt"]
         self.history[:] = content["history"]
         self.ends.steps, self.ends.scale = content["ends"], content["end_scales"]
+        if self.scaler is not None:
+            self.scaler.load_state_dict(content["loss_scale"])
         self.random = content["random"]
         self.generator.set_state(content["generator"])
         self._constants = content["identity"]["constants"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from art_lfr.core.precision import loss_scaler
 from art_lfr.core.randomness import RandomState
 from art_lfr.errors import UsageError
 from art_lfr.storage.description import PROGRESS
@@ -66,6 +67,7 @@ def check(
             if type(schedule.scheduler).__module__.startswith("torch."):
                 _same_settings(content.get("scheduler"), schedule.state())
         _ends(content, saved.get("x"))
+        _loss_scale(content, saved.get("precision"))
         _random(content)
     except (
         DamagedError,
@@ -96,6 +98,17 @@ def _is_count(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _loss_scale(content: Mapping[str, Any], precision: object) -> None:
+    value = content.get("loss_scale")
+    if precision != "fp16":
+        _need(value is None, "loss_scale is there without float16")
+        return
+    like = loss_scaler(torch.device("cpu")).state_dict()
+    _like(value, like, "loss_scale")
+    assert isinstance(value, dict)
+    _need(math.isfinite(value["scale"]) and value["scale"] > 0, "loss_scale is not above 0")
 
 
 def _position(content: Mapping[str, Any]) -> None:

@@ -85,6 +85,11 @@ class EpochSums:
         self._bar.update()
 
     @property
+    def empty(self) -> bool:
+        """Whether no batch has been trained on."""
+        return not self._batches
+
+    @property
     def means(self) -> dict[str, float]:
         """The mean of each over the samples so far."""
         return {name: value / self._samples for name, value in self._sums.items()}

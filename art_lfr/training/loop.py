@@ -21,6 +21,13 @@ from art_lfr.core import progress
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import wrong_unit
 from art_lfr.core.modes import parameters_of, protected_buffers, training_mode
+from art_lfr.core.precision import (
+    TYPES,
+    NarrowModel,
+    check_precision,
+    loss_scaler,
+    lost_in_bfloat16,
+)
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
@@ -83,6 +90,12 @@ class TrainingLoop:
         parts: Mapping[str, object] | None = None,
         description: Description | None = None,
     ) -> None:
+        precision = options.precision or "float32"
+        check_precision(precision, objective.model)
+        # What is validated is the network as it will be used.
+        self._validated = objective.model
+        if precision != "float32":
+            objective = replace(objective, model=NarrowModel(objective.model, TYPES[precision]))
         self.objective = objective
         self.network: nn.Module = getattr(network, "_orig_mod", network)  # as if not compiled
         self.optimizer = optimizer
@@ -98,6 +111,8 @@ class TrainingLoop:
         for part in (*self._parts.values(), options.augment):
             self._description.of(part)  # before training: they may keep what they see
         self.state = RunState(options.seed)
+        if precision == "fp16":
+            self.state.scaler = loss_scaler(self._device)
         # Weights of which a loss was finite, and those of the last epoch that ended with something
         # learnt: of the one before, or of the one before that.
         self._good: dict[str, Tensor] = {}
@@ -310,7 +325,10 @@ class TrainingLoop:
         """Refuse data that the settings cannot train on; x are the first samples that are known."""
         box = self.objective.bounds_for(x)
         unit = wrong_unit(self.settings.eps, self.settings.norm, box)
-        for warning in (self.settings.check_radius(x), unit):
+        narrow = None
+        if self.options.precision == "bf16" and self.settings.lam > 0:
+            narrow = lost_in_bfloat16(self.settings.radius, x)
+        for warning in (self.settings.check_radius(x), unit, narrow):
             if warning is not None:
                 warnings.warn(warning, UserWarning, stacklevel=8)  # the line of the caller
         if min(size, self.options.max_physical_batch_size or size) == 1:
@@ -350,7 +368,10 @@ class TrainingLoop:
         # In each epoch anew: a resumed run knows what one that was not stopped knows.
         self.objective.comparison.forget()
         trained = parameters_of(self.optimizer)
-        with training_mode(self.objective.model, self.network, trained):
+        with ExitStack() as stack:
+            stack.enter_context(training_mode(self.objective.model, self.network, trained))
+            if isinstance(self.objective.model, NarrowModel):
+                stack.enter_context(self.objective.model.first_layer_in_full())
             for index, batch in enumerate(epoch_batches):
                 x, ends, view = batch.x, None, None
                 if index == 0 and not batches.in_memory:
@@ -375,6 +396,7 @@ class TrainingLoop:
                         weight_perturbation=options.weight_perturbation,
                         max_physical_batch_size=options.max_physical_batch_size,
                         ends=ends,
+                        scaler=self.state.scaler,
                     )
                 except NonFiniteError as error:
                     what = f"{error} in epoch {epoch + 1}, batch {index}"
@@ -391,14 +413,19 @@ class TrainingLoop:
                     for parameter in set(self.optimizer.state) - known:
                         del self.optimizer.state[parameter]
                     raise
+                schedule.after_batch()
+                if result is None:  # float16 has overflowed; the scale of the loss is halved
+                    bar.update()
+                    continue
                 if self.state.average is not None:
                     self.state.average.update(self.network)
                 # These weights gave a finite loss: they are good ones to fall back on.
                 self._good = candidate
                 if rows is not None and result.ends is not None:
                     self.state.ends.keep(rows, x, result.ends, view)
-                schedule.after_batch()
                 sums.add(result, len(x))
+        if sums.empty:
+            raise self._failure(f"float16 overflows in each batch of epoch {epoch + 1}")
         if not all(bool(v.isfinite().all()) for v in tensors_of(self.network).values()):
             raise self._failure(f"a weight is not finite after epoch {epoch + 1}")
         self._stop_where_collapsed(sums)
@@ -467,10 +494,10 @@ class TrainingLoop:
                 stack.enter_context(self.state.average.swapped_in(self.network))
             # No effect on the run: the same weights come out with and without validation data.
             stack.enter_context(preserved_random_state(self._device))
-            stack.enter_context(progress.alive(bar, self.objective.model))
+            stack.enter_context(progress.alive(bar, self._validated))
             for monitor in monitors:
                 metrics, labels = monitor.measure(
-                    self.objective.model,
+                    self._validated,
                     self.objective.criterion,
                     self.objective.bounds_for(monitor.x),
                     self.settings,

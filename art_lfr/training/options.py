@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from art_lfr.core.arguments import check_flag, check_integer, check_number, check_seed
+from art_lfr.core.arguments import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_seed,
+)
+from art_lfr.core.names import PRECISIONS
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.storage.files import as_path
 from art_lfr.training.best import check_metrics
@@ -41,6 +48,8 @@ class TrainingOptions:
         warm_start: The ascent starts where that of the epoch before ended for the same sample.
             None: where batches say which sample is which and `augment` can be undone; where not, a
             warning says so once. True: a must. False: never.
+        precision: What the network's layers run in, in every pass of a step: "float32" (the
+            network's own type), "bf16" or "fp16". None: what surrounds the run says, or its own.
         monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
         seed: Seed of everything random.
         verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
@@ -56,6 +65,7 @@ class TrainingOptions:
     best_metric: str | tuple[str, ...] | None = None
     patience: int | None = None
     warm_start: bool | None = None
+    precision: str | None = None
     monitor_samples: int = 256
     seed: int = 0
     verbose: bool = True
@@ -82,6 +92,13 @@ class TrainingOptions:
             )
         if self.warm_start is not None:
             check_flag("warm_start", self.warm_start)
+        if self.precision is not None:
+            check_choice("precision", self.precision, PRECISIONS)
+        if self.precision == "fp16" and self.weight_perturbation is not None:
+            raise UsageError(
+                f"weight_perturbation is {self.weight_perturbation!r} with precision 'fp16', whose "
+                "gradients may overflow; allowed: 'bf16' or 'float32'"
+            )
         check_integer("monitor_samples", self.monitor_samples, low=1)
         check_seed("seed", self.seed)
         check_flag("verbose", self.verbose)

@@ -34,15 +34,22 @@ class Processes:
         rank: Which one this is, from 0; 0 is the main one, which reports and writes.
         size: How many there are.
         device: Where the classifier of this one belongs, if there are several.
+        precision: What accelerate's `mixed_precision` asks for, "bf16" or "fp16", or None.
 
     Raises ImportError without `accelerate` where there are several, and ValueError for sharded
-    weights or mixed precision, which are not tested.
+    weights, which are not tested, or a mixed precision that there is not.
     """
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
         self.device = torch.device("cpu")
         self._accelerate: Any = None
+        self.precision: str | None = os.environ.get(_MIXED) or "no"
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise UsageError(
+                f"accelerate's mixed_precision is {self.precision!r}; allowed: 'no', 'bf16', 'fp16'"
+            )
+        self.precision = None if self.precision == "no" else self.precision
         world = os.environ.get("WORLD_SIZE") or "1"
         if not world.isdigit() or world == "0":
             raise UsageError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
@@ -54,10 +61,6 @@ class Processes:
                     f"accelerate is set to {name}, which shards the weights; allowed: plain data "
                     "parallelism (`accelerate launch` without it)"
                 )
-        if (precision := os.environ.get(_MIXED, "no")) not in ("", "no"):
-            raise UsageError(
-                f"accelerate's mixed_precision is {precision!r}, which is not tested; allowed: 'no'"
-            )
         self._accelerate = require("accelerate", "distributed")
         # Before there is a process group: default arguments of this module would keep the group,
         # and with it gloo's threads, to the end. Every optimizer imports it.

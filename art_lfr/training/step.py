@@ -97,15 +97,22 @@ class Objective:
         weight_perturbation: float | None = None,
         max_physical_batch_size: int | None = None,
         ends: Tensor | None = None,
-    ) -> StepResult:
+        scaler: Any = None,
+    ) -> StepResult | None:
         """Back-propagate the terms one after another, so that one graph is alive; then step.
 
         A batch larger than `max_physical_batch_size` is taken in parts, whose gradients add up.
         `ends`, the shape of x: where the search of the epoch before has ended and this one starts,
         NaN where it has no point.
+        `scaler`: torch's `GradScaler`, for a `NarrowModel` in float16; None is returned for a step
+        that is left out because it has overflowed.
         Raises NonFiniteError, before the optimizer steps, where a term or the gradient is not
         finite, and OptimizerError where the optimizer's own step raises.
         """
+        buffers = []
+        if scaler is not None:
+            self.model.scale = scaler.get_scale()
+            buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         largest = max_physical_batch_size or len(x)
         parts = list(self._parts(x, y, settings, generator, largest, ends))
         passes = partial(self._back_propagate, parts, optimizer)
@@ -115,22 +122,38 @@ class Objective:
                 with preserved_random_state(x.device), protected_buffers(self.model):
                     passes()
                 stack.enter_context(perturbed_weights(self.model, weight_perturbation))
-            clean, flatness, outputs = passes()
+            try:
+                clean, flatness, outputs = passes()
+            except NonFiniteError:
+                if scaler is None or scaler.get_scale() <= 1:
+                    raise
+                scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
+                _put_back(buffers)
+                return None
         self._share_statistics(sum(len(part.x) for part in parts) / len(x))
         # A process can be left without rows of a small last batch.
         targets = torch.cat([part.y for part in parts]) if parts else y[:0]
         correct = self.criterion.correct(outputs, targets).sum()
         # Clipped at infinity, the gradient is left as it is and its norm is returned.
         limit = math.inf if max_grad_norm is None else max_grad_norm
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() <= 1):
             raise NonFiniteError(f"the gradient's norm is {norm}")
         try:
-            optimizer.step()
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)  # which leaves out what is not finite
+                scaler.update()
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # whatever an optimizer raises, an assertion of SAM's too
             raise OptimizerError(_refusal(optimizer, error)) from error
+        if not math.isfinite(norm):
+            _put_back(buffers)
+            return None
         return StepResult(
             {
                 "loss": clean + settings.lam * flatness,
@@ -272,6 +295,13 @@ class Objective:
             counts = self.processes.from_main([buffer.cpu() for buffer in others])
             for buffer, value in zip([*floating, *others], [*means, *counts], strict=True):
                 buffer.copy_(value)
+
+
+def _put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give buffers, running statistics among them, the values of before a step."""
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _refusal(optimizer: torch.optim.Optimizer, error: Exception) -> str:
