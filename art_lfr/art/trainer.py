@@ -129,6 +129,9 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             loss (torch's `GradScaler`), and leaves steps out in which it overflows. None: "fp16"
             where the classifier has `use_amp` and a GPU; or accelerate's `mixed_precision`; or
             "float32".
+        channels_last: Have the weights of convolutions in channels-last order while training, which
+            takes a quarter off for a ResNet on a CPU. None: on a CPU, where the network gives the
+            same in it and is large enough to gain. Afterwards they lie as before.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
         held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
             raise without bound, is held over so many epochs and let in linearly over twice as many:

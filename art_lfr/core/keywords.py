@@ -38,6 +38,11 @@ class TrainingKeywords(TypedDict, total=False):
         str | None,
         "Type of the layers in every pass of a step: float32 (the default), bf16 or fp16.",
     ]
+    channels_last: Annotated[
+        bool | None,
+        "Convolutions' weights in channels-last order while training; default: on a CPU, where "
+        "the network gains.",
+    ]
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     held_epochs: Annotated[
         float | None,

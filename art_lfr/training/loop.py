@@ -43,6 +43,12 @@ from art_lfr.training.best import check_metrics
 from art_lfr.training.checkpoint import RunState
 from art_lfr.training.epoch import EpochSums, collapse, has_learnt
 from art_lfr.training.identity import RunIdentity
+from art_lfr.training.layout import (
+    PROBED,
+    channels_last,
+    check_takes_channels_last,
+    gains_by_channels_last,
+)
 from art_lfr.training.monitoring import Monitor, monitors_for
 from art_lfr.training.options import TrainingOptions
 from art_lfr.training.scheduling import Schedule
@@ -120,6 +126,8 @@ class TrainingLoop:
         self._learnt_epoch = 0
         # What is wrong with the network's predictions after an epoch, and for how many it was.
         self._problem: str | None = None
+        # Whether weights are in channels-last order in an epoch; not known before the first sample.
+        self._channels_last: bool | None = None
         self._told = False  # that no ascent goes on from the epoch before
         self._told_of_hiding = False
         self._constant = 0
@@ -310,6 +318,7 @@ class TrainingLoop:
         sample = batches.sample(self.options.monitor_samples, self.options.seed)
         if sample is not None:
             self._check_batch(sample[0], min(batches.batch_size, len(sample[0])))
+            self._choose_order(sample[0])
         schedule.check_drives(self.optimizer)
         schedule.settle(
             nb_epochs,
@@ -320,6 +329,16 @@ class TrainingLoop:
         )
         if checkpoint_dir is not None:
             schedule.check_can_be_saved()
+
+    def _choose_order(self, x: Tensor) -> None:
+        """Choose once whether weights are in channels-last order; x are samples."""
+        if self._channels_last is not None:
+            return
+        chosen, model = self.options.channels_last, self._validated
+        x = x[:PROBED].to(self._device)
+        if chosen:
+            check_takes_channels_last(model, x)
+        self._channels_last = gains_by_channels_last(model, x) if chosen is None else chosen
 
     def _check_batch(self, x: Tensor, size: int) -> None:
         """Refuse data that the settings cannot train on; x are the first samples that are known."""
@@ -374,8 +393,12 @@ class TrainingLoop:
                 stack.enter_context(self.objective.model.first_layer_in_full())
             for index, batch in enumerate(epoch_batches):
                 x, ends, view = batch.x, None, None
-                if index == 0 and not batches.in_memory:
-                    self._check_batch(x, len(x))
+                if index == 0:
+                    if not batches.in_memory:
+                        self._check_batch(x, len(x))
+                        self._choose_order(x)
+                    if self._channels_last:
+                        stack.enter_context(channels_last(self.network, self.optimizer))
                 epochs = epoch + (index + 1) / len(batches)
                 settings = self.settings.warmed(epochs, options.warmup_epochs)
                 penalty = self.objective.penalty.let_in(options.let_in(epochs))

@@ -50,6 +50,8 @@ class TrainingOptions:
             warning says so once. True: a must. False: never.
         precision: What the network's layers run in, in every pass of a step: "float32" (the
             network's own type), "bf16" or "fp16". None: what surrounds the run says, or its own.
+        channels_last: Have convolutions' weights in channels-last order while training. None: on a
+            CPU, where the network takes it and is large enough to gain.
         monitor_samples: Samples attacked after each epoch where there is validation data, >= 1.
         seed: Seed of everything random.
         verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
@@ -66,6 +68,7 @@ class TrainingOptions:
     patience: int | None = None
     warm_start: bool | None = None
     precision: str | None = None
+    channels_last: bool | None = None
     monitor_samples: int = 256
     seed: int = 0
     verbose: bool = True
@@ -92,6 +95,8 @@ class TrainingOptions:
             )
         if self.warm_start is not None:
             check_flag("warm_start", self.warm_start)
+        if self.channels_last is not None:
+            check_flag("channels_last", self.channels_last)
         if self.precision is not None:
             check_choice("precision", self.precision, PRECISIONS)
         if self.precision == "fp16" and self.weight_perturbation is not None:

@@ -221,7 +221,7 @@ def test_a_crafted_or_damaged_checkpoint_is_refused(
 def test_a_file_of_another_kind_or_version(make_classifier, data, tmp_path):
     torch.save(make_classifier().model.state_dict(), tmp_path / "last.pt")
     trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
-    with pytest.raises(ValueError, match="checkpoint format None; allowed: 4"):
+    with pytest.raises(ValueError, match="checkpoint format None; allowed: 5"):
         trainer.fit(data.x, data.y, checkpoint_dir=tmp_path, resume=True)
 
 
