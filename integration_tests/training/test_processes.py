@@ -12,7 +12,7 @@ import pytest
 import torch
 from lfr_testing import run_python
 
-from art_lfr.training.processes import Processes
+from art_lfr.core.processes import Processes
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 SCRIPTS = Path(__file__).with_name("scripts")
