@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lfr_testing import ROOT
 from torch import Tensor, nn
 
-from art_lfr import load_network
 from art_lfr.autoattack import suite
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Box
@@ -23,6 +21,7 @@ from art_lfr.core.processes import Processes
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data import digits
 from art_lfr.evaluation import evaluate
+from art_lfr.models import load_network
 from art_lfr.training.monitoring import Monitor
 
 parser = argparse.ArgumentParser()
@@ -34,10 +33,11 @@ parser.add_argument("--raise-at", type=int)
 parser.add_argument("--end-at", type=int)
 arguments = parser.parse_args()
 
+NETWORKS = Path(__file__).parents[3] / "networks"
 EPS = 0.1
 torch.set_num_threads(1)
 processes = Processes()
-network = load_network(ROOT / "networks" / "digits-0.1.safetensors")
+network = load_network(NETWORKS / "digits-0.1.safetensors")
 data = digits(processes.rank if arguments.different else 0)
 count = 45 if arguments.kind == "table" else 24
 x, y = data.x_test[:count], data.y_test[:count]
@@ -90,23 +90,21 @@ told = []
 keywords = {"eps": EPS, "batch_size": 7, "callback": lambda row: told.append(row.name)}
 if arguments.kind == "table":
     examples = arguments.output.with_suffix(f".{processes.size}.npz")
-    attacks = ["quick", "FGSM", "MI-PGD", "DDN-L2", brightened]
-    attacks = [attack for attack in attacks if attack != "DDN-L2"]
+    attacks = ["quick", "FGSM", "MI-PGD", brightened]
     metrics = ["loss_sensitivity"]
     found = evaluate(
         network, x, y, attacks=attacks, metrics=metrics, save_adversarial=examples, **keywords
     )
     result["table"], result["seconds"] = plain(found), [row.seconds for row in found.rows]
+    torch.manual_seed(processes.rank)  # that of the main process counts
     noisy = evaluate(Noisy(), x, y, attacks="PGD-40", **keywords)
     result["noisy"] = plain(noisy)
     monitor = Monitor("validation", torch.tensor(x), torch.tensor(y), 40, 7, 0)
     box = Box.from_bounds((0.0, 1.0), monitor.x)
-    metrics, labels = monitor.measure(network, Criterion(), box, LFRSettings(EPS), processes)
+    metrics, labels = monitor.measure(network, Criterion(), box, LFRSettings(eps=EPS), processes)
     result["monitor"], result["labels"] = metrics, labels
 else:
-    found = evaluate(
-        network, x, y, attacks="autoattack", state_dir=arguments.state_dir, **keywords
-    )
+    found = evaluate(network, x, y, attacks="autoattack", state_dir=arguments.state_dir, **keywords)
     result["table"] = plain(found)
 result["told"] = told
 torch.save(result, arguments.output.with_suffix(f".{processes.rank}of{processes.size}"))
