@@ -101,4 +101,4 @@ def test_the_command_prints_and_writes_one_table(tmp_path: Path) -> None:
 
     (_, one), (printed, two) = command(1), command(2)
     assert one == two
-    assert printed.count("worst case") == 1
+    assert printed.count("95 % interval") == 1
