@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from art_lfr.art.module import BoundsChoice
+from art_lfr.art.module import BoundsChoice, ModelAdapter
 from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.core.arguments import (
     Array,
@@ -21,6 +21,7 @@ from art_lfr.core.arguments import (
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import flatness_values
 from art_lfr.core.modes import device_of, gradients_enabled
+from art_lfr.core.processes import Processes
 from art_lfr.core.settings import LFRSettings
 
 
@@ -120,16 +121,40 @@ def local_flatness(
     check_integer("restarts", restarts, low=1)
     check_integer("batch_size", batch_size, low=1)
     check_seed("seed", seed)
+    flatness = flatness_with(
+        adapter,
+        inputs,
+        targets,
+        settings=settings,
+        restarts=restarts,
+        batch_size=int(batch_size),
+        seed=int(seed),
+    )
+    return flatness.cpu().numpy() if as_numpy else flatness.to(inputs.device)
+
+
+def flatness_with(
+    adapter: ModelAdapter,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    settings: LFRSettings,
+    batch_size: int,
+    seed: int,
+    restarts: int = 1,
+    processes: Processes | None = None,
+) -> Tensor:
+    """`local_flatness` of a model and data that are checked, shape (N,), where the model lies."""
     device = device_of(adapter.network, inputs)
-    flatness = flatness_values(
+    return flatness_values(
         adapter.module,
         adapter.criterion,
         inputs.to(device),
         targets.to(device),
         box=adapter.box(inputs).to(device),
         settings=settings,
-        generator=torch.Generator().manual_seed(int(seed)),
+        generator=torch.Generator().manual_seed(seed),
         restarts=restarts,
-        batch_size=int(batch_size),
+        batch_size=batch_size,
+        processes=processes,
     )
-    return flatness.cpu().numpy() if as_numpy else flatness.to(inputs.device)

@@ -19,6 +19,7 @@ from art_lfr.art.clean_attack import CleanTermAttack, check_ratio
 from art_lfr.core.arguments import Array, check_integer, check_number, keywords_of, part_for
 from art_lfr.core.keywords import LFRKeywords, TrainerKeywords, TrainingKeywords
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.processes import Processes
 from art_lfr.core.settings import LFRSettings
 from art_lfr.core.tables import Table
 from art_lfr.data.augmentation import Augmentation
@@ -34,7 +35,6 @@ from art_lfr.training.history import History
 from art_lfr.training.identity import NAMES
 from art_lfr.training.loop import Record, TrainingLoop
 from art_lfr.training.options import TrainingOptions, check_fit_arguments
-from art_lfr.training.processes import Processes
 from art_lfr.training.scheduling import Schedule
 from art_lfr.training.step import Objective
 from art_lfr.training.summary import open_summary

@@ -47,6 +47,8 @@ class NamedAttack:
         transferred: It attacks another model than the one judged, which gets its examples.
         passes: Forward passes that a batch takes at most, where known; 0: it shows its progress
             itself.
+        dealt: Several processes call it, and deal its batches among them. Any other is called by
+            the main one alone: an object or a function may keep something from batch to batch.
         notes: What a reader of its row has to know.
         parameters: What tells it from another of the same name, for resuming; an attack object
             tells all that it holds.
@@ -60,6 +62,7 @@ class NamedAttack:
     black_box: bool = False
     transferred: bool = False
     passes: int | None = None
+    dealt: bool = False
     notes: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -82,7 +85,7 @@ class AttackSpec:
     images: int | None = None
 
 
-def art_attack(attack: Any, target: Target) -> Attack:
+def art_attack(attack: Any, target: Target) -> Callable[[Tensor, Tensor], Tensor]:
     """An ART evasion attack as a callable on tensors."""
     from art.attacks.evasion import AutoAttack, SaliencyMapMethod
 
@@ -104,6 +107,28 @@ def art_attack(attack: Any, target: Target) -> Attack:
             return torch.as_tensor(attack.generate(x=x.numpy().copy(), y=labels))
 
     return generate
+
+
+def dealt_attack(
+    run: Callable[[Tensor, Tensor], Tensor],
+    target: Target,
+    skip: Callable[[int], object] = lambda size: None,
+) -> Attack:
+    """An attack that is run batch by batch, each by one of the target's processes.
+
+    `skip` draws from the global generators what the attack draws for a batch of that size.
+    """
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat(
+            target.dealt(
+                len(x),
+                lambda rows: run(x[rows], y[rows]),
+                lambda rows: skip(rows.stop - rows.start),
+            )
+        )
+
+    return attack
 
 
 def function_attack(
@@ -169,6 +194,8 @@ class AttackResult:
 def run_attack(attack: NamedAttack, target: Target, clean: Tensor) -> AttackResult:
     """Attack the samples that are correct without an attack (`clean`, shape (N,)).
 
+    All processes of the target call this, and get the same result.
+
     Raises RuntimeError for examples of the wrong shape, not finite, outside the box, or, unless
     the attack is minimal, outside its threat model: counting them would overstate the attack.
     """
@@ -188,8 +215,12 @@ def run_attack(attack: NamedAttack, target: Target, clean: Tensor) -> AttackResu
             shown=target.progress and attack.passes != 0,
             total=None if attack.passes is None else attack.passes * batches,
         )
+
+        def attacked() -> Tensor | Attacked:
+            return attack.run(x[clean], labels)
+
         with missing_gradient_named(f"attacks has {attack.name!r}, which"), shown:
-            result = attack.run(x[clean], labels)
+            result = attacked() if attack.dealt else target.processes.by_main(attacked)
         examples, details = result if isinstance(result, Attacked) else (result, {})
         examples = examples.to(x.dtype)
         check_feasible(attack, examples, x[clean], target.ball.box)

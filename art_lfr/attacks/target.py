@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,14 @@ from art_lfr.core.criterion import LossLike, logits_of
 from art_lfr.core.geometry import Ball, Box, per_sample, sample_norm, wrong_unit
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.names import parse_norm
-from art_lfr.core.randomness import preserved_random_state
+from art_lfr.core.processes import Processes
+from art_lfr.core.randomness import RandomState, preserved_random_state
 from art_lfr.core.samples import inputs_refused
 from art_lfr.data import MOST_CHANNELS
 from art_lfr.errors import UsageError
+from art_lfr.storage.description import array, tensors_in
 
+T = TypeVar("T")
 # An example may leave the ball by this share of eps, and by this many units in the last place of
 # the largest value for each coordinate that the norm sums over.
 BALL_SLACK = 1e-4
@@ -85,7 +88,8 @@ class Target:
     """A model under attack: its logits from raw inputs, checked data, and the feasible ball.
 
     `x` (N, ...) and the index labels `y` (N,) lie on the CPU. `adapter` is the user's model.
-    `progress` shows on a terminal what is at work.
+    `progress` shows on a terminal what is at work. `processes` attack the model together: all call
+    the same, with the same model, and each takes its batches.
     """
 
     module: nn.Module
@@ -98,6 +102,7 @@ class Target:
     batch_size: int
     seed: int
     progress: bool = False
+    processes: Processes = field(default_factory=Processes.single)
 
     @property
     def threat(self) -> ThreatModel:
@@ -106,9 +111,26 @@ class Target:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of raw inputs, in eval mode, on the CPU."""
+
+        def of_batch(rows: slice) -> Tensor:
+            logits: Tensor = self.module(x[rows].to(self.device)).cpu()
+            return logits
+
         with torch.no_grad():
-            batches = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
-            return torch.cat([self.module(batch.to(self.device)).cpu() for batch in batches])
+            return torch.cat(self.dealt(len(x), of_batch))
+
+    def dealt(
+        self,
+        count: int,
+        work: Callable[[slice], T],
+        skip: Callable[[slice], object] = lambda rows: None,
+    ) -> list[T]:
+        """`work(rows)` for each batch of `count` samples, in order; see `Processes.dealt`."""
+        size = self.batch_size
+        batches = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+        return self.processes.dealt(
+            len(batches), lambda index: work(batches[index]), lambda index: skip(batches[index])
+        )
 
     def correct(self, x: Tensor, y: Tensor) -> Tensor:
         """Whether each sample is classified as its label; logits that are NaN count as wrong."""
@@ -133,13 +155,16 @@ def make_target(
     loss: LossLike = None,
     name: str = "model",
     progress: bool = False,
+    processes: Processes | None = None,
 ) -> Target:
     """Check a model with its data and settings, and bring them into one form.
 
     A classifier's own `clip_values` and loss stand for `bounds` and `loss`, which must not say
-    otherwise. `eps` is > 0, or None for a ball of radius 0, which nothing attacks. Raises TypeError
-    and ValueError, naming the parameter.
+    otherwise. `eps` is > 0, or None for a ball of radius 0, which nothing attacks. Of several
+    `processes` the main one shows progress and warns. Raises TypeError and ValueError, naming the
+    parameter.
     """
+    processes = processes or Processes.single()
     check_number("eps", eps, low_allowed=False, optional=eps is None)
     p = parse_norm(norm)
     check_integer("batch_size", batch_size, low=1)
@@ -152,7 +177,7 @@ def make_target(
     module = LogitsModule(adapter.module, adapter.dtype)
     classes = count_classes(module, inputs, device, name)
     box = adapter.box(inputs)
-    if (warning := wrong_unit(float(eps or 0), p, box)) is not None:
+    if (warning := wrong_unit(float(eps or 0), p, box)) is not None and processes.main:
         warnings.warn(warning, UserWarning, stacklevel=4)  # past the decorator of what was called
     return Target(
         module=module,
@@ -164,8 +189,46 @@ def make_target(
         device=device,
         batch_size=int(batch_size),
         seed=int(seed),
-        progress=progress,
+        progress=progress and processes.main,
+        processes=processes,
     )
+
+
+def judged_together(target: Target, judge: Callable[[Target], T]) -> T:
+    """What `judge` finds of a target, in all its processes what it finds in the main one.
+
+    A model that draws random numbers is judged by the main process alone: the numbers run on from
+    batch to batch. Raises ValueError, in all, where model, data or settings differ between them.
+    """
+    processes = target.processes
+    if processes.size == 1:
+        return judge(target)
+    processes.check_device(target.device, target.adapter.name)
+    network = target.adapter.network
+    for what, value in {
+        "x": array(target.x),
+        "y": array(target.y),
+        "eps, norm, batch_size or seed": (
+            *(target.ball.eps, target.ball.p),
+            *(target.batch_size, target.seed),
+        ),
+        f"{target.adapter.name}, in its weights,": {
+            name: array(tensor) for name, tensor in tensors_in(network).items()
+        },
+    }.items():
+        processes.check_same(what, value)
+    if processes.by_main(lambda: draws_random_numbers(target)):
+        by_itself = replace(target, processes=Processes.single())
+        return processes.by_main(lambda: judge(by_itself))
+    return processes.from_main(judge(target))
+
+
+def draws_random_numbers(target: Target) -> bool:
+    """Whether a pass of the model draws from a global generator."""
+    with preserved(target.module, target.device), torch.no_grad():
+        before = RandomState.capture(target.device)
+        target.module(target.x[:2].to(target.device, copy=True))
+        return RandomState.capture(target.device).differs_from(before)
 
 
 def count_classes(module: nn.Module, x: Tensor, device: torch.device, name: str = "model") -> int:

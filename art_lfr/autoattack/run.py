@@ -11,12 +11,20 @@ from torch import Tensor
 
 from art_lfr.art.module import BoundsChoice
 from art_lfr.attacks.named import Attack, Attacked
-from art_lfr.attacks.target import Target, UnitBox, make_target, missing_gradient_named, preserved
+from art_lfr.attacks.target import (
+    Target,
+    UnitBox,
+    judged_together,
+    make_target,
+    missing_gradient_named,
+    preserved,
+)
 from art_lfr.autoattack.backend import FlagCollector, suite_for
 from art_lfr.autoattack.state import AttackState
 from art_lfr.autoattack.suite import perturb, run_suite
 from art_lfr.core.arguments import Array, check_choice
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.processes import Processes
 from art_lfr.core.randomness import seed_global_generators
 from art_lfr.errors import UsageError
 from art_lfr.storage.files import check_output
@@ -74,6 +82,10 @@ def run_autoattack(
 ) -> AutoAttackResult:
     """Robust accuracy under AutoAttack (Croce & Hein, ICML 2020), which can be killed and resumed.
 
+    Under `accelerate launch` all processes call it. Each attacks whole batches, and all get the
+    result that one would have; the main one writes `state_path`, from which another number of
+    processes may go on. Of a model that draws random numbers the main one does all.
+
     With fewer than ten classes the targeted attacks use as many targets as there are; with fewer
     than four, where their loss is not defined, APGD-T is left out. The original package
     `autoattack` attacks where it is installed, `pyautoattack` elsewhere. The model's modes, flags
@@ -103,8 +115,10 @@ def run_autoattack(
             the parameter.
     """
     check_choice("version", version, VERSIONS)
-    if state_path is not None:  # before the model is called, which may change the directory
-        state_path = check_output(state_path, "state_path")
+    processes = Processes()
+    place = state_path
+    if place is not None:  # before the model is called, which may change the directory
+        state_path = processes.by_main(lambda: check_output(place, "state_path"))
     target = make_target(
         model,
         x,
@@ -115,9 +129,15 @@ def run_autoattack(
         batch_size=batch_size,
         seed=seed,
         progress=verbose,
+        processes=processes,
     )
-    with missing_gradient_named(f"version is {version!r}, which"):
+
+    def judge(target: Target) -> AutoAttackResult:
+        processes.check_same("version", version)
         return attack_target(target, version=version, state_path=state_path)
+
+    with missing_gradient_named(f"version is {version!r}, which"):
+        return judged_together(target, judge)
 
 
 def attack_target(
@@ -126,7 +146,7 @@ def attack_target(
     version: str = "standard",
     state_path: str | Path | None = None,
 ) -> AutoAttackResult:
-    """`run_autoattack` on a model and data that are checked already."""
+    """`run_autoattack` on a model and data that are checked already, in all their processes."""
     check_choice("version", version, VERSIONS)
     instead = "other attacks, e.g. evaluate(..., attacks=['PGD-40', 'APGD-T'])"
     suite, checks, backend, unit_box, changed = suite_for(
@@ -145,6 +165,7 @@ def attack_target(
             checks=checks,
             state_path=state_path,
             progress=target.progress,
+            processes=target.processes,
         )
         adversarial = _raw_examples(state, target, unit_box)
     return AutoAttackResult(
@@ -182,17 +203,18 @@ def auto_attack(name: str, target: Target) -> Attack:
     suite.square.n_queries = SQUARE_QUERIES
 
     def attack(x: Tensor, y: Tensor) -> Attacked:
-        examples = []
-        collector = FlagCollector()
-        with collector.attached(suite):
-            for start in range(0, len(x), target.batch_size):
-                rows = slice(start, start + target.batch_size)
-                raw, labels = x[rows].to(target.device), y[rows].to(target.device)
+        def of_batch(rows: slice) -> tuple[Tensor, list[str]]:
+            raw, labels = x[rows].to(target.device), y[rows].to(target.device)
+            collector = FlagCollector()
+            with collector.attached(suite):
                 unit = perturb(suite, name.lower(), unit_box.to_unit(raw), labels).detach()
-                examples.append(
-                    unit_box.to_example(unit, raw, target.module, target.ball.box).cpu()
-                )
-        return Attacked(torch.cat(examples), {"flags": collector.flags} if collector.flags else {})
+            example = unit_box.to_example(unit, raw, target.module, target.ball.box)
+            return example.cpu(), collector.flags
+
+        # Each batch seeds the generators anew: it does not matter who has attacked the one before.
+        examples, told = zip(*target.dealt(len(x), of_batch), strict=True)
+        flags = list(dict.fromkeys(flag for flags in told for flag in flags))
+        return Attacked(torch.cat(examples), {"flags": flags} if flags else {})
 
     return attack
 

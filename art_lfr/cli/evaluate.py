@@ -63,6 +63,9 @@ def evaluate(
 
     art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz
     --eps 0.03 --output table.tex
+
+    accelerate launch --multi_gpu --num_processes 2 -m art_lfr evaluate
+    --weights robust.safetensors
     """
     options.check_output(output, (".json", ".md", ".tex", ".csv"))
     options.check_output(save_adversarial, (".npz",), "--save-adversarial")
@@ -81,9 +84,11 @@ def evaluate(
     measured = [find_name("--metrics", name, METRICS) for name in options.names_in(metrics)]
     progress.loading(f"torch, ART and {chosen.recipe.data}")
     from art_lfr.cli import inputs
+    from art_lfr.core.processes import Processes
     from art_lfr.evaluation.run import evaluate as run
     from art_lfr.models import NetworkInfo
 
+    processes = Processes()  # before the network: it has the GPU of this process
     network, _, x, y, bounds, lines = inputs.judged(chosen, split, images)
     replaced = save_adversarial is not None and save_adversarial.exists()
     evaluation = run(
@@ -103,6 +108,8 @@ def evaluate(
         # Once all arguments are checked, and before any result.
         callback=lambda row: inputs.tell(*lines) if row.name == "clean" else None,
     )
+    if not processes.main:
+        return
     if weights is not None:
         said = chosen.info or NetworkInfo()
         found = {"file": weights.name, "eps": said.eps, "norm": said.norm, "data": said.data}

@@ -213,10 +213,10 @@ def train(
 
     from art_lfr.art.by_recipe import fit, make_classifier, make_trainer
     from art_lfr.cli import inputs
+    from art_lfr.core.processes import Processes
     from art_lfr.models.files import check_savable
     from art_lfr.storage.files import as_path, make_directory, write_atomically
     from art_lfr.storage.info import ENDING
-    from art_lfr.training.processes import Processes
 
     processes = Processes()  # before the classifier: it has the GPU of this process
     images = inputs.load_data(recipe.data, test=0)

@@ -21,6 +21,7 @@ from art_lfr.art.quiet import quiet
 from art_lfr.comparison import judging, methods
 from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
+from art_lfr.core.processes import Processes
 from art_lfr.core.progress import bar, passes_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.errors import TrainingError, UsageError
@@ -30,7 +31,6 @@ from art_lfr.storage.identity import Identity
 from art_lfr.storage.records import read_record, write_record
 from art_lfr.storage.tensor_files import LAST, load_run, load_safely, to_plain
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
-from art_lfr.training.processes import Processes
 from art_lfr.training.scheduling import Schedule
 
 CPU = torch.device("cpu")

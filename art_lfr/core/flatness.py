@@ -7,6 +7,7 @@ vector of the gradient g: <g, s> = ||g||_q.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Ball, Box, dual_norm, dual_vector, per_sample, sample_norm
 from art_lfr.core.gradients import input_gradient, second_derivative, significant_difference
 from art_lfr.core.modes import frozen, mode
+from art_lfr.core.processes import Processes
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.settings import LFRSettings
 
@@ -141,29 +143,38 @@ def flatness_values(
     generator: torch.Generator,
     restarts: int = 1,
     batch_size: int = 256,
+    processes: Processes | None = None,
 ) -> Tensor:
     """||grad l||_q at the least flat point found around each sample, shape (N,).
 
     The first ascent starts beside x, further `restarts` at random points of the ball. Both
     gradients are taken in every step: `renew_every` saves time in training, not in a measurement.
+    `processes` deal the batches among them, and all get all values.
     """
+    processes = processes or Processes.single()
     settings = replace(settings, renew_every=1)
     ball = Ball(settings.eps, settings.norm, box)
     of_each_start: list[Tensor] = []
+    inputs, targets = torch.split(x, batch_size), torch.split(y, batch_size)
     # Restarts outside, so that the first ascents draw the same noise however many follow.
     with preserved_random_state(x.device):
         for draw in [ball.start_point] + [ball.random_point] * (restarts - 1):
-            values = [
-                find_least_flat_point(
+
+            def start(index: int, draw: Callable[..., Tensor] = draw) -> Tensor:
+                return draw(inputs[index], generator)
+
+            def of_batch(index: int, start: Callable[[int], Tensor] = start) -> list[Tensor]:
+                found = find_least_flat_point(
                     model,
                     criterion,
-                    x[i : i + batch_size],
-                    y[i : i + batch_size],
+                    inputs[index],
+                    targets[index],
                     ball=ball,
                     settings=settings,
-                    start=draw(x[i : i + batch_size], generator),
-                ).flatness
-                for i in range(0, len(x), batch_size)
-            ]
-            of_each_start.append(torch.cat(values))
+                    start=start(index),
+                )
+                return processes.to_send(found.flatness)
+
+            values = processes.dealt(len(inputs), of_batch, start)
+            of_each_start.append(torch.cat([value for (value,) in values]).to(x.device))
     return torch.stack(of_each_start).amax(dim=0)

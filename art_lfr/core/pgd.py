@@ -11,6 +11,7 @@ from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Ball
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import frozen, mode
+from art_lfr.core.processes import Processes
 
 
 def projected_gradient_descent(
@@ -43,15 +44,26 @@ def projected_gradient_descent(
 
 
 def classify(
-    model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, batch_size: int
+    model: nn.Module,
+    criterion: Criterion,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    processes: Processes | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-sample loss, correctness and predicted label, each (N,), in eval mode."""
-    losses, correct, labels = [], [], []
+    """Per-sample loss, correctness and predicted label, each (N,), in eval mode.
+
+    `processes` deal the batches among them, and all get all values.
+    """
+    processes = processes or Processes.single()
+    inputs, targets = torch.split(x, batch_size), torch.split(y, batch_size)
+
+    def of_batch(index: int) -> list[Tensor]:
+        outputs, wanted = logits_of(model(inputs[index])), targets[index]
+        found = criterion.values(outputs, wanted), criterion.correct(outputs, wanted)
+        return processes.to_send(*found, criterion.predicted(outputs))
+
     with mode(model, training=False), torch.no_grad():
-        for start in range(0, len(x), batch_size):
-            targets = y[start : start + batch_size]
-            outputs = logits_of(model(x[start : start + batch_size]))
-            losses.append(criterion.values(outputs, targets))
-            correct.append(criterion.correct(outputs, targets))
-            labels.append(criterion.predicted(outputs))
-    return torch.cat(losses), torch.cat(correct), torch.cat(labels)
+        found = processes.dealt(len(inputs), of_batch)
+    losses, correct, labels = (torch.cat(parts).to(x.device) for parts in zip(*found, strict=True))
+    return losses, correct, labels

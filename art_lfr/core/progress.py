@@ -5,6 +5,7 @@ Torch is not imported: messages come before it too.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,9 +38,11 @@ def line(text: str, *, shown: bool = True) -> None:
 def loading(what: str) -> None:
     """Say on a terminal that libraries and data are loaded, which takes seconds.
 
-    Elsewhere nobody waits, and an error is the only line.
+    Elsewhere nobody waits, and an error is the only line. Of several processes of a launcher the
+    first one says it.
     """
-    line(f"Loading {what} ...", shown=sys.stderr.isatty())
+    first = os.environ.get("RANK", "0") == "0"
+    line(f"Loading {what} ...", shown=first and sys.stderr.isatty())
 
 
 @contextmanager

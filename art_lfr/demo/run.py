@@ -22,6 +22,7 @@ from art_lfr.art.by_recipe import fit, make_classifier, make_trainer, one_cycle,
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.art.quiet import quiet
 from art_lfr.core.arguments import check_integer, check_seed
+from art_lfr.core.processes import Processes
 from art_lfr.core.randomness import preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.core.tables import Table
@@ -43,7 +44,6 @@ from art_lfr.storage.files import as_path, check_output, make_directory, write_a
 from art_lfr.storage.info import ENDING
 from art_lfr.training.history import History
 from art_lfr.training.monitoring import Monitor
-from art_lfr.training.processes import Processes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

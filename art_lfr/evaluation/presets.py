@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from art_lfr.attacks.named import Attacked, NamedAttack, art_attack
+from art_lfr.attacks.named import Attacked, NamedAttack, art_attack, dealt_attack
 from art_lfr.attacks.target import Target, ThreatModel, UnitBox, classifier_of
 from art_lfr.autoattack.backend import FEWEST_CLASSES, backend
 from art_lfr.autoattack.run import SQUARE_QUERIES, attack_target, auto_attack
@@ -60,6 +60,7 @@ def _from_art(attack: Any, target: Target, **keywords: Any) -> NamedAttack:
 def _in_ball(kind: str, target: Target, passes: int | None = None, **settings: Any) -> NamedAttack:
     """ART's attack of that class name, in the ball of the evaluation."""
     from art.attacks import evasion
+    from art.utils import random_sphere
 
     p = target.ball.p
     attack = getattr(evasion, kind)(
@@ -69,7 +70,14 @@ def _in_ball(kind: str, target: Target, passes: int | None = None, **settings: A
         batch_size=target.batch_size,
         **settings,
     )
-    return _from_art(attack, target, passes=passes)
+
+    def skip(size: int) -> None:
+        """Draw the random starts of a batch, as ART does: the only random numbers of these."""
+        for _ in range(settings.get("num_random_init", 0)):
+            random_sphere(size, target.x[0].numel(), attack.eps, attack.norm)
+
+    named = _from_art(attack, target, passes=passes)
+    return replace(named, run=dealt_attack(art_attack(attack, target), target, skip), dealt=True)
 
 
 def _pgd(target: Target, step: float) -> NamedAttack:
@@ -143,6 +151,7 @@ def _part_of_auto_attack(name: str, target: Target) -> NamedAttack:
         threat=target.threat,
         black_box=name == "Square",
         passes=_PASSES.get(name),
+        dealt=True,
         parameters={
             "backend": backend(),
             **({"queries": SQUARE_QUERIES} if name == "Square" else {}),
@@ -171,6 +180,7 @@ def _whole_auto_attack(target: Target, state_dir: Path | None) -> NamedAttack:
         threat=target.threat,
         black_box=True,
         passes=0,
+        dealt=True,
         parameters={"backend": backend(), "version": "standard"},
     )
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,29 @@ import numpy as np
 from torch import Tensor, nn
 
 from art_lfr.art.module import BoundsChoice
+from art_lfr.art.module_or_classifier import adapter_of
 from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
-from art_lfr.attacks.target import Target, classifier_of, make_target, preserved, right
+from art_lfr.attacks.target import (
+    Target,
+    classifier_of,
+    judged_together,
+    make_target,
+    preserved,
+    right,
+)
 from art_lfr.core.arguments import Array, check_choice, check_flag, check_integer, check_type
 from art_lfr.core.modes import gradients_enabled
+from art_lfr.core.processes import Processes, one_process
 from art_lfr.core.progress import passes_of, passing_lines
 from art_lfr.core.randomness import seed_global_generators
+from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore
-from art_lfr.measure import local_flatness
+from art_lfr.measure import flatness_with
 from art_lfr.storage.files import as_path, check_output, locked, write_atomically
+from art_lfr.storage.identity import Identity
 
 # CLEVER samples thousands of gradients for each image.
 CLEVER_IMAGES = 10
@@ -61,6 +73,12 @@ def evaluate(
     count as errors throughout. Each adversarial example is checked to lie in the ball and the
     valid box. The model's modes, flags and gradients, x, and the global random state are left as
     found.
+
+    Under `accelerate launch` all processes call it, with the same model and data, and all get the
+    table that one would have. The main one prints, writes and calls `callback`. Whole batches of
+    the clean pass, of the flatness and of the attacks FGSM, PGD, PGD-40, MI-PGD, APGD-CE, APGD-T,
+    Square and AutoAttack are dealt; other attacks and the metrics are the main one's alone, and so
+    is all of a model that draws random numbers.
 
     Args:
         model: A module that maps (N, ...) to logits, with tensors or arrays; or an ART
@@ -109,8 +127,10 @@ def evaluate(
         check_choice("metrics", metric, METRICS)
     # Before the model is called, which may change the current directory.
     directory = None if state_dir is None else as_path("state_dir", state_dir)
-    if save_adversarial is not None:
-        save_adversarial = check_output(save_adversarial, "save_adversarial", (".npz",))
+    processes, place = Processes(), save_adversarial
+    examples = processes.by_main(
+        lambda: None if place is None else check_output(place, "save_adversarial", (".npz",))
+    )
     target = make_target(
         model,
         x,
@@ -121,26 +141,70 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         progress=verbose,
+        processes=processes,
     )
+    judge = partial(
+        _judged,
+        model=model,
+        attacks=attacks,
+        flatness_steps=flatness_steps,
+        metrics=metrics,
+        save_adversarial=examples,
+        state_dir=directory,
+        callback=callback,
+    )
+    return judged_together(target, judge)
+
+
+def _judged(
+    target: Target,
+    *,
+    model: object,
+    attacks: object,
+    flatness_steps: int,
+    metrics: Sequence[str],
+    save_adversarial: Path | None,
+    state_dir: Path | None,
+    callback: Callable[[Row], object] | None,
+) -> Evaluation:
+    """`evaluate` with arguments that are checked, in all processes of the target.
+
+    What writes, prints or calls the user's functions is done `by_main`: an error there ends all.
+    """
+    processes = target.processes
+    store: EvaluationStore | None = None
+
+    def open_store() -> None:
+        nonlocal store
+        store = None if state_dir is None else EvaluationStore(state_dir, target)
+
+    def settle_store() -> None:
+        if store is not None:
+            store.settle(target.adapter.network)
 
     def tell(row: Row) -> None:
-        if callback is not None:
-            callback(row)
-        say(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)")
+        def by_main() -> None:
+            if callback is not None:
+                with one_process():  # in what it calls no other process takes part
+                    callback(row)
+            say(f"{row.name}: {100 * row.accuracy:.1f} % ({row.seconds:.1f} s)")
+
+        processes.by_main(by_main)
 
     with (
-        passing_lines(shown=verbose) as say,
+        passing_lines(shown=target.progress) as say,
         preserved(target.module, target.device),
         ExitStack() as stack,
     ):
-        to_run = resolve_attacks(attacks, target, state_dir=directory)
-        stack.enter_context(locked(directory, "state_dir"))
-        store = None if directory is None else EvaluationStore(directory, target)
+        to_run = resolve_attacks(attacks, target, state_dir=state_dir)
+        asked = [attack.name for attack in to_run], list(metrics), flatness_steps
+        processes.check_same("attacks, metrics or flatness_steps", asked)
+        processes.main_enters(stack, locked(state_dir, "state_dir"))
+        processes.by_main(open_store)
         start = time.perf_counter()
         logits = target.logits(target.x)
         clean = right(logits, target.y)
-        if store is not None:
-            store.settle(target.adapter.network)
+        processes.by_main(settle_store)
         check_shifted_labels(target, clean)
         rows, results = [Row.of("clean", clean.numpy(), time.perf_counter() - start)], {}
         tell(rows[0])
@@ -153,7 +217,7 @@ def evaluate(
             seed_global_generators(target.seed)  # CLEVER draws from NumPy's
             measured[metric] = math.nan
             try:
-                measured[metric] = METRICS[metric](target)
+                measured[metric] = processes.by_main(partial(METRICS[metric], target))
             except Exception as error:  # the table does not wait for what ART has to say
                 failed.append(f"{metric} is not measured: {_first_line(error)}")
     correct = {"clean": clean.numpy()}
@@ -167,11 +231,10 @@ def evaluate(
     seconds = sum(row.seconds for row in rows)
     rows.append(Row.of("worst case", worst, seconds, threat=target.threat.label))
     tell(rows[-1])
-    if save_adversarial is not None:
-        _save(Path(save_adversarial), target, results)
+    processes.by_main(partial(_save, save_adversarial, target, results))
     flatness = np.full(len(target.x), math.nan)
     try:
-        with passes_of(target.adapter.module, "local flatness", shown=verbose):
+        with passes_of(target.adapter.module, "local flatness", shown=target.progress):
             flatness = _flatness(model, target, flatness_steps)
     except UsageError as error:  # no gradient in x, which not every attack needs
         failed.append(f"local flatness is not measured: {_first_line(error)}")
@@ -225,12 +288,12 @@ def check_shifted_labels(target: Target, clean: Tensor) -> None:
         return
     right = float(clean.double().mean())
     shifted = float(target.correct(target.x, target.y - 1).double().mean())
-    if shifted > 0.5 and right < shifted / 2:
+    if shifted > 0.5 and right < shifted / 2 and target.processes.main:
         warnings.warn(
             f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
             f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
             "taken from each; labels start at 0",
-            stacklevel=4,  # the line that called `evaluate`, past its decorator
+            stacklevel=6,  # the line that called `evaluate`, past its decorator
         )
 
 
@@ -238,13 +301,24 @@ def _attack(
     attack: NamedAttack, target: Target, clean: Tensor, store: EvaluationStore | None
 ) -> tuple[Row, AttackResult]:
     """The row of an attack, from the store where it has finished before."""
-    # Before it runs: it may keep what it has seen.
-    identity = None if store is None else store.identity_of(attack)
-    result = None if store is None or identity is None else store.load(attack, identity)
-    if result is None:
-        result = run_attack(attack, target, clean)
+    identity: Identity | None = None
+
+    def kept() -> AttackResult | None:
+        nonlocal identity
+        if store is None:
+            return None
+        identity = store.identity_of(attack)
+        return store.load(attack, identity)
+
+    def keep(result: AttackResult) -> None:
         if store is not None and identity is not None:
             store.save(attack, identity, result)
+
+    # Its identity before it runs: it may keep what it has seen.
+    result = target.processes.by_main(kept)
+    if result is None:
+        result = run_attack(attack, target, clean)
+        target.processes.by_main(partial(keep, result))
     sought = result.distance[~result.distance.isnan()]
     row = Row.of(
         attack.name,
@@ -279,22 +353,24 @@ def _notes(
 
 def _flatness(model: object, target: Target, steps: int) -> Array:
     # A classifier brings its own bounds and loss.
-    plain = isinstance(model, nn.Module)
-    return local_flatness(
-        target.module if plain else model,
-        target.x.numpy(),
-        target.y.numpy(),
-        eps=target.ball.eps,
-        norm=target.ball.p,
-        steps=steps,
+    adapter = target.adapter
+    if isinstance(model, nn.Module):
+        adapter = adapter_of(target.module, bounds=adapter.bounds)
+    values: Array = flatness_with(
+        adapter,
+        *adapter.tensors(target.x.numpy(), target.y.numpy()),
+        settings=LFRSettings(eps=target.ball.eps, norm=target.ball.p, steps=steps),
         batch_size=target.batch_size,
         seed=target.seed,
-        bounds=target.adapter.bounds if plain else "auto",
-    )
+        processes=target.processes,
+    ).numpy(force=True)
+    return values
 
 
-def _save(path: Path, target: Target, results: dict[str, AttackResult]) -> None:
+def _save(path: Path | None, target: Target, results: dict[str, AttackResult]) -> None:
     """All examples as arrays of one file: "x", "y", and one for each attack, by its name."""
+    if path is None:
+        return
     arrays: dict[str, Any] = {name: result.adversarial.numpy() for name, result in results.items()}
     content = io.BytesIO()
     np.savez_compressed(content, x=target.x.numpy(), y=target.y.numpy(), **arrays)

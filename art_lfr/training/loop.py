@@ -28,6 +28,7 @@ from art_lfr.core.precision import (
     loss_scaler,
     lost_in_bfloat16,
 )
+from art_lfr.core.processes import one_process
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
@@ -266,7 +267,8 @@ class TrainingLoop:
         schedule.after_epoch(record)
         stop = self.state.end_epoch(record, self.network, self.options)
         self.state.random = RandomState.capture(self._device).to_plain()
-        with preserved_random_state(self._device):
+        # A callback may evaluate the network: the other processes do not.
+        with preserved_random_state(self._device), one_process():
             if log is not None and processes.main:
                 log(record)
             if callback is not None and processes.main:
@@ -276,14 +278,7 @@ class TrainingLoop:
 
     def _lock(self, checkpoint_dir: Path | None, stack: ExitStack) -> None:
         """Have the directory for this run alone; the same error in all processes where not."""
-        processes, problem = self.objective.processes, None
-        if processes.main:
-            try:
-                stack.enter_context(locked(checkpoint_dir, "checkpoint_dir"))
-            except (ValueError, OSError) as error:
-                problem = error
-        if (problem := processes.from_main(problem)) is not None:
-            raise problem
+        self.objective.processes.main_enters(stack, locked(checkpoint_dir, "checkpoint_dir"))
 
     def _save(self, schedule: Schedule) -> None:
         """Write the checkpoint once, when no process reads an earlier one any more."""
@@ -524,6 +519,7 @@ class TrainingLoop:
                     self.objective.criterion,
                     self.objective.bounds_for(monitor.x),
                     self.settings,
+                    self.objective.processes,
                 )
                 record.update(metrics)
                 self._problem = collapse([(labels, monitor.y)], monitor.prefix) or self._problem

@@ -11,6 +11,7 @@ from art_lfr.core.criterion import Criterion
 from art_lfr.core.flatness import flatness_values
 from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.pgd import classify, projected_gradient_descent
+from art_lfr.core.processes import Processes
 from art_lfr.core.settings import LFRSettings
 from art_lfr.training.batches import Batches
 from art_lfr.training.options import TrainingOptions
@@ -35,31 +36,44 @@ class Monitor:
     seed: int
 
     def measure(
-        self, model: nn.Module, criterion: Criterion, box: Box, settings: LFRSettings
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        box: Box,
+        settings: LFRSettings,
+        processes: Processes | None = None,
     ) -> tuple[dict[str, float], Tensor]:
-        """The metrics, and the predicted labels of all samples."""
-        loss, correct, labels = classify(model, criterion, self.x, self.y, self.batch_size)
+        """The metrics, and the predicted labels of all samples.
+
+        `processes` deal the batches among them; all end with the metrics of a single one.
+        """
+        processes = processes or Processes.single()
+        shared = self.batch_size, processes
+        loss, correct, labels = classify(model, criterion, self.x, self.y, *shared)
         x, y = self.x[: self.attacked], self.y[: self.attacked]
         generator = torch.Generator().manual_seed(self.seed)
         ball = Ball(settings.eps, settings.norm, box)
-        adversarial = torch.cat(
-            [
-                projected_gradient_descent(
-                    model,
-                    criterion,
-                    x_batch,
-                    y_batch,
-                    ball=ball,
-                    steps=PGD_STEPS,
-                    step_size=2.5 * settings.eps / PGD_STEPS,
-                    start=ball.random_point(x_batch, generator),
-                )
-                for x_batch, y_batch in zip(
-                    torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True
-                )
-            ]
-        )
-        robust_loss, withstood, _ = classify(model, criterion, adversarial, y, self.batch_size)
+        inputs, targets = torch.split(x, self.batch_size), torch.split(y, self.batch_size)
+
+        def start(index: int) -> Tensor:
+            return ball.random_point(inputs[index], generator)
+
+        def attack(index: int) -> list[Tensor]:
+            found = projected_gradient_descent(
+                model,
+                criterion,
+                inputs[index],
+                targets[index],
+                ball=ball,
+                steps=PGD_STEPS,
+                step_size=2.5 * settings.eps / PGD_STEPS,
+                start=start(index),
+            )
+            return processes.to_send(found)
+
+        examples = [example for (example,) in processes.dealt(len(inputs), attack, start)]
+        adversarial = torch.cat(examples).to(x.device)
+        robust_loss, withstood, _ = classify(model, criterion, adversarial, y, *shared)
         flatness = flatness_values(
             model,
             criterion,
@@ -73,6 +87,7 @@ class Monitor:
             ),
             generator=generator,
             batch_size=self.batch_size,
+            processes=processes,
         )
         metrics = {
             "loss": loss.mean(),

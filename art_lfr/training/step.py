@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.geometry import Box, per_sample
 from art_lfr.core.modes import ModeComparison, parameters_of, protected_buffers
+from art_lfr.core.processes import Processes
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.loss import objective_terms, search, start_of
 from art_lfr.penalties import LocalFlatness, LossView, Penalty
 from art_lfr.training.batches import parts_of
-from art_lfr.training.processes import Processes
 from art_lfr.training.weight_perturbation import perturbed_weights
 
 # (samples of a batch, generator) -> what replaces the inputs of the clean term in a part of the

@@ -21,10 +21,10 @@ from art_lfr.core.arguments import (
     keywords_of,
 )
 from art_lfr.core.names import GRADIENT_NORMS, parse_norm
+from art_lfr.core.processes import Processes
 from art_lfr.errors import TrainingError, UsageError, WrongTypeError
 from art_lfr.penalties import LocalFlatness
 from art_lfr.storage.files import as_path, locked
-from art_lfr.training.processes import Processes
 from art_lfr.tuning.results import Candidate, Trial, Tuning, candidates
 from art_lfr.tuning.trial import Conditions, TrialStore, TunedKeywords, split
 

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lfr_testing import run_python
+from lfr_testing import launcher, run_python
 
-from art_lfr.training.processes import Processes
+from art_lfr.core.processes import Processes
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 SCRIPTS = Path(__file__).with_name("scripts")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def launcher(size: int) -> list[str]:
-    """What stands between `python` and a script or `-m module`, as docs/scale.md has it."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
-    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
 
 
 def launch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +66,17 @@ def printed_by_python(
     finished = run_python(*arguments, folder=folder, environment=environment, timeout=timeout)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
+
+
+def launcher(size: int) -> list[str]:
+    """What stands between `python` and a script or `-m module`, as docs/scale.md has it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    # Without GPUs too: it is what makes `accelerate launch` start several processes at all.
+    options = ["--multi_gpu", "--num_processes", str(size), "--num_machines", "1"]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return ["-m", "accelerate.commands.launch", *options, "--main_process_port", str(port)]
 
 
 class Malicious:

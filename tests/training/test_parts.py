@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from art_lfr.core.processes import Processes
 from art_lfr.training.batches import parts_of
-from art_lfr.training.processes import Processes
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3, 16, 1000])

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from art_lfr.training.processes import Processes
+from art_lfr.core.processes import Processes
 
 # Bound here: at the exit the module may be gone. In one call: two processes write at once.
 group = torch.distributed

@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_lfr import AdversarialTrainerLFRPyTorch
+from art_lfr.core.processes import Processes
 from art_lfr.data import Compose, RandomCrop, digits, random_flip
-from art_lfr.training.processes import Processes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("output", type=Path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import accelerate
 
-from art_lfr.training.processes import Processes
+from art_lfr.core.processes import Processes
 
 accelerate.PartialState()
 Processes()

@@ -1,7 +1,8 @@
-"""Several processes that train one network: who they are, and how they agree.
+"""Several processes that train or judge one network: who they are, and how they agree.
 
 Started by `accelerate launch`, one for each GPU or share of the cores; Hugging Face `accelerate`
-knows the back end. Each takes its rows of every batch; gradients are added up.
+knows the back end. In training each takes its rows of every batch, and gradients are added up; in
+evaluation each takes whole batches, so that no figure depends on how many there are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import atexit
 import importlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,32 +28,40 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=6)
 _MIXED = "ACCELERATE_MIXED_PRECISION"
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+_alone = 0  # how many `one_process` this process is in
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Within it this process works by itself, whatever a launcher has started beside it.
+
+    For what only one of them calls, such as a callback: it would wait for the others.
+    """
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
 
 
 class Processes:
-    """The processes of this training: one, unless a launcher has set WORLD_SIZE above 1.
+    """The processes of this run: one, unless a launcher has set WORLD_SIZE above 1.
 
     Attributes:
         rank: Which one this is, from 0; 0 is the main one, which reports and writes.
         size: How many there are.
         device: Where the classifier of this one belongs, if there are several.
-        precision: What accelerate's `mixed_precision` asks for, "bf16" or "fp16", or None.
 
     Raises ImportError without `accelerate` where there are several, and ValueError for sharded
-    weights, which are not tested, or a mixed precision that there is not.
+    weights, which are not tested.
     """
 
     def __init__(self) -> None:
         self.rank, self.size = 0, 1
         self.device = torch.device("cpu")
         self._accelerate: Any = None
-        self.precision: str | None = os.environ.get(_MIXED) or "no"
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise UsageError(
-                f"accelerate's mixed_precision is {self.precision!r}; allowed: 'no', 'bf16', 'fp16'"
-            )
-        self.precision = None if self.precision == "no" else self.precision
-        world = os.environ.get("WORLD_SIZE") or "1"
+        world = "1" if _alone else os.environ.get("WORLD_SIZE") or "1"
         if not world.isdigit() or world == "0":
             raise UsageError(f"WORLD_SIZE is {world!r}; allowed: a number of processes, or unset")
         if world == "1":
@@ -78,6 +89,22 @@ class Processes:
         atexit.unregister(_end_threads)  # once, however many trainers there are
         atexit.register(_end_threads)
 
+    @classmethod
+    def single(cls) -> Processes:
+        """This process alone, whatever a launcher has set."""
+        with one_process():
+            return cls()
+
+    @property
+    def precision(self) -> str | None:
+        """What accelerate's `mixed_precision` asks for, "bf16" or "fp16", or None."""
+        said = os.environ.get(_MIXED) or "no"
+        if said not in ("no", "bf16", "fp16"):
+            raise UsageError(
+                f"accelerate's mixed_precision is {said!r}; allowed: 'no', 'bf16', 'fp16'"
+            )
+        return None if said == "no" else said
+
     @property
     def main(self) -> bool:
         """Whether this is the one that reports and writes."""
@@ -88,13 +115,13 @@ class Processes:
         first, end = (math.ceil(rank * count / self.size) for rank in (self.rank, self.rank + 1))
         return range(first, end)
 
-    def check_device(self, device: torch.device) -> None:
-        """Raise ValueError where a classifier is not on this process's own device."""
+    def check_device(self, device: torch.device, name: str = "classifier") -> None:
+        """Raise ValueError where a model, called `name`, is not on this process's own device."""
         index = torch.cuda.current_device() if device.type == "cuda" else None
         actual = torch.device(device.type, index if device.index is None else device.index)
         if self.size > 1 and actual != self.device:
             raise UsageError(
-                f"classifier is on {actual} in process {self.rank} of {self.size}; allowed: "
+                f"{name} is on {actual} in process {self.rank} of {self.size}; allowed: "
                 f"{self.device} (call accelerate.PartialState() before you make it)"
             )
 
@@ -137,6 +164,64 @@ class Processes:
         self._accelerate.utils.broadcast_object_list(message)
         return message[0]
 
+    def by_main(self, work: Callable[[], T]) -> T:
+        """What the main process makes, in all of them; an error of its own is raised in all."""
+        if self.size == 1:
+            return work()
+        result: Any = None
+        error: Exception | None = None
+        if self.main:
+            try:
+                result = work()
+            except Exception as raised:  # the others wait for a result: let them end too
+                error = raised
+        result, told = self.from_main((result, _sendable(error)))
+        if (error := error or told) is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+    def main_enters(self, stack: ExitStack, context: AbstractContextManager[object]) -> None:
+        """Enter a context in the main process alone; its error is raised in all."""
+
+        def enter() -> None:
+            stack.enter_context(context)
+
+        self.by_main(enter)
+
+    def to_send(self, *tensors: Tensor) -> list[Tensor]:
+        """The tensors as another process can have them: on the CPU, where there are several."""
+        return [tensor if self.size == 1 else tensor.detach().cpu() for tensor in tensors]
+
+    def dealt(
+        self,
+        count: int,
+        work: Callable[[int], T],
+        skip: Callable[[int], object] = lambda index: None,
+    ) -> list[T]:
+        """`work(0)` to `work(count - 1)`, each done by one process in turn; all get all results.
+
+        Results pickle; their tensors lie on the CPU. A process calls `skip` for what another one
+        does, in order: there it draws the random numbers that `work` would have drawn. An error in
+        one process is raised in all.
+        """
+        if self.size == 1:
+            return [work(index) for index in range(count)]
+        mine: list[T] = []
+        error: Exception | None = None
+        try:
+            for index in range(count):
+                if index % self.size == self.rank:
+                    mine.append(work(index))
+                else:
+                    skip(index)
+        except Exception as raised:  # the others wait for results: let them end too
+            error = raised
+        found = self._accelerate.utils.gather_object([(mine, _sendable(error))])
+        errors = (told for _, told in found if told is not None)
+        if (error := error or next(errors, None)) is not None:
+            raise error
+        return [found[index % self.size][0][index // self.size] for index in range(count)]
+
     def main_reads(self, items: Iterator[T]) -> Iterator[T]:
         """What the main process's iterator gives, in all of them; the others' are not touched."""
         while True:
@@ -145,7 +230,7 @@ class Processes:
                 try:
                     item = next(items, None)
                 except Exception as error:  # the others wait for a batch: let them end too
-                    self.from_main(error)
+                    self.from_main(_sendable(error))
                     raise
             item = self.from_main(item)
             if item is None:
@@ -153,6 +238,15 @@ class Processes:
             if isinstance(item, Exception):
                 raise item
             yield item
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    """The error, or where it does not come through a pickle one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the class of a user's raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_threads() -> None:
