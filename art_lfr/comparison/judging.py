@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +21,6 @@ from art_lfr.masking import masking_report
 from art_lfr.storage.records import pack
 from art_lfr.storage.tensor_files import load_safely
 from art_lfr.training.averaging import copied_state, put_state
-
-CPU_INFO = Path("/proc/cpuinfo")
-
-
-def describe_machine() -> str:
-    """Processor, its cores, the threads that torch uses, and the GPU where there is one."""
-    processor = platform.processor() or platform.machine()
-    if CPU_INFO.exists():  # on Linux `platform` knows only the architecture
-        names = re.findall(r"^model name\s*:\s*(\S.*)$", CPU_INFO.read_text(), re.MULTILINE)
-        processor = f"{names[0].strip()} ({platform.machine()})" if names else processor
-    parts = [processor, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} thread(s)"]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from art_lfr.art.quiet import quiet
 from art_lfr.comparison import judging, methods
 from art_lfr.comparison.plan import RUNS, Comparison, Run
 from art_lfr.core.arguments import Array
+from art_lfr.core.machine import describe_machine
 from art_lfr.core.processes import Processes
 from art_lfr.core.progress import bar, passes_of
 from art_lfr.core.randomness import RandomState, preserved_random_state, seed_global_generators
@@ -407,7 +408,7 @@ def _result(
             "art_lfr": __version__,
             **{n: version(n) for n in ("torch", "adversarial-robustness-toolbox", "numpy")},
         },
-        "machine": judging.describe_machine(),
+        "machine": describe_machine(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if (stopped := home / STOPPED).exists():

@@ -28,7 +28,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_lfr import AdversarialTrainerLFRPyTorch, __version__, evaluate
-from art_lfr.comparison.judging import describe_machine
+from art_lfr.core.machine import describe_machine
 from art_lfr.data import digits, load, random_flip
 from art_lfr.models import digits_cnn, narrow_resnet, small_cnn
 

@@ -14,27 +14,25 @@ import inspect
 import json
 import subprocess
 import sys
-import time
 from operator import truediv
 from pathlib import Path
 from statistics import correlation, linear_regression, median
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
 import typer
-from speed_tasks import SHAPES, STEPS, Task, makers_of
+from speed_tasks import SHAPES, STEPS, Key, Task, makers_of, seconds_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from art_lfr import __version__
-from art_lfr.comparison.judging import describe_machine
+from art_lfr.core.machine import describe_machine
 from art_lfr.storage.files import write_atomically
 
 app = typer.Typer(add_completion=False)
 MEASURED = Path(__file__).parent / "measured"
 PUBLISHED = "iteration, as published"
-Key = TypeVar("Key")
 
 
 class Operations(TorchDispatchMode):
@@ -170,12 +168,7 @@ def one(network: str, task: str) -> None:
 
 def _interleaved(tasks: dict[Key, Task], rounds: int) -> dict[Key, list[float]]:
     """The seconds of each task, one after another in each round."""
-    seconds: dict[Key, list[float]] = {key: [] for key in tasks}
-    for _ in range(rounds):
-        for key, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            seconds[key].append(time.perf_counter() - began)
+    *_, seconds = seconds_of(tasks, rounds)
     return seconds
 
 

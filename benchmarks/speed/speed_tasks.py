@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from importlib.util import find_spec
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from art.attacks.evasion import ProjectedGradientDescent
-from art.defences.trainer import AdversarialTrainerMadryPGD, AdversarialTrainerTRADESPyTorch
-from art.estimators.classification import PyTorchClassifier
 from published import published_iteration
 from torch import nn
 
@@ -37,6 +36,7 @@ EPS, STEPS = 0.1, 10
 # Those of the trainer, whose ascent goes on from epoch to epoch.
 FEW = 2
 Task: TypeAlias = Callable[[], object]
+Key = TypeVar("Key")
 
 
 def make_network(name: str, *, twice: bool = False) -> nn.Module:
@@ -56,18 +56,44 @@ def make_network(name: str, *, twice: bool = False) -> nn.Module:
     return network
 
 
+def seconds_of(
+    tasks: Mapping[Key, Task], rounds: int, wait: Callable[[], object] = lambda: None
+) -> Iterator[dict[Key, list[float]]]:
+    """The seconds of each task so far, after each of the rounds, in which one follows the other.
+
+    `wait` returns when a device has done what it was told.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in tasks}
+    for _ in range(rounds):
+        for key, task in tasks.items():
+            wait()
+            began = time.perf_counter()
+            task()
+            wait()
+            seconds[key].append(time.perf_counter() - began)
+        yield seconds
+
+
 def makers_of(
-    name: str, batch: int | None = None, steps: int = STEPS
+    name: str,
+    batch: int | None = None,
+    steps: int = STEPS,
+    *,
+    device: str = "cpu",
+    bfloat16: bool = False,
+    compiled: bool = False,
 ) -> dict[str, Callable[[], Task]]:
     """What makes each task, by its name in the table; the first is the unit.
 
     `batch` images instead of the network's usual number; K = `steps`. Nothing is built or run
-    before a task is made, so that a process that makes one has the memory of that one alone.
+    before a task is made, so that a process that makes one has the memory of that one alone. With
+    `bfloat16` this package's ascents are in it, and of the published algorithm and of adversarial
+    training all passes. Without ART, its rows are left out.
     """
     draw = np.random.default_rng(0)
     images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
     labels = np.arange(len(images)) % 10
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     box, criterion, generator = Box.from_bounds((0.0, 1.0), x), Criterion(), torch.Generator()
     ball = Ball(EPS, float("inf"), box)
 
@@ -75,10 +101,11 @@ def makers_of(
         *, channels_last: bool = True, twice: bool = False
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         # As docs/performance.md advises on a CPU; what is not of this package also as it comes.
-        network = make_network(name, twice=twice)
+        network = make_network(name, twice=twice).to(device)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network, torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+        optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+        return torch.compile(network) if compiled else network, optimizer
 
     def forward() -> Task:
         network, _ = trained()
@@ -110,6 +137,7 @@ def makers_of(
 
     def published(**layout: bool) -> Task:
         own, optimizer = trained(twice=True, **layout)
+        own = _InBfloat16(own) if bfloat16 else own
         return lambda: published_iteration(
             own, optimizer, x, y, eps=EPS, steps=steps, step_size=0.02, lam=EPS / 2
         )
@@ -125,7 +153,7 @@ def makers_of(
         own, optimizer = trained_by(settings)
         own.train()
         objective = Objective(own, criterion, lambda like: box, penalty=PENALTIES[penalty])
-        store, rows = EndPoints(), torch.arange(len(x))
+        store, rows = EndPoints(), torch.arange(len(x), device=device)
 
         def run() -> None:
             result = objective.step(
@@ -144,7 +172,7 @@ def makers_of(
 
     def plain_adversarial_training(**layout: bool) -> Task:
         own, optimizer = trained(**layout)
-        own.train()
+        own = _InBfloat16(own).train() if bfloat16 else own.train()
 
         def step() -> None:
             point = projected_gradient_descent(
@@ -164,6 +192,13 @@ def makers_of(
         return step
 
     def by_art(kind: str) -> Task:
+        from art.attacks.evasion import ProjectedGradientDescent
+        from art.defences.trainer import (
+            AdversarialTrainerMadryPGD,
+            AdversarialTrainerTRADESPyTorch,
+        )
+        from art.estimators.classification import PyTorchClassifier
+
         own, optimizer = trained(channels_last=False)
         classifier = PyTorchClassifier(
             # As one module: of a Sequential, ART's TRADES takes the first layer's output.
@@ -173,6 +208,7 @@ def makers_of(
             10,
             optimizer=optimizer,
             clip_values=(0.0, 1.0),
+            device_type="cpu" if device == "cpu" else "gpu",
         )
         if kind == "pgd":
             trainer: Any = AdversarialTrainerMadryPGD(
@@ -187,10 +223,14 @@ def makers_of(
         one_hot = np.eye(10, dtype=np.float32)[labels]
         return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
 
-    finite = LFRSettings(eps=EPS, steps=steps, renew_every=2)
+    finite = LFRSettings(eps=EPS, steps=steps, renew_every=2, autocast=bfloat16)
     exact = replace(finite, estimator="exact")
     every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
-    few = LFRSettings(eps=EPS, steps=min(steps, FEW))
+    few = LFRSettings(eps=EPS, steps=min(steps, FEW), autocast=bfloat16)
+    art: dict[str, Callable[[], Task]] = {
+        "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
+        "iteration, ART's TRADES": partial(by_art, "trades"),
+    }
     return {
         "forward pass": forward,
         "PGD step (one gradient)": pgd_step,
@@ -215,9 +255,21 @@ def makers_of(
             plain_adversarial_training, channels_last=False
         ),
         "iteration, PGD adversarial training, channels last": plain_adversarial_training,
-        "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
-        "iteration, ART's TRADES": partial(by_art, "trades"),
+        **(art if find_spec("art") else {}),
     }
+
+
+class _InBfloat16(nn.Module):
+    """A network whose layers run in bfloat16, with logits in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            logits: torch.Tensor = self.network(x)
+        return logits.float()
 
 
 class _Whole(nn.Module):

@@ -236,11 +236,13 @@ def test_numbers_of_many_kinds_are_taken() -> None:
 
 def test_arrays_in_arrays_out() -> None:
     model = nn.Linear(6, 3)
-    found = local_flatness(model, X.numpy()[::-1], Y.numpy()[::-1], eps=0.1, bounds=None, steps=0)
+    found = local_flatness(
+        model, X.cpu().numpy()[::-1], Y.cpu().numpy()[::-1], eps=0.1, bounds=None, steps=0
+    )
     assert isinstance(found, np.ndarray)
     assert found.shape == (4,)
-    assert torch.equal(as_tensor("x", X.numpy()[:, ::-1]), X.flip(1))
-    assert torch.equal(class_labels("y", Y, 4, classes=3), Y)
+    assert torch.equal(as_tensor("x", X.cpu().numpy()[:, ::-1]), X.flip(1).cpu())
+    assert torch.equal(class_labels("y", Y, 4, classes=3), Y.cpu())
     with pytest.raises(ValueError, match="y has labels from 0 to 2; allowed: 0 to 1"):
         class_labels("y", Y, 4, classes=2)
 

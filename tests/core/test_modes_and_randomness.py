@@ -18,7 +18,6 @@ from art_lfr.loss import LFRLoss, lfr_loss
 from art_lfr.measure import local_flatness
 
 ESTIMATORS = ("finite-difference", "exact")
-CPU = torch.device("cpu")
 Batch = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -90,7 +89,9 @@ def test_buffers_move_as_by_one_plain_forward(
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_modes_flags_and_inputs_are_left_alone(batch: Batch, estimator: str) -> None:
+def test_modes_flags_and_inputs_are_left_alone(
+    batch: Batch, estimator: str, device: torch.device
+) -> None:
     model, (x, y) = network(), batch(5, 2, 6)
     before, copies = flags(model), (x.clone(), y.clone())
     x.requires_grad_(True)
@@ -103,19 +104,19 @@ def test_modes_flags_and_inputs_are_left_alone(batch: Batch, estimator: str) -> 
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     x = x.detach()
     model.zero_grad()
-    state, held = RandomState.capture(CPU), buffers(model)
+    state, held = RandomState.capture(device), buffers(model)
     local_flatness(model, x, y, eps=0.1, steps=2, estimator=estimator, restarts=2)
     assert flags(model) == before
     assert torch.equal(x, copies[0])
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(held[n], b) for n, b in model.named_buffers())
-    assert not state.differs_from(RandomState.capture(CPU))
+    assert not state.differs_from(RandomState.capture(device))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 def test_an_exception_in_any_pass_leaves_all_as_it_was(
-    batch: Batch, estimator: str, batch_norm: str
+    batch: Batch, estimator: str, batch_norm: str, device: torch.device
 ) -> None:
     model, (x, y) = network(), batch(5, 2, 6)
     bomb, before = model[7], flags(model)
@@ -132,7 +133,7 @@ def test_an_exception_in_any_pass_leaves_all_as_it_was(
         torch.manual_seed(fuse)
         if fuse > ascent + 1:
             forward_only(x)
-        expected = RandomState.capture(CPU), buffers(forward_only)
+        expected = RandomState.capture(device), buffers(forward_only)
         torch.manual_seed(fuse)
         bomb.fuse = fuse
         with pytest.raises(KeyboardInterrupt):
@@ -140,25 +141,27 @@ def test_an_exception_in_any_pass_leaves_all_as_it_was(
         assert flags(model) == before
         assert all(buffer is held[name] for name, buffer in model.named_buffers())
         if fuse != ascent + 1:  # the clean forward itself, which does as it would without LFR
-            assert not expected[0].differs_from(RandomState.capture(CPU))
+            assert not expected[0].differs_from(RandomState.capture(device))
             assert all(torch.equal(expected[1][n], b) for n, b in model.named_buffers())
 
 
-def test_generators_of_a_model_that_is_random_in_eval_mode_too(batch: Batch) -> None:
+def test_generators_of_a_model_that_is_random_in_eval_mode_too(
+    batch: Batch, device: torch.device
+) -> None:
     class Noise(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.randn_like(x) + float(np.random.rand()) + random.random()
 
     x, y = batch(4, 6)
     model = nn.Sequential(Noise(), nn.Linear(6, 3).double())
-    before = RandomState.capture(CPU)
+    before = RandomState.capture(device)
     local_flatness(model, x, y, eps=0.1)
-    assert not before.differs_from(RandomState.capture(CPU))
+    assert not before.differs_from(RandomState.capture(device))
     model(x)
-    after_one_forward = RandomState.capture(CPU)
+    after_one_forward = RandomState.capture(device)
     before.restore()
     lfr_loss(model, x, y, eps=0.1)
-    assert not after_one_forward.differs_from(RandomState.capture(CPU))
+    assert not after_one_forward.differs_from(RandomState.capture(device))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -220,30 +223,30 @@ def test_mode_goes_through_the_train_method() -> None:
 
 
 @pytest.fixture
-def _restored_generators() -> Iterator[None]:
-    with preserved_random_state(CPU):
+def _restored_generators(device: torch.device) -> Iterator[None]:
+    with preserved_random_state(device):
         yield
 
 
 @pytest.mark.usefixtures("_restored_generators")
-def test_random_states_survive_a_checkpoint(tmp_path: Any) -> None:
+def test_random_states_survive_a_checkpoint(tmp_path: Any, device: torch.device) -> None:
     seed_global_generators(2**40 + 3)
     np.random.randn(1)  # leaves a second normal number in store
     random.gauss(0, 1)
-    state = RandomState.capture(CPU)
+    state = RandomState.capture(device)
 
     def draw() -> tuple[float, ...]:
         return float(torch.rand(())), np.random.randn(), random.gauss(0, 1), random.random()
 
     drawn = draw()
-    assert state.differs_from(RandomState.capture(CPU))
+    assert state.differs_from(RandomState.capture(device))
     torch.save(state.to_plain(), tmp_path / "state")
     plain = torch.load(tmp_path / "state", weights_only=True)
-    RandomState.from_plain(plain, CPU).restore()
-    assert not state.differs_from(RandomState.capture(CPU))
+    RandomState.from_plain(plain, device).restore()
+    assert not state.differs_from(RandomState.capture(device))
     assert draw() == drawn
     state.restore()
     for touch in (lambda: torch.rand(1), np.random.rand, random.random):
-        before = RandomState.capture(CPU)
+        before = RandomState.capture(device)
         touch()
-        assert before.differs_from(RandomState.capture(CPU))
+        assert before.differs_from(RandomState.capture(device))

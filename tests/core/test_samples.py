@@ -40,7 +40,7 @@ def test_rows_of_probabilities(dtype: torch.dtype) -> None:
     model = nn.Linear(6, 3)
     expected = functional.cross_entropy(model(X), SOFT).item()
     assert clean(model, SOFT.to(dtype).to(torch.float32)) == pytest.approx(expected, rel=1e-2)
-    assert clean(model, SOFT.double().numpy().astype(np.float32)) == pytest.approx(expected)
+    assert clean(model, SOFT.double().cpu().numpy().astype(np.float32)) == pytest.approx(expected)
     for name in ("weighted", "smoothed"):
         weight = torch.tensor([1.0, 2.0, 3.0]) if name == "weighted" else None
         loss = nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1 if weight is None else 0.0)

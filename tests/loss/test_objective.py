@@ -159,7 +159,7 @@ def test_all_passes_see_the_masks_of_the_clean_one(
 
     draw = {
         "torch": torch.rand_like,
-        "numpy": lambda x: torch.from_numpy(np.random.rand(*x.shape)),
+        "numpy": lambda x: torch.tensor(np.random.rand(*x.shape)),
         "python": lambda x: x.new_tensor([[random.random()] for _ in x]),
     }[source]
     masks = Masks(draw)
