@@ -92,7 +92,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="a folder for the results")
     parser.add_argument("--minutes", type=float, default=4.0, help="of each part; default 4")
     parser.add_argument("--wheels", type=Path, default=Path("wheels"), help="what pip installs")
-    parser.add_argument("--bfloat16", action="store_true", help="train with ascents in bfloat16")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16")
     parser.add_argument("--rehearse", action="store_true", help="all of it small, on a CPU")
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from art_lfr.core.criterion import Criterion
 from art_lfr.core.flatness import flatness_values
 from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.pgd import classify, projected_gradient_descent
+from art_lfr.core.precision import NarrowModel
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data import Augmentation
 from art_lfr.data.augmentation import BY_NAME
@@ -96,7 +98,6 @@ def train(
         LFRSettings(
             eps=METHODS[method] * recipe.eps,
             steps=recipe.max_iter,
-            autocast=job.bfloat16,
             **given,
         )
     )
@@ -107,7 +108,9 @@ def train(
     )
     batches = UntilTheEnd(x, y, recipe.batch_size, job.device)
     augment = BY_NAME[recipe.augmentation]
-    step = _seconds_of_a_step(job, objective, optimizer, settings, batches, augment)
+    model = NarrowModel(network, torch.bfloat16) if job.bfloat16 else network
+    timed = replace(objective, model=model)
+    step = _seconds_of_a_step(job, timed, optimizer, settings, batches, augment)
     # At least one, for the warm-up.
     epochs = max(1.0, seconds / (step * len(batches)))
     loop = TrainingLoop(
@@ -116,7 +119,10 @@ def train(
         optimizer,
         settings=settings,
         options=TrainingOptions(
-            warmup_epochs=min(recipe.warmup_epochs, epochs / 3), augment=augment, verbose=False
+            warmup_epochs=min(recipe.warmup_epochs, epochs / 3),
+            augment=augment,
+            precision="bf16" if job.bfloat16 else "float32",
+            verbose=False,
         ),
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: one_cycle(batches.part))

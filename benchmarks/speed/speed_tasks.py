@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from art_lfr.core.geometry import Ball, Box
 from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import frozen, mode
 from art_lfr.core.pgd import projected_gradient_descent
+from art_lfr.core.precision import NarrowModel
 from art_lfr.core.settings import LFRSettings
 from art_lfr.models import BUILT_IN
 from art_lfr.penalties import PENALTIES
@@ -87,8 +89,8 @@ def makers_of(
 
     `batch` images instead of the network's usual number; K = `steps`. Nothing is built or run
     before a task is made, so that a process that makes one has the memory of that one alone. With
-    `bfloat16` this package's ascents are in it, and of the published algorithm and of adversarial
-    training all passes. Without ART, its rows are left out.
+    `bfloat16` all layers but the first are in it, in every pass. Without ART, its rows are left
+    out.
     """
     draw = np.random.default_rng(0)
     images = draw.random((batch or SHAPES[name][0], *SHAPES[name][1:]), dtype=np.float32)
@@ -100,12 +102,18 @@ def makers_of(
     def trained(
         *, channels_last: bool = True, twice: bool = False
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        # As docs/performance.md advises on a CPU; what is not of this package also as it comes.
+        # As the trainer has these on a CPU by itself; what is not of this package also as it comes.
         network = make_network(name, twice=twice).to(device)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
         return torch.compile(network) if compiled else network, optimizer
+
+    def narrow(network: nn.Module) -> NarrowModel:
+        model = NarrowModel(network, torch.bfloat16)
+        model.first_layer = ExitStack()  # for as long as the task lives
+        model.first_layer.enter_context(model.first_layer_in_full())
+        return model
 
     def forward() -> Task:
         network, _ = trained()
@@ -137,7 +145,7 @@ def makers_of(
 
     def published(**layout: bool) -> Task:
         own, optimizer = trained(twice=True, **layout)
-        own = _InBfloat16(own) if bfloat16 else own
+        own = narrow(own) if bfloat16 else own
         return lambda: published_iteration(
             own, optimizer, x, y, eps=EPS, steps=steps, step_size=0.02, lam=EPS / 2
         )
@@ -149,9 +157,11 @@ def makers_of(
         own.train()
         return lambda: objective._back_propagate(parts, optimizer)
 
-    def iteration(settings: LFRSettings, penalty: str = "lfr", *, warm: bool = False) -> Task:
+    def iteration(
+        settings: LFRSettings, penalty: str = "lfr", *, warm: bool = False, bf16: bool = bfloat16
+    ) -> Task:
         own, optimizer = trained_by(settings)
-        own.train()
+        own = narrow(own).train() if bf16 else own.train()
         objective = Objective(own, criterion, lambda like: box, penalty=PENALTIES[penalty])
         store, rows = EndPoints(), torch.arange(len(x), device=device)
 
@@ -172,7 +182,7 @@ def makers_of(
 
     def plain_adversarial_training(**layout: bool) -> Task:
         own, optimizer = trained(**layout)
-        own = _InBfloat16(own).train() if bfloat16 else own.train()
+        own = narrow(own).train() if bfloat16 else own.train()
 
         def step() -> None:
             point = projected_gradient_descent(
@@ -223,10 +233,10 @@ def makers_of(
         one_hot = np.eye(10, dtype=np.float32)[labels]
         return lambda: trainer.fit(images, one_hot, nb_epochs=1, batch_size=len(x))
 
-    finite = LFRSettings(eps=EPS, steps=steps, renew_every=2, autocast=bfloat16)
+    finite = LFRSettings(eps=EPS, steps=steps, renew_every=2)
     exact = replace(finite, estimator="exact")
     every, once = replace(finite, renew_every=1), replace(finite, renew_every=steps)
-    few = LFRSettings(eps=EPS, steps=min(steps, FEW), autocast=bfloat16)
+    few = LFRSettings(eps=EPS, steps=min(steps, FEW))
     art: dict[str, Callable[[], Task]] = {
         "iteration, ART's AdversarialTrainerMadryPGD": partial(by_art, "pgd"),
         "iteration, ART's TRADES": partial(by_art, "trades"),
@@ -244,6 +254,7 @@ def makers_of(
         "iteration, adversarial training, as by default": partial(
             iteration, few, "adversarial-training", warm=True
         ),
+        "iteration, LFR, as by default, bf16": partial(iteration, few, warm=True, bf16=True),
         "iteration, LFR": partial(iteration, finite),
         "iteration, LFR, two gradients a step": partial(iteration, every),
         "iteration, LFR, one gradient a step": partial(iteration, once),
@@ -257,19 +268,6 @@ def makers_of(
         "iteration, PGD adversarial training, channels last": plain_adversarial_training,
         **(art if find_spec("art") else {}),
     }
-
-
-class _InBfloat16(nn.Module):
-    """A network whose layers run in bfloat16, with logits in float32."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            logits: torch.Tensor = self.network(x)
-        return logits.float()
 
 
 class _Whole(nn.Module):
