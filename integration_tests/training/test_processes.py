@@ -164,9 +164,6 @@ def test_the_command_in_two_processes(tmp_path: Path) -> None:
 def test_what_is_not_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Processes().rank, Processes().size) == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(ValueError, match="mixed_precision is 'bf16', which is not tested"):
-        Processes()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="accelerate is set to FSDP, which shards the weights"):
         Processes()
