@@ -78,10 +78,17 @@ def time_(
     output: Annotated[Path, typer.Option(help="Folder for NETWORK.json.")] = MEASURED,
     rounds: Annotated[int, typer.Option(help="How often each task is timed.")] = 20,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
+    only: Annotated[
+        str, typer.Option(help="Rows whose names have one of these in them, with commas between.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="In place of NETWORK in the file's name.")] = "",
 ) -> None:
     """Time every task of a network in turn, and print multiples of the forward pass."""
     torch.set_num_threads(threads)
-    tasks = {name: make() for name, make in makers_of(network).items()}
+    makers = makers_of(network)
+    needed = (next(iter(makers)), PUBLISHED)
+    chosen = [row for row in makers if row in needed or any(p in row for p in only.split(","))]
+    tasks = {row: makers[row]() for row in chosen}
     unit = next(iter(tasks))
     passes = passes_of(tasks)  # also warms up
     seconds = _interleaved(tasks, rounds)
@@ -94,7 +101,7 @@ def time_(
         }
         for name, taken in seconds.items()
     }
-    _write(output / f"{network}.json", network, {"rounds": rounds, "tasks": rows})
+    _write(output / f"{name or network}.json", network, {"rounds": rounds, "tasks": rows})
 
 
 @app.command()
