@@ -338,7 +338,8 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         """
         if not self._loop.objective.processes.main:
             return
-        options = {**vars(self._options), "augment": self._options.augment is not None}
+        settled = self._loop.options
+        options = {**vars(settled), "augment": settled.augment is not None}
         settings = {**asdict(self._settings), **options}
         settings = {NAMES.get(name, name): value for name, value in settings.items()}
         eps, norm = settings.pop("eps"), settings.pop("norm")

@@ -43,7 +43,8 @@ class NarrowModel(nn.Module):
         """Map (N, ...) to logits."""
         if self.scale != 1.0:
             x = _ScaledGradient.apply(x, 1 / self.scale)
-        with torch.autocast(x.device.type, dtype=self.dtype):
+        # Without a cache: a context around this one would keep weights that training has changed.
+        with torch.autocast(x.device.type, dtype=self.dtype, cache_enabled=False):
             logits = logits_of(self.model(x))
         if self.scale != 1.0:
             logits = _ScaledGradient.apply(logits, self.scale)
@@ -56,11 +57,15 @@ class NarrowModel(nn.Module):
         For more than one pass: what is recomputed in a backward pass must be the same.
         """
         first: nn.Module | None = None
+        found = False
         left: list[torch.autocast] = []
 
-        def before(module: nn.Module, inputs: object) -> None:
-            nonlocal first
-            first = first or module
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            nonlocal first, found
+            if not found:
+                # Narrow inputs come from an operation that is no such layer: there is none to keep.
+                narrow = any(isinstance(x, Tensor) and x.dtype is self.dtype for x in inputs)
+                first, found = (None if narrow else module), True
             if module is first:
                 left.append(torch.autocast(device_of(module, NOWHERE).type, enabled=False))
                 left[-1].__enter__()  # type: ignore[no-untyped-call]
@@ -90,16 +95,31 @@ class _ScaledGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
+        if torch.is_grad_enabled():  # for a derivative of this one, in which the factors mix
+            raise UsageError(
+                "precision is 'fp16' with double back-propagation (estimator 'exact', or the "
+                "penalty); allowed: 'bf16' or 'float32'"
+            )
         return gradients[0] * ctx.factor, None
 
 
 def _with_matrix(model: nn.Module) -> list[nn.Module]:
-    """Convolutions, linear layers and the like: no module inside, a weight of two dimensions."""
+    """Convolutions, linear layers and the like: no module inside, a weight of two dimensions.
+
+    A parametrized one has its weight in a module of that name.
+    """
+
+    def own(module: nn.Module) -> Iterator[nn.Parameter]:
+        if nn.utils.parametrize.is_parametrized(module):
+            return module.parameters()
+        return module.parameters(recurse=False)
+
     return [
         module
         for module in model.modules()
-        if next(module.children(), None) is None
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+        if not isinstance(module, nn.utils.parametrize.ParametrizationList)
+        and all(name == "parametrizations" for name, _ in module.named_children())
+        and any(parameter.dim() > 1 for parameter in own(module))
     ]
 
 

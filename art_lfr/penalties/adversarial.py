@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Ball
 from art_lfr.core.modes import mode
 from art_lfr.core.pgd import projected_gradient_descent
+from art_lfr.core.precision import NarrowModel
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 
@@ -60,8 +61,10 @@ class AdversarialTraining(Penalty):
 class Trades(Penalty):
     """KL(f(x) || f(x')): x' is where K ascent steps find it largest, from beside x; lam is beta.
 
-    f are the probabilities; the gradient goes through both. Source: Zhang et al., "Theoretically
-    principled trade-off between robustness and accuracy", ICML 2019, where beta is 6.
+    f are the probabilities; the gradient goes through both. The search is always in the network's
+    own type: beside x the divergence is smaller than the rounding of a narrow one. Source: Zhang et
+    al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019, where beta
+    is 6.
     """
 
     ascends: ClassVar[bool] = True
@@ -73,6 +76,8 @@ class Trades(Penalty):
 
     def search(self, view: LossView, x: Tensor, y: Tensor, start: Tensor | None) -> Tensor:
         """x', in eval mode."""
+        model = view.model.model if isinstance(view.model, NarrowModel) else view.model
+        view = replace(view, model=model, settings=replace(view.settings, autocast=False))
         with mode(view.model, training=False), torch.no_grad():
             clean = logits_of(view.model(x.clone())).softmax(dim=1)
         return _find(view, Criterion(_divergence_from), x, clean, start)

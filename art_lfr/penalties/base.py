@@ -113,12 +113,15 @@ class Penalty(ABC):
         ascends: Whether `search` is an ascent from `start` that heeds `settings.autocast`, and
             `end` says where it has ended. Training refuses `autocast` and `warm_start` where it
             is not.
+        narrow: Whether it is itself, up to a few per cent, where layers run in bfloat16 or float16;
+            training refuses `precision` where it is not.
         weighted: Whether `lam` weighs it. Where not, lam is not given, and counts as 1.
         joint: Whether its values use `LossView.clean_logits`: the clean pass is then
             back-propagated together with the first summand, and both graphs are alive at once.
     """
 
     ascends: ClassVar[bool] = False
+    narrow: ClassVar[bool] = True
     weighted: ClassVar[bool] = True
     joint: ClassVar[bool] = False
 

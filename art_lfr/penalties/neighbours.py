@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Cure(Penalty):
     h is the settings' radius. Source: Moosavi-Dezfooli et al., "Robustness via curvature
     regularization, and vice versa", CVPR 2019.
     """
+
+    narrow: ClassVar[bool] = False
 
     def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The squared change of the gradient along z, both gradients with a graph."""
@@ -48,6 +50,8 @@ class LocalLinearity(Penalty):
     Attributes:
         mu: Weight of the second term, >= 0; theirs for CIFAR-10 are lambda 4 and mu 3: 0.75.
     """
+
+    narrow: ClassVar[bool] = False
 
     mu: float = 0.75
 
@@ -86,6 +90,8 @@ class GradAlign(Penalty):
     Source: Andriushchenko & Flammarion, "Understanding and improving fast adversarial training",
     NeurIPS 2020 (there n is uniform in the l-infinity ball).
     """
+
+    narrow: ClassVar[bool] = False
 
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor:
         """x + n, where `search` stays."""

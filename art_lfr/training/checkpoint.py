@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from art_lfr.core.precision import loss_scaler
 from art_lfr.errors import UsageError
 from art_lfr.storage.description import Plain
 from art_lfr.storage.files import write_atomically
@@ -64,12 +65,18 @@ class RunState:
 
     def __getstate__(self) -> dict[str, Any]:
         """All of it; torch before 2.5 pickles no generator."""
-        return {**vars(self), "generator": self.generator.get_state()}
+        # A pickled `GradScaler` has lost its numbers.
+        scaler = None if self.scaler is None else (self.scaler._device, self.scaler.state_dict())
+        return {**vars(self), "generator": self.generator.get_state(), "scaler": scaler}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.generator = torch.Generator()
         self.generator.set_state(state["generator"])
+        if state["scaler"] is not None:
+            device, numbers = state["scaler"]
+            self.scaler = loss_scaler(torch.device(device))
+            self.scaler.load_state_dict(numbers)
 
     def begin(
         self,

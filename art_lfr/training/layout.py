@@ -45,15 +45,18 @@ def channels_last(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterato
             _rearrange(optimizer, weight, Tensor.contiguous)
 
 
-def gains_by_channels_last(model: nn.Module, x: Tensor) -> bool:
+def gains_by_channels_last(
+    model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer | None = None
+) -> bool:
     """Whether a network takes its convolutions' weights in that order, and is faster for it.
 
     x are some samples. It gains on a CPU, if its convolutions are work enough; that is counted, not
-    timed, so that the same run takes the same order on each day.
+    timed, so that the same run takes the same order on each day. An optimizer that is not torch's
+    may want weights as they were.
     """
-    alone = len(_weights(model)) == len({weight.data_ptr() for weight in _weights(model)})
     compiled = any(hasattr(module, "_orig_mod") for module in model.modules())
-    if not _weights(model) or x.dim() != 4 or x.device.type != "cpu" or compiled or not alone:
+    own = optimizer is not None and not type(optimizer).__module__.startswith("torch.optim")
+    if own or not _weights(model) or x.dim() != 4 or x.device.type != "cpu" or compiled:
         return False
     return _work(model, x) >= WORTH and takes_channels_last(model, x)
 
@@ -61,18 +64,29 @@ def gains_by_channels_last(model: nn.Module, x: Tensor) -> bool:
 def takes_channels_last(model: nn.Module, x: Tensor) -> bool:
     """Whether logits and input gradients are the same in both orders, up to rounding.
 
-    A `view` behind a convolution that joins channels with pixels raises in this order.
+    In eval mode; in train mode whether they can be taken. A `view` behind a convolution that joins channels with pixels raises in this
+    order; two weights on the same memory would be untied.
     """
+    weights = _weights(model)
+    if len(weights) != len({weight.data_ptr() for weight in weights}):
+        return False
     nothing = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    with _looking(model, x[:PROBED]):
-        expected = _outputs(model, x[:PROBED])
+    for training in (False, True):
+        try:
+            expected = _outputs(model, x[:PROBED], training)
+        except ValueError:  # a BatchNorm, of a single sample
+            continue
         try:
             with channels_last(model, nothing):
-                found = _outputs(model, x[:PROBED])
+                found = _outputs(model, x[:PROBED], training)
         except RuntimeError:
             return False
-    pairs = zip(found, expected, strict=True)
-    return all(bool((a - b).norm() <= ROUNDING * b.norm()) for a, b in pairs)
+        if training:  # masks are drawn in the order of memory
+            continue
+        pairs = zip(found, expected, strict=True)
+        if not all(bool((a - b).norm() <= ROUNDING * b.norm()) for a, b in pairs):
+            return False
+    return True
 
 
 def check_takes_channels_last(model: nn.Module, x: Tensor) -> None:
@@ -85,10 +99,11 @@ def check_takes_channels_last(model: nn.Module, x: Tensor) -> None:
 
 
 @contextmanager
-def _looking(model: nn.Module, x: Tensor) -> Iterator[None]:
+def _looking(model: nn.Module, x: Tensor, *, training: bool = False) -> Iterator[None]:
+    """For a pass that leaves nothing behind, and draws what the next such pass draws."""
     with (
         preserved_random_state(x.device),
-        mode(model, training=False),
+        mode(model, training=training),
         protected_buffers(model),
         frozen(model),
     ):
@@ -113,8 +128,8 @@ def _work(model: nn.Module, x: Tensor) -> float:
     return work
 
 
-def _outputs(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
+def _outputs(model: nn.Module, x: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    with _looking(model, x, training=training), torch.enable_grad():
         x = x.detach().clone().requires_grad_(True)
         logits = logits_of(model(x.clone()))
         (gradient,) = torch.autograd.grad(logits.square().sum(), x)

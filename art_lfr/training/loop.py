@@ -33,7 +33,7 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.penalties import LocalFlatness
+from art_lfr.penalties import LocalFlatness, Penalty
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.storage.identity import Identity
@@ -99,6 +99,7 @@ class TrainingLoop:
     ) -> None:
         precision = options.precision or "float32"
         check_precision(precision, objective.model)
+        _check_goes_with(precision, objective.penalty, settings)
         # What is validated is the network as it will be used.
         self._validated = objective.model
         if precision != "float32":
@@ -174,6 +175,8 @@ class TrainingLoop:
         processes.check_same("data, settings or length of an epoch", everywhere)
         with ExitStack() as stack:
             stack.enter_context(preserved_random_state(self._device))
+            # A context of the caller's would keep narrow copies of weights that change.
+            stack.enter_context(torch.autocast(self._device.type, enabled=False))
             self._lock(checkpoint_dir, stack)
             self._begin(schedule, nb_epochs, checkpoint_dir, resume, identity)
             shown = stack.enter_context(
@@ -333,7 +336,9 @@ class TrainingLoop:
         x = x[:PROBED].to(self._device)
         if chosen:
             check_takes_channels_last(model, x)
-        self._channels_last = gains_by_channels_last(model, x) if chosen is None else chosen
+        if chosen is None:
+            chosen = gains_by_channels_last(model, x, self.optimizer)
+        self._channels_last = chosen
 
     def _check_batch(self, x: Tensor, size: int) -> None:
         """Refuse data that the settings cannot train on; x are the first samples that are known."""
@@ -418,12 +423,6 @@ class TrainingLoop:
                     )
                 except NonFiniteError as error:
                     what = f"{error} in epoch {epoch + 1}, batch {index}"
-                    spoilt = (name for name, value in self._good.items() if value.isnan().any())
-                    if (name := next(spoilt, None)) is not None:
-                        raise TrainingError(
-                            f"{what}: the network's {name!r} held NaN when training began; "
-                            "allowed: finite weights"
-                        ) from None
                     raise self._failure(what) from None
                 except OptimizerError:
                     put_state(self.network, self._good)
@@ -484,6 +483,12 @@ class TrainingLoop:
 
     def _failure(self, what: str) -> TrainingError:
         """Put the last good weights back, drop what is spoilt, and say what to change."""
+        spoilt = (name for name, value in self._good.items() if value.isnan().any())
+        if (name := next(spoilt, None)) is not None:
+            return TrainingError(
+                f"{what}: the network's {name!r} held NaN when training began; allowed: finite "
+                "weights"
+            )
         put_state(self.network, self._good)
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()  # momentum that has grown with the loss
@@ -615,3 +620,17 @@ class TrainingLoop:
                 RuntimeWarning,
                 stacklevel=7,  # the line that called the trainer
             )
+
+
+def _check_goes_with(precision: str, penalty: Penalty, settings: LFRSettings) -> None:
+    """Raise UsageError for what is not itself in a narrow type."""
+    if precision != "float32" and not penalty.narrow:
+        raise UsageError(
+            f"precision is {precision!r} with penalty {type(penalty).__name__}, which loses more "
+            "than a few per cent in it; allowed: 'float32'"
+        )
+    if precision == "fp16" and settings.estimator == "exact":
+        raise UsageError(
+            "precision is 'fp16' with estimator 'exact', whose second derivatives its scale does "
+            "not reach; allowed: 'bf16', 'float32', or 'finite-difference'"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 import warnings
@@ -15,6 +16,8 @@ from torch import nn
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.art.classifier import ClassifierAdapter
 from art_lfr.errors import TrainingError, UsageError
+from art_lfr.models import network_info
+from art_lfr.penalties import Part, Penalty
 from art_lfr.training.step import Objective
 
 LFR = {"eps": 0.1, "warmup_epochs": 1.0, "verbose": False}
@@ -210,3 +213,89 @@ def test_a_radius_that_bfloat16_rounds_away_is_told_of(make_classifier, data):
         warnings.simplefilter("error")
         trained(make_classifier(), data, 1, precision="bf16", eps=0.1)
     assert np.isfinite(data.x).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"precision": "fp16", "estimator": "exact"}, "precision is 'fp16' with estimator 'exact'"),
+        ({"precision": "bf16", "penalty": "cure", "lam": 1.0}, "precision is 'bf16' with penalty"),
+        ({"precision": "fp16", "penalty": "llr", "lam": 1.0}, "precision is 'fp16' with penalty"),
+    ],
+)
+def test_what_would_train_another_objective_is_refused(make_classifier, settings, problem):
+    if settings["precision"] == "fp16" and not HAS_SCALER:
+        pytest.skip(f"torch {torch.__version__} has no GradScaler for a CPU")
+    with pytest.raises(UsageError, match=problem):
+        AdversarialTrainerLFRPyTorch(make_classifier(), **{**LFR, **settings})
+
+
+class SlopeOfTheLoss(Penalty):
+    """||grad l(x)||_2 by double back-propagation, of a user's own making."""
+
+    def parts(self, view, x, y, searched):
+        gradient = view.differentiable_gradient(x, y)
+        yield Part(1.0, gradient.flatten(1).norm(dim=1))
+
+
+@pytest.mark.skipif(not HAS_SCALER, reason="torch without GradScaler for a CPU")
+def test_a_penalty_of_ones_own_is_refused_in_its_first_step(make_classifier, data):
+    classifier = make_classifier(batch_norm=False)
+    before = weights(classifier)
+    with pytest.raises(UsageError, match="precision is 'fp16' with double back-propagation"):
+        trained(classifier, data, 1, precision="fp16", penalty=SlopeOfTheLoss(), lam=0.1)
+    assert all(torch.equal(v, before[k]) for k, v in weights(classifier).items())
+
+
+def test_trades_finds_in_bfloat16_what_it_finds_in_float32(make_classifier, data):
+    settings = {"penalty": "trades", "lam": 3.0, "warm_start": False, "warmup_epochs": 0}
+    narrow = trained(make_classifier(dropout=0.0), data, 1, precision="bf16", **settings)
+    full = trained(make_classifier(dropout=0.0), data, 1, **settings)
+    assert narrow.history[0]["flatness"] == pytest.approx(full.history[0]["flatness"], rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_autocast_around_fit_changes_nothing(make_classifier, data, precision):
+    inside, outside = make_classifier(), make_classifier()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained(inside, data, 2, precision=precision)
+    trained(outside, data, 2, precision=precision)
+    assert all(torch.equal(v, weights(outside)[k]) for k, v in weights(inside).items())
+
+
+@pytest.mark.parametrize("precision", ["bf16", FLOAT16])
+def test_a_pickled_trainer_goes_on_to_the_same_bits(make_classifier, data, precision):
+    whole, first = make_classifier(), make_classifier()
+    trained(whole, data, 2, precision=precision)
+    again = pickle.loads(pickle.dumps(trained(first, data, 1, precision=precision)))
+    again.fit(data.x[:300], data.y[:300], batch_size=64, nb_epochs=1)
+    found = weights(again.classifier)
+    assert all(torch.equal(v, found[k]) for k, v in weights(whole).items())
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_a_first_layer_that_is_parametrized_is_kept_in_float32(make_classifier, data, norm):
+    model = nn.Sequential(
+        getattr(nn.utils.parametrizations, norm)(nn.Conv2d(1, 4, 3)),
+        nn.Flatten(),
+        nn.Linear(144, 10),
+    )
+    types = []
+    model[0].register_forward_hook(lambda _, __, out: types.append(out.dtype))
+    trained(make_classifier(model=model), data, 1, precision="bf16")
+    assert types.count(torch.bfloat16) == 0
+
+
+def test_a_saved_network_says_in_what_it_was_trained(make_classifier, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    trained(make_classifier(), data, 1).save(tmp_path / "a.safetensors")
+    assert network_info(tmp_path / "a.safetensors").settings["precision"] == "bf16"
+
+
+@pytest.mark.skipif(not HAS_SCALER, reason="torch without GradScaler for a CPU")
+def test_weights_that_held_nan_are_named(make_classifier, data):
+    classifier = make_classifier()
+    with torch.no_grad():
+        classifier.model[6].weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"'6\.weight' held NaN when training began"):
+        trained(classifier, data, 1, precision="fp16")

@@ -103,3 +103,34 @@ def test_weights_that_share_memory_stay_together() -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     model[1].weight.data = model[0].weight.data
     assert not gains_by_channels_last(model, torch.rand(4, 8, 64, 64))
+    assert not takes_channels_last(model, torch.rand(4, 8, 64, 64))
+
+
+class ViewedInTraining(Viewed):
+    """Its view of the weight is taken in train mode only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.features.weight.view(64, -1)
+        logits: Tensor = self.head(self.features(x).flatten(1))
+        return logits
+
+
+def test_train_mode_is_tried_too_and_leaves_nothing_behind() -> None:
+    model, x = ViewedInTraining(), torch.rand(4, 3, 32, 32)
+    assert not takes_channels_last(model, x)
+    drawing = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Flatten())
+    state, mean = torch.get_rng_state(), drawing[1].running_mean.clone()
+    assert takes_channels_last(drawing, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(drawing[1].running_mean, mean)
+
+
+def test_an_optimizer_that_is_not_torchs_keeps_weights_as_they_are() -> None:
+    class Own(torch.optim.SGD):
+        pass
+
+    model = BUILT_IN["resnet-20"](0)
+    x = torch.rand(4, 3, 32, 32)
+    assert gains_by_channels_last(model, x, torch.optim.SGD(model.parameters(), 0.1))
+    assert not gains_by_channels_last(model, x, Own(model.parameters(), 0.1))
