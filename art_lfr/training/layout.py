@@ -64,8 +64,8 @@ def gains_by_channels_last(
 def takes_channels_last(model: nn.Module, x: Tensor) -> bool:
     """Whether logits and input gradients are the same in both orders, up to rounding.
 
-    In eval mode; in train mode whether they can be taken. A `view` behind a convolution that joins channels with pixels raises in this
-    order; two weights on the same memory would be untied.
+    In eval mode; in train mode whether they can be taken. A `view` behind a convolution that joins
+    channels with pixels raises in this order; two weights on the same memory would be untied.
     """
     weights = _weights(model)
     if len(weights) != len({weight.data_ptr() for weight in weights}):
