@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,12 +42,12 @@ class NarrowModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ...) to logits."""
         if self.scale != 1.0:
-            x = _ScaledGradient.apply(x, 1 / self.scale)
+            x = _scaled(x, 1 / self.scale)
         # Without a cache: a context around this one would keep weights that training has changed.
         with torch.autocast(x.device.type, dtype=self.dtype, cache_enabled=False):
             logits = logits_of(self.model(x))
         if self.scale != 1.0:
-            logits = _ScaledGradient.apply(logits, self.scale)
+            logits = _scaled(logits, self.scale)
         return logits
 
     @contextmanager
@@ -101,6 +101,10 @@ class _ScaledGradient(torch.autograd.Function):
                 "penalty); allowed: 'bf16' or 'float32'"
             )
         return gradients[0] * ctx.factor, None
+
+
+# Untyped in some versions of torch.
+_scaled: Callable[[Tensor, float], Tensor] = _ScaledGradient.apply
 
 
 def _with_matrix(model: nn.Module) -> list[nn.Module]:
