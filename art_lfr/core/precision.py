@@ -24,10 +24,11 @@ class NarrowModel(nn.Module):
     """A network whose layers run in a narrow type, by `torch.autocast`; logits in float32.
 
     All but the first that has a weight matrix, inside `first_layer_in_full`: bfloat16 near 1 has
-    steps of 1 / 256, so that images would lose much of a finite difference of h = 1 / 510. On a
-    ResNet for CIFAR-10 that halves what the penalty's gradient is off by. float16 ends at 6e-8:
-    gradients pass the layers `scale` times as large. Those in the input come out right, those in
-    the weights have to be divided by it.
+    steps of 1 / 256, so that images would lose much of a finite difference of h = 1 / 510. The
+    layers behind it round too, and on ResNets for CIFAR-10 more of the error is theirs
+    (benchmarks/speed/narrow_types.py). float16 ends at 6e-8: gradients pass the layers `scale`
+    times as large. Those in the input come out right, those in the weights have to be divided by
+    it.
 
     Attributes:
         model: The network, shared.

@@ -74,12 +74,11 @@ def takes_channels_last(model: nn.Module, x: Tensor) -> bool:
     for training in (False, True):
         try:
             expected = _outputs(model, x[:PROBED], training)
-        except ValueError:  # a BatchNorm, of a single sample
-            continue
-        try:
             with channels_last(model, nothing):
                 found = _outputs(model, x[:PROBED], training)
-        except RuntimeError:
+        except ValueError:  # a BatchNorm, of a single sample
+            continue
+        except RuntimeError:  # training will name what fails in either order
             return False
         if training:  # masks are drawn in the order of memory
             continue
