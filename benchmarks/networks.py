@@ -21,5 +21,10 @@ def narrow_resnet_softplus() -> nn.Module:
     return narrow_resnet(int(torch.randint(2**31, ())), activation=_softplus)
 
 
+def narrow_resnet_silu() -> nn.Module:
+    """The narrow ResNet with SiLU in place of ReLU."""
+    return narrow_resnet(int(torch.randint(2**31, ())), activation=nn.SiLU)
+
+
 def _softplus() -> nn.Module:
     return nn.Softplus(beta=10)

@@ -96,7 +96,9 @@ class LoaderBatches(_CheckedBatches):
         checked = self._checked(*batch[:2])
         if len(batch) == 2:
             return checked
-        return checked._replace(rows=self._rows(batch[2], len(checked.x)).to(checked.x.device))
+        rows = self._rows(batch[2], len(checked.x)).to(checked.x.device)
+        _check_names_one(rows, checked.y)
+        return checked._replace(rows=rows)
 
     def _rows(self, index: object, count: int) -> torch.Tensor:
         """The places of a batch's samples in the data set, (N,)."""
@@ -112,6 +114,19 @@ class LoaderBatches(_CheckedBatches):
                 f"{self.samples} samples; allowed: for each sample its place there, from 0"
             )
         return rows.long()
+
+
+def _check_names_one(rows: torch.Tensor, y: torch.Tensor) -> None:
+    """Raise UsageError where one index has two labels: it is a group, say, and no place."""
+    order = rows.argsort()
+    same = rows[order][1:] == rows[order][:-1]
+    differ = (y[order][1:] != y[order][:-1]).unsqueeze(1).flatten(1).any(dim=1)
+    if bool((same & differ).any()):
+        index = int(rows[order][1:][same & differ][0])
+        raise UsageError(
+            f"train_loader gives (x, y, index) with index {index} for two samples of different y; "
+            "allowed: the place of each sample in the data set, or (x, y) alone"
+        )
 
 
 class GeneratorBatches(_CheckedBatches):

@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if option := getattr(error, "option_name", ""):
                 hint = nearest(option, getattr(error, "possibilities", None) or ())
                 message = f"No such option {option}{hint}" if hint else message
+            message = _about_extra(message, words)
             about = getattr(getattr(error, "param", None), "help", None)
             if about and message.startswith("Missing argument"):
                 message = f"{message.rstrip('.')}; allowed: {about}"
@@ -139,6 +140,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status == number:
             return _fail(f"{word}{_after_stopping(words)}", number)
     return status if isinstance(status, int) else 0
+
+
+def _about_extra(message: str, words: Sequence[str]) -> str:
+    """A message on a word too many says which option does not take it."""
+    found = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? \((\S+?)( .*)?\)", message)
+    if found is None or found[1] not in words:
+        return message
+    before = words[words.index(found[1]) - 1]
+    if not before.startswith("-"):
+        return f"{found[1]!r} belongs to no option; allowed: see `art-lfr {words[0]} --help`"
+    file = "; a file is named by --output" if before == "--json" else ""
+    return f"{before} takes no value, but {found[1]!r} follows it; allowed: {before} alone{file}"
 
 
 def _after_stopping(words: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from art_lfr.core.geometry import per_sample
 from art_lfr.data.augmentation import View
+from art_lfr.errors import UsageError
 
 # The largest value of a perturbation is so many steps of its sample's scale: one byte a value.
 LEVELS = 127
@@ -41,7 +42,7 @@ class EndPoints:
         _, scale = self._stored(x, samples)
         perturbation = self._perturbation(rows, x)
         if view is not None:
-            perturbation = view.apply(perturbation)
+            perturbation = _checked("apply", view.apply(perturbation), x)
         return torch.where(per_sample(scale[rows] == 0, x), torch.nan, x + perturbation)
 
     def keep(self, rows: Tensor, x: Tensor, ends: Tensor, view: View | None) -> None:
@@ -54,7 +55,8 @@ class EndPoints:
             return
         found = torch.where(per_sample(known, x), ends - x, 0.0)
         if view is not None:
-            found = view.undo(found, self._perturbation(rows, x))
+            undone = view.undo(found, self._perturbation(rows, x))
+            found = _checked("undo", undone, x)
         found = found[known]
         # The smallest normal number for a perturbation of zeros, so that it counts as known.
         tiny = torch.finfo(torch.float32).tiny * LEVELS
@@ -77,3 +79,14 @@ class EndPoints:
         assert self.steps is not None
         assert self.scale is not None
         return (self.steps[rows] * per_sample(self.scale[rows] / LEVELS, x)).to(x.dtype)
+
+
+def _checked(method: str, moved: Tensor, x: Tensor) -> Tensor:
+    """What a view has made of perturbations of x, which may be the work of a user's view."""
+    if moved.shape != x.shape or not bool(moved.isfinite().all()):
+        what = "NaN or infinity" if moved.shape == x.shape else f"shape {tuple(moved.shape)}"
+        raise UsageError(
+            f"`{method}` of the view that augment returned gives {what} for perturbations of shape "
+            f"{tuple(x.shape)}; allowed: finite values of that shape"
+        )
+    return moved

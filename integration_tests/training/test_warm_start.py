@@ -162,8 +162,9 @@ def test_a_loader_that_gives_indices_goes_on(make_classifier, data, ascents):
         (float, "integers of shape"),
         (lambda i: "a", "integers of shape"),
         (lambda i: -i, "indices up to"),
+        (lambda i: i % 8, "index [0-7] for two samples of different y"),
     ],
-    ids=["too large", "a number", "a word", "negative"],
+    ids=["too large", "a number", "a word", "negative", "a group"],
 )
 def test_indices_that_are_none_are_refused(make_classifier, data, weights, same, index, message):
     class Wrong(TensorDataset):

@@ -336,6 +336,12 @@ def test_check(folder, capsys):
         (["export"], "No such command 'export'; allowed: demo, train"),
         (["evalaute"], "No such command 'evalaute'; did you mean 'evaluate'?"),
         (["train", "--epss", "1"], "No such option --epss; did you mean '--eps'?"),
+        (
+            ["train", "--channels-last", "none"],
+            "--channels-last takes no value, but 'none' follows it; allowed: --channels-last alone",
+        ),
+        (["evaluate", "--json", "x.json"], "--json alone; a file is named by --output"),
+        (["evaluate", "x.safetensors"], "'x.safetensors' belongs to no option; allowed: see"),
         (["train", "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
         (["train", "--data", "mine.npz"], "--model is missing and --eps is missing; 'mine.npz'"),
         (["train", *TINY], "--eps is missing; 'mine.npz' is your own data"),

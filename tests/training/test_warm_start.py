@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from art_lfr.data import Compose, RandomCrop, random_flip
+from art_lfr.errors import UsageError
 from art_lfr.training.warm_start import LEVELS, EndPoints
 
 ROWS = torch.tensor([6, 1, 3, 0])
@@ -85,3 +88,38 @@ def test_a_point_is_kept_in_the_frame_of_the_original(x: Tensor) -> None:
     # What the other view leaves out is still known afterwards.
     store.keep(ROWS, other, other + found, moved)
     torch.testing.assert_close(store.of(ROWS, x, 8, None) - x, original, atol=0.002, rtol=0)
+
+
+class Spoilt:
+    """A view that a user has written wrongly."""
+
+    def __init__(self, method: str, result: Callable[[Tensor], Tensor]) -> None:
+        self._wrong, self._result = method, result
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._result(x) if self._wrong == "apply" else x
+
+    def undo(self, moved: Tensor, original: Tensor) -> Tensor:
+        return self._result(moved) if self._wrong == "undo" else moved
+
+
+@pytest.mark.parametrize("method", ["apply", "undo"])
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [
+        (lambda x: x * torch.nan, "gives NaN or infinity"),
+        (lambda x: x[:, :, 1:], r"gives shape \(4, 2, 4, 5\)"),
+        (lambda x: x[:1], r"gives shape \(1, 2, 5, 5\)"),
+    ],
+)
+def test_a_wrong_view_is_refused(
+    x: Tensor, method: str, result: Callable[[Tensor], Tensor], what: str
+) -> None:
+    view, store = Spoilt(method, result), EndPoints()
+
+    def seen_once() -> None:
+        store.of(ROWS, x, 8, view)
+        store.keep(ROWS, x, perturbed(x), view)
+
+    with pytest.raises(UsageError, match=f"`{method}` of the view that augment returned {what}"):
+        seen_once()
