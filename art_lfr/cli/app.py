@@ -17,7 +17,8 @@ import typer
 import art_lfr
 from art_lfr.cli.evaluate import check, evaluate, flatness, masking
 from art_lfr.cli.plot import plot
-from art_lfr.cli.train import compare, demo, train, tune
+from art_lfr.cli.studies import compare, tune
+from art_lfr.cli.train import demo, train
 from art_lfr.core import progress
 from art_lfr.core.arguments import nearest
 from art_lfr.errors import MissingLibraryError, TrainingError, UsageError, WrongTypeError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -233,3 +234,16 @@ def attacks_in(listed: str) -> list[str]:
 def names_in(listed: str) -> list[str]:
     """The names in a text with commas between them."""
     return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def command_line(name: str, settings: dict[str, object]) -> str:
+    """A command line, broken between options, to be pasted into a shell."""
+    lines = [f"art-lfr {name}"]
+    for option, value in settings.items():
+        word = f"--{option.replace('_', '-')} {shlex.quote(str(value))}"
+        if len(lines[-1]) + len(word) + len("  \\") > 80:
+            lines[-1] += " \\"
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)

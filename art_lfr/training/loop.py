@@ -33,11 +33,12 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.penalties import LocalFlatness, Penalty
+from art_lfr.penalties import Penalty
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.storage.identity import Identity
 from art_lfr.training import history
+from art_lfr.training.alarms import Alarms
 from art_lfr.training.averaging import copied_state, put_state, tensors_of
 from art_lfr.training.batches import Batch, Batches
 from art_lfr.training.best import check_metrics
@@ -56,11 +57,6 @@ from art_lfr.training.scheduling import Schedule
 from art_lfr.training.step import NonFiniteError, Objective, OptimizerError
 
 Record: TypeAlias = "dict[str, float]"
-# Epochs with one class predicted for everything, after which a user is told.
-CONSTANT = 3
-# How much steeper training samples may be by ten steps than by those of training. On the paper's
-# network sound runs had up to 1.5, one that learnt to hide 3 as it began.
-HIDING = 3.0
 # Why an ascent cannot go on from the epoch before, and what would help.
 NOT_KNOWN = (
     "the batches do not say which sample is which; allowed: `fit`, or `fit_loader` with a loader "
@@ -126,13 +122,9 @@ class TrainingLoop:
         self._good: dict[str, Tensor] = {}
         self._learnt: dict[str, Tensor] | None = None
         self._learnt_epoch = 0
-        # What is wrong with the network's predictions after an epoch, and for how many it was.
-        self._problem: str | None = None
+        self._alarms = Alarms(settings, options, shown=objective.processes.main)
         # Whether weights are in channels-last order in an epoch; not known before the first sample.
         self._channels_last: bool | None = None
-        self._told = False  # that no ascent goes on from the epoch before
-        self._told_of_hiding = False
-        self._constant = 0
 
     def fit(
         self,
@@ -192,13 +184,13 @@ class TrainingLoop:
             before = None if checkpoint_dir is None else self._used(batches)
             while self.state.epoch < self.state.last_epoch and not self.state.stopped:
                 self._run_epoch(batches, schedule, monitors, shown, callback, log)
-                self._warn_of_collapse(ended=False)
+                self._alarms.collapse(self.state, ended=False)
                 if before is not None:
-                    self._warn_of_lost_state(before, self._used(batches))
+                    self._alarms.lost_state(before, self._used(batches))
                     before = None
         self.state.hand_over(self.network)
-        self._warn_of_collapse(ended=True)
-        self._warn_of_short_training()
+        self._alarms.collapse(self.state, ended=True)
+        self._alarms.short_training(self.state.epoch)
 
     def follow(self, criterion: Criterion, parts: Mapping[str, object]) -> None:
         """Train on with another loss, or with other things that make a run the same."""
@@ -264,7 +256,7 @@ class TrainingLoop:
             record.update(self._measure(monitors, bar))
             record["validation_seconds"] = time.perf_counter() - began
         record = processes.from_main(record)
-        self._warn_of_hiding(record)
+        self._alarms.hiding(record, self.objective.penalty)
         text = history.line(record, self.state.last_epoch)
         progress.line(text, shown=self.options.verbose and processes.main)
         schedule.after_epoch(record)
@@ -471,14 +463,7 @@ class TrainingLoop:
             return batch.rows
         if wanted:
             raise UsageError(f"warm_start is True, but {reason}")
-        if not self._told and self.objective.processes.main:
-            warnings.warn(
-                f"each ascent starts anew: {reason}. Or raise max_iter, now "
-                f"{self.settings.steps}, or say warm_start=False.",
-                UserWarning,
-                stacklevel=8,  # the line that called the trainer
-            )
-        self._told = True
+        self._alarms.starts_anew(reason)
         return None
 
     def _failure(self, what: str) -> TrainingError:
@@ -494,19 +479,8 @@ class TrainingLoop:
         self.optimizer.state.clear()  # momentum that has grown with the loss
         self.state.average = None
         return TrainingError(
-            f"{what}; the classifier has been given back its last good weights. {self._advice}"
-        )
-
-    @property
-    def _advice(self) -> str:
-        """What to change, in the order of docs/guide.md."""
-        lam, options = self.settings.lam, self.options
-        clip = "set" if options.max_grad_norm is None else "lower"
-        return (
-            f"In this order: halve the learning rate; {clip} max_grad_norm (now "
-            f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); lower "
-            f"lam (now {lam:g}, eps / 2 is usual); see that eps (now {self.settings.eps:g}) is in "
-            "the units of x."
+            f"{what}; the classifier has been given back its last good weights. "
+            f"{self._alarms.advice}"
         )
 
     def _measure(self, monitors: list[Monitor], bar: tqdm[Any]) -> Record:
@@ -527,25 +501,15 @@ class TrainingLoop:
                     self.objective.processes,
                 )
                 record.update(metrics)
-                self._problem = collapse([(labels, monitor.y)], monitor.prefix) or self._problem
+                self._alarms.problem = (
+                    collapse([(labels, monitor.y)], monitor.prefix) or self._alarms.problem
+                )
         return record
 
     def _used(self, batches: Batches) -> Identity:
         """What draws or counts in an epoch and is the user's own; tensors in memory do not."""
         source = {} if batches.in_memory else batches.parts()
         return Identity({"augment": self.options.augment, **source}, self._description.anew())
-
-    @staticmethod
-    def _warn_of_lost_state(before: Identity, after: Identity) -> None:
-        """Warn where something of the user's changes as it is used: no checkpoint keeps that."""
-        if moved := before.moved_to(after):
-            warnings.warn(
-                f"{', '.join(moved[:3])} changes as it is used, which no checkpoint keeps: a "
-                "resumed run will not end with the same weights. Draw from the generator that "
-                "augment gets, or from torch's global one.",
-                RuntimeWarning,
-                stacklevel=7,  # the line that called the trainer
-            )
 
     def _stop_where_collapsed(self, sums: EpochSums) -> None:
         """Raise TrainingError where one class is predicted for everything by what had learnt.
@@ -560,66 +524,12 @@ class TrainingLoop:
             self._good = self._learnt
             epoch = self.state.epoch + 1
             raise self._failure(f"collapse: after epoch {epoch} the network {problem}")
-        self._problem, self.state.learnt = problem, learnt
+        self._alarms.problem, self.state.learnt = problem, learnt
 
     @property
     def _warm(self) -> bool:
         """Whether the epoch that ends has the full eps and lam."""
         return self.state.epoch + 1 >= self.options.warmup_epochs
-
-    def _warn_of_short_training(self) -> None:
-        """Warn where a run has ended before its eps was full."""
-        warmup, epochs = self.options.warmup_epochs, self.state.epoch
-        if epochs < warmup and self.settings.eps > 0 and self.objective.processes.main:
-            warnings.warn(
-                f"training ends after epoch {epochs}, within the {warmup:g} of warmup_epochs: eps "
-                f"has reached {self.settings.warmed(epochs, warmup).eps:.3g} of "
-                f"{self.settings.eps:g}. Train for more epochs, or lower warmup_epochs.",
-                UserWarning,
-                stacklevel=7,  # the line that called the trainer
-            )
-
-    def _warn_of_hiding(self, record: Record) -> None:
-        """Warn once where the few steps of training no longer find the slopes that are there.
-
-        Known where there is validation data: training samples are then measured by ten steps too.
-        """
-        measured, found = record.get("train_subset_flatness", 0.0), record["flatness"]
-        penalty = self.objective.penalty
-        # Input-gradient regularization seeks no point: what it has is no flatness of the ball.
-        ascends = isinstance(penalty, LocalFlatness) and penalty.ascends
-        if not ascends or self.settings.lam == 0:
-            return
-        if not self._warm or self._told_of_hiding or not measured > HIDING * found:
-            return
-        self._told_of_hiding = True
-        if self.objective.processes.main:
-            warnings.warn(
-                f"false robustness: in epoch {self.state.epoch + 1} the ascent of training finds a "
-                f"flatness of {found:.3g}, one of ten steps that starts anew {measured:.3g}. Raise "
-                f"max_iter (now {self.settings.steps}); renew_every should be 1 (now "
-                f"{self.settings.renew_every}); halve the learning rate.",
-                RuntimeWarning,
-                stacklevel=8,  # the line that called the trainer
-            )
-
-    def _warn_of_collapse(self, *, ended: bool) -> None:
-        """Warn once in a run's life when one class is predicted for everything.
-
-        At the end of a call, or after some epochs in which it was: what has just begun may learn.
-        """
-        self._constant = self._constant + 1 if self._problem else 0
-        warned = self.state.collapse_reported or not (ended or self._constant >= CONSTANT)
-        if not self._problem or warned:
-            return
-        self.state.collapse_reported = True
-        if self.objective.processes.main:
-            warnings.warn(
-                f"collapse: after epoch {self.state.epoch} the network {self._problem}. Start "
-                f"again. {self._advice}",
-                RuntimeWarning,
-                stacklevel=7,  # the line that called the trainer
-            )
 
 
 def _check_goes_with(precision: str, penalty: Penalty, settings: LFRSettings) -> None:

@@ -1,0 +1,126 @@
+"""What a training run warns of while it goes on, each at most once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from art_lfr.core.settings import LFRSettings
+from art_lfr.penalties import LocalFlatness, Penalty
+from art_lfr.storage.identity import Identity
+from art_lfr.training.checkpoint import RunState
+from art_lfr.training.options import TrainingOptions
+
+# Epochs with one class predicted for everything, after which a user is told.
+CONSTANT = 3
+# How much steeper training samples may be by ten steps than by those of training. On the paper's
+# network sound runs had up to 1.5, one that learnt to hide 3 as it began.
+HIDING = 3.0
+
+
+class Alarms:
+    """Says what is wrong with a run and what to change.
+
+    Each stack level counts up to the line that called the trainer.
+
+    Args:
+        settings: The objective's.
+        options: The run's.
+        shown: False in all processes but the main one.
+
+    Attributes:
+        problem: What is wrong with the network's predictions after the last epoch, or None.
+    """
+
+    def __init__(self, settings: LFRSettings, options: TrainingOptions, *, shown: bool) -> None:
+        self.problem: str | None = None
+        self._settings, self._options, self._shown = settings, options, shown
+        self._constant = 0  # epochs with a problem, one after another
+        self._told_of_start = self._told_of_hiding = False
+
+    @property
+    def advice(self) -> str:
+        """What to change, in the order of docs/guide.md."""
+        lam, options = self._settings.lam, self._options
+        clip = "set" if options.max_grad_norm is None else "lower"
+        return (
+            f"In this order: halve the learning rate; {clip} max_grad_norm (now "
+            f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); lower "
+            f"lam (now {lam:g}, eps / 2 is usual); see that eps (now {self._settings.eps:g}) is in "
+            "the units of x."
+        )
+
+    def starts_anew(self, reason: str) -> None:
+        """No ascent can go on from the epoch before."""
+        if self._shown and not self._told_of_start:
+            warnings.warn(
+                f"each ascent starts anew: {reason}. Or raise max_iter, now "
+                f"{self._settings.steps}, or say warm_start=False.",
+                UserWarning,
+                stacklevel=9,
+            )
+        self._told_of_start = True
+
+    @staticmethod
+    def lost_state(before: Identity, after: Identity) -> None:
+        """Something of the user's changes as it is used: no checkpoint keeps that."""
+        if moved := before.moved_to(after):
+            warnings.warn(
+                f"{', '.join(moved[:3])} changes as it is used, which no checkpoint keeps: a "
+                "resumed run will not end with the same weights. Draw from the generator that "
+                "augment gets, or from torch's global one.",
+                RuntimeWarning,
+                stacklevel=7,
+            )
+
+    def short_training(self, epochs: int) -> None:
+        """The run has ended before its eps was full."""
+        warmup, settings = self._options.warmup_epochs, self._settings
+        if epochs < warmup and settings.eps > 0 and self._shown:
+            warnings.warn(
+                f"training ends after epoch {epochs}, within the {warmup:g} of warmup_epochs: eps "
+                f"has reached {settings.warmed(epochs, warmup).eps:.3g} of {settings.eps:g}. Train "
+                "for more epochs, or lower warmup_epochs.",
+                UserWarning,
+                stacklevel=7,
+            )
+
+    def hiding(self, record: Mapping[str, float], penalty: Penalty) -> None:
+        """The few steps of training no longer find the slopes that are there.
+
+        Known where there is validation data: training samples are then measured by ten steps too.
+        """
+        measured, found = record.get("train_subset_flatness", 0.0), record["flatness"]
+        # Input-gradient regularization seeks no point: what it has is no flatness of the ball.
+        ascends = isinstance(penalty, LocalFlatness) and penalty.ascends
+        warm = record["epoch"] >= self._options.warmup_epochs
+        if not ascends or not warm or self._settings.lam == 0 or not measured > HIDING * found:
+            return
+        if self._shown and not self._told_of_hiding:
+            warnings.warn(
+                f"false robustness: in epoch {record['epoch']:g} the ascent of training finds a "
+                f"flatness of {found:.3g}, one of ten steps that starts anew {measured:.3g}. Raise "
+                f"max_iter (now {self._settings.steps}); renew_every should be 1 (now "
+                f"{self._settings.renew_every}); halve the learning rate.",
+                RuntimeWarning,
+                stacklevel=8,
+            )
+        self._told_of_hiding = True
+
+    def collapse(self, state: RunState, *, ended: bool) -> None:
+        """One class is predicted for everything.
+
+        At the end of a call, or after some epochs in which it was: what has just begun may learn.
+        """
+        self._constant = self._constant + 1 if self.problem else 0
+        told = state.collapse_reported or not (ended or self._constant >= CONSTANT)
+        if not self.problem or told:
+            return
+        state.collapse_reported = True
+        if self._shown:
+            warnings.warn(
+                f"collapse: after epoch {state.epoch} the network {self.problem}. Start again. "
+                f"{self.advice}",
+                RuntimeWarning,
+                stacklevel=7,
+            )
