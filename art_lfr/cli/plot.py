@@ -48,6 +48,7 @@ def plot(
         int | None,
         typer.Option(help="Points along each axis of a surface (25), or of a curve up to eps (8)."),
     ] = None,
+    view: Annotated[str, typer.Option(help="How a surface is drawn: contours or 3d.")] = "contours",
     attacks: Annotated[
         str, typer.Option(help="Attacks of the curve, with commas between.")
     ] = "PGD-40,Square",
@@ -81,6 +82,7 @@ def plot(
     if not kind:  # older versions of typer let it be missing
         raise UsageError("Missing argument 'KIND'; allowed: flatness, surface, gradients or curve")
     kind = find_name("KIND", kind, IMAGES)
+    view = find_name("--view", view, ("contours", "3d"))
     output = output or Path(f"{kind}.png")
     check_integer("--points", points, low=2, optional=True)
     options.check_output(output, FIGURE_FORMATS)
@@ -138,7 +140,8 @@ def plot(
         with passes_of(network, f"{kind} of {key}", shown=True):
             results[key] = measure(network, x, y, **settings)
     inputs.tell(*lines)
-    save_figure(draw(results), output)
+    drawn = {"view": view} if kind == "surface" else {}
+    save_figure(draw(results, **drawn), output)
     inputs.show(_table(results, f"{kind}: {loaded.name} ({split}), {len(x)} images"))
     inputs.show(f"Figure: {output}")
     if numbers is not None:

@@ -217,7 +217,13 @@ def time_figure(results: Results) -> Figure:
         style: dict[str, Any] = {"label": method, "color": colour, "marker": marker, "capsize": 3}
         axes.errorbar(seconds, 100 * rates, errors, **style)
     axes.set(xlabel="training time, seconds of one core", ylabel="worst-case accuracy, %")
-    axes.set_title(results.comparison.title or results.comparison.name)
+    c, (first, last) = results.comparison, results.runs[0]["judged"]["images"]
+    axes.set_title(
+        f"{c.title or c.name} (norm {c.norm}, eps {c.eps:g})\n"
+        f"worst case of {', '.join(c.attacks)} on {c.part} images {first} to {last - 1}; "
+        "bars: 95 % intervals over the images",
+        fontsize=10,
+    )
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     tidy(axes)
     return figure

@@ -157,9 +157,14 @@ def curve_figure(curves: Mapping[str, AccuracyCurve]) -> Figure:
         axes.fill_between(curve.eps, shares["low"], shares["high"], color=colour, alpha=0.15)
     axes.set_xlabel(f"eps (norm {norms.pop()}, units of the input)")
     attacks = dict.fromkeys(name for curve in curves.values() for name in curve.attacks)
-    axes.set_ylabel(f"accuracy under {', '.join(attacks)} (%)")
+    axes.set_ylabel("accuracy under attack (%)")
     axes.set_ylim(0, 101)
-    axes.set_title("Accuracy against eps, with 95 % intervals", fontsize=10)
+    counts = sorted({curve.rows[0].images for curve in curves.values()})
+    axes.set_title(
+        f"Worst case of {', '.join(attacks)}; {' and '.join(map(str, counts))} images\n"
+        "bands: 95 % intervals over the images",
+        fontsize=10,
+    )
     axes.legend(frameon=False)
     tidy(axes)
     return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from art_lfr.core.arguments import Array, check_integer
+from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.geometry import dual_norm
 from art_lfr.core.imports import require
 from art_lfr.core.names import FIGURE_FORMATS, NORM_NAMES
@@ -80,73 +80,122 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 Measured = TypeVar("Measured", Vulnerability, LossSurface, GradientMaps)
 
-COLUMNS = 4
 # Powers of ten that a logarithmic axis shows below its largest value.
 DECADES = 8
 HIGHLIGHT = PALETTE[1]
+# Shapes that tell networks apart in print without colours.
+MARKERS = ("o", "s", "^", "D", "v", "P", "*")
+VIEWS = ("contours", "3d")
+# Steps of colour below the highest loss of a figure of surfaces, two for each power of ten.
+CONTOURS = 7
 
 
 def vulnerability_figure(results: Mapping[str, Vulnerability]) -> Figure:
-    """V(x) against LF(x), a panel for each network, with the line V = eps * LF.
+    """V(x) against LF(x) of every network, with the line V = eps * LF.
 
-    Both axes are logarithmic and shared. Samples above the line (the ascent missed their least
-    flat point) are crosses; values below the lowest power of ten shown lie on the edge. Raises
-    ValueError where there is nothing to draw, or radii or norms differ.
+    Both axes are logarithmic. Samples above the line (the ascent missed their least flat point)
+    are crosses; values below the lowest power of ten shown lie on the edge. Raises ValueError
+    where there is nothing to draw, or radii or norms differ.
     """
     first = _first(results, lambda result: (result.eps, result.norm), "eps and norm")
-    columns = min(COLUMNS, len(results))
-    rows = math.ceil(len(results) / columns)
-    figure = new_figure(3.3 * columns + 0.6, 3.5 * rows + 0.3)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure = new_figure(5.6, 4.4)
+    axes = figure.subplots()
     steep, rise = (
         np.concatenate([getattr(result, key) for result in results.values()])
         for key in ("flatness", "vulnerability")
     )
     (left, right), (bottom, top) = _limits(steep), _limits(np.append(rise, first.eps * steep))
-    q = dual_norm(float(first.norm))
-    exponent = "\\infty" if q == math.inf else f"{q:g}"
-    for axes, (name, result) in zip(grid, results.items(), strict=False):
+    line = np.array([left, right])
+    axes.plot(line, first.eps * line, "k--", lw=1.2, label="bound: V = eps LF")
+    for index, (name, result) in enumerate(results.items()):
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
         across = np.maximum(result.flatness, left)
         up = np.maximum(result.vulnerability, bottom)
-        samples = {"color": PALETTE[0], "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
-        above = {"color": HIGHLIGHT, "markersize": 7, "markeredgewidth": 1.5}
-        for chosen, marker, label, style in (
-            (~result.violated, "o", "samples", samples),
-            (result.violated, "x", "above the bound", above),
+        samples = {"color": colour, "alpha": 0.55, "markersize": 4, "markeredgewidth": 0}
+        above = {"color": colour, "markersize": 7, "markeredgewidth": 1.5}
+        below = f"{name} (rank correlation {result.rank_correlation:.2f})"
+        for chosen, shape, label, style in (
+            (~result.violated, marker, below, samples),
+            (result.violated, "x", f"{name}, above the bound: {result.violated.sum()}", above),
         ):
             if chosen.any():
-                counted = f"{label}: {int(chosen.sum())}"
-                axes.plot(across[chosen], up[chosen], marker, label=counted, **style)
-        line = np.array([left, right])
-        axes.plot(line, first.eps * line, "k--", lw=1.2, label="bound: V = eps LF")
-        axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
-        axes.set_title(f"{name}\nrank correlation {result.rank_correlation:.2f}", fontsize=10)
-        axes.legend(fontsize=7, loc="upper left", frameon=False)
-        tidy(axes)
-    for axes in grid[len(results) :]:
-        axes.set_visible(False)
-    figure.supxlabel(
+                axes.plot(across[chosen], up[chosen], shape, label=label, **style)
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
+    q = dual_norm(float(first.norm))
+    exponent = "\\infty" if q == math.inf else f"{q:g}"
+    axes.set_xlabel(
         f"local flatness LF: largest $||\\nabla\\ell||_{{{exponent}}}$ found\n"
-        f"(nats per unit of x; {NORM_NAMES[float(first.norm)]}, eps {first.eps:g})",
-        fontsize=10,
+        f"(nats per unit of x; {NORM_NAMES[float(first.norm)]}, eps {first.eps:g}; large is steep)"
     )
-    figure.supylabel("vulnerability V: rise of the loss (nats)", fontsize=10)
+    axes.set_ylabel("vulnerability V: rise of the loss (nats)")
+    count = len(first.labels)
+    axes.set_title(f"What flatness says of vulnerability, {count} images each", fontsize=10)
+    axes.legend(fontsize=8, loc="upper left", frameon=False)
+    tidy(axes)
     return figure
 
 
-def surface_figure(results: Mapping[str, LossSurface]) -> Figure:
+def surface_figure(results: Mapping[str, LossSurface], *, view: str = "contours") -> Figure:
     """The loss around samples: a row for each sample, a column for each network.
 
-    The point is the clean sample, the triangle the adversarial example. The surfaces of one
-    sample share height and colours. Raises ValueError where there is nothing to draw, or the
-    surfaces differ in radius, norm, samples or grid.
+    `view` is "contours", whose colours are one logarithmic scale for the whole figure, or "3d",
+    where the surfaces of one sample share height and colours. The point is the clean sample, the
+    triangle the adversarial example, the dashed line the edge of the ball. Raises ValueError where
+    there is nothing to draw, or the surfaces differ in radius, norm, samples or grid.
     """
+    check_choice("view", view, VIEWS)
     first = _first(
         results,
         lambda result: (result.eps, result.norm, result.losses.shape, result.labels.tolist()),
         "eps, norm, samples and points",
     )
-    count = len(first.labels)
+    title = f"Loss around samples, {NORM_NAMES[float(first.norm)]}, eps {first.eps:g}"
+    return _contours(results, title) if view == "contours" else _in_3d(results, title)
+
+
+def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
+    count = len(next(iter(results.values())).labels)
+    figure = new_figure(2.5 * len(results) + 1.1, 2.5 * count + 1.0)
+    grid = figure.subplots(count, len(results), sharex=True, sharey=True, squeeze=False)
+    highest = max(float(result.losses.max()) for result in results.values())
+    # 0.01, 0.03, 0.1, 0.3 and so on: half powers of ten, as people round them.
+    steps = [float(f"{10 ** (k / 2):.1g}") for k in range(-40, 40)]
+    top = next(k for k, step in enumerate(steps) if step >= highest and k >= CONTOURS)
+    levels = steps[top - CONTOURS : top + 1]
+    for column, (name, result) in enumerate(results.items()):
+        for sample in range(count):
+            axes = grid[sample, column]
+            filled = axes.contourf(
+                result.reach,
+                result.reach,
+                np.maximum(result.losses[sample].T, levels[0] / 2),  # no logarithm of 0
+                levels,
+                norm="log",
+                cmap="viridis",
+                extend="min",
+            )
+            axes.plot(*result.edge[sample].T, color="white", lw=1.6)
+            axes.plot(*result.edge[sample].T, "--", color="black", lw=1.6)
+            for a, marker in ((0.0, "o"), (1.0, "^")):
+                axes.plot(a, 0.0, marker, color=HIGHLIGHT, markeredgecolor="white")
+            reach = (result.reach[0], result.reach[-1])
+            axes.set(aspect="equal", xlim=reach, ylim=reach, xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+        grid[0, column].set_title(name, fontsize=10)
+    for sample, axes in enumerate(grid[:, 0]):
+        axes.set_ylabel(f"sample {sample + 1} (label {int(result.labels[sample])})", fontsize=9)
+    bar = figure.colorbar(filled, ax=grid, label="loss (nats)", shrink=0.9)
+    bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
+    figure.suptitle(f"{title}: the circle is the sample, the triangle its example", fontsize=10)
+    figure.supxlabel(
+        "across: to the strongest example (1: there); up: a random direction (1: eps)\n"
+        "dashed: the edge of the ball",
+        fontsize=9,
+    )
+    return figure
+
+
+def _in_3d(results: Mapping[str, LossSurface], title: str) -> Figure:
+    count = len(next(iter(results.values())).labels)
     height = 3.1 * count + 0.7
     # The automatic layout lets axes in 3-d overlap.
     figure = new_figure(3.7 * len(results) + 0.6, height, layout=None)
@@ -167,21 +216,18 @@ def surface_figure(results: Mapping[str, LossSurface]) -> Figure:
                 y=0.98,
                 fontsize=10,
             )
-    figure.suptitle(
-        f"Loss around samples, {NORM_NAMES[float(first.norm)]}, eps {first.eps:g}",
-        fontsize=10,
-        y=1 - 0.1 / height,
-        va="top",
-    )
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
     handles, labels = axes.get_legend_handles_labels()
     place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.25 / height)}
-    figure.legend(handles, labels, **place, ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles, labels, **place, ncols=3, fontsize=8, frameon=False)
     return figure
 
 
 def _draw_surface(axes: Any, result: LossSurface, sample: int, limits: tuple[float, float]) -> None:
     low, high = limits
     a, b = np.meshgrid(result.reach, result.reach, indexing="ij")
+    across, beside = result.edge[sample].T
+    axes.plot(across, beside, low, "--", color="black", lw=1.0, label="edge of the ball")
     axes.plot_surface(a, b, result.losses[sample], cmap="viridis", vmin=low, vmax=high, linewidth=0)
     for a_value, loss, marker, label in (
         (0.0, result.clean[sample], "o", "clean sample"),
@@ -202,10 +248,11 @@ def _draw_surface(axes: Any, result: LossSurface, sample: int, limits: tuple[flo
 def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> Figure:
     """Input gradients with their numbers: the image beside each network, `shown` samples.
 
-    More of a red pixel raises the loss, more of a blue one lowers it; channels are summed. Each
-    map has its own colours, as sizes differ by orders of magnitude. Above each column are the
-    means over all samples measured. Raises ValueError for samples that are no images, (N, C, H,
-    W), where networks were not shown the same ones, or there is nothing to draw.
+    More of a red pixel raises the loss, more of a blue one lowers it; channels are summed. Sizes
+    differ by orders of magnitude, so that each map has a scale of its own, which stands above it.
+    Above each column are the means over all samples measured. Raises ValueError for samples that
+    are no images, (N, C, H, W), where networks were not shown the same ones, or there is nothing
+    to draw.
     """
     check_integer("shown", shown, low=1)
     first = _first(results, lambda r: (r.images.tobytes(), r.labels.tolist()), "samples")
@@ -223,7 +270,7 @@ def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> 
             axes.imshow(signed, cmap="RdBu_r", vmin=-limit, vmax=limit)
             axes.set_title(
                 f"alignment {result.alignment[row]:.2f}, sparsity {result.sparsity[row]:.2f}\n"
-                f"$||\\nabla\\ell||_1$ = {result.size[row]:.2g}",
+                f"darkest: {limit:.1g} nats per unit",
                 fontsize=8,
             )
     for axes in grid.ravel():
@@ -269,24 +316,30 @@ def _show_image(axes: Any, image: Array) -> None:
     axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
 
 
-# Panels of the training curves: title, unit, and the keys of a record with their line styles.
+# What a style of line means in the training curves, in every panel.
+STYLES = {"training": ":", "validation": "-", "validation, PGD-10": "--"}
+# Panels of the training curves: title, unit, and the keys of a record with what they are of.
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (
         "Accuracy",
         "accuracy (%)",
-        {"train_accuracy": ":", "validation_accuracy": "--", "validation_robust_accuracy": "-"},
+        {
+            "train_accuracy": "training",
+            "validation_accuracy": "validation",
+            "validation_robust_accuracy": "validation, PGD-10",
+        },
     ),
-    ("Loss", "loss (nats)", {"clean_loss": "-", "validation_loss": "--"}),
+    ("Loss", "loss (nats)", {"clean_loss": "training", "validation_loss": "validation"}),
     (
         "Local flatness (small is flat)",
         "gradient norm (nats per unit of x)",
-        {"flatness": ":", "validation_flatness": "-"},
+        {"flatness": "training", "validation_flatness": "validation"},
     ),
 )
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Accuracy, loss and local flatness over epochs, one colour for each named run.
+    """Accuracy, loss and local flatness over epochs: a colour for each run, a style for each part.
 
     A history is a list of records, one per epoch, as `trainer.history` has them; keys that a
     record lacks are left out. Raises ValueError where there is nothing to draw.
@@ -296,27 +349,36 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     panels = [panel for panel in PANELS if present & set(panel[2])]
     if not panels:
         raise UsageError("histories has no epoch with a known key; allowed: `trainer.history`")
-    figure = new_figure(4.6 * len(panels), 3.8)
-    for axes, (title, unit, keys) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
-    ):
-        for colour, (name, history) in zip(PALETTE * len(drawn), drawn.items(), strict=False):
-            for key, style in keys.items():
+    figure = new_figure(4.0 * len(panels), 4.0)
+    every = np.atleast_1d(figure.subplots(1, len(panels)))
+    colours = dict(zip(drawn, PALETTE * len(drawn), strict=False))
+    parts: dict[str, None] = {}
+    for axes, (title, unit, keys) in zip(every, panels, strict=True):
+        for name, history in drawn.items():
+            for key, part in keys.items():
                 points = [
                     (r.get("epoch", i + 1), r[key]) for i, r in enumerate(history) if key in r
                 ]
                 if points:
+                    parts[part] = None
                     epochs, values = np.array(points, dtype=float).T
                     scale = 100 if "accuracy" in key else 1
-                    part = "validation" if key.startswith("validation") else "training"
-                    label = f"{name}, {part}{', PGD-10' if 'robust' in key else ''}"
-                    axes.plot(epochs, scale * values, style, color=colour, label=label, lw=1.6)
+                    line: dict[str, Any] = {"color": colours[name], "linestyle": STYLES[part]}
+                    axes.plot(epochs, scale * values, label=f"{name}, {part}", lw=1.6, **line)
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if "accuracy" in unit:
             axes.set_ylim(top=101)
         else:
             axes.set_yscale("log")
-        axes.legend(fontsize=7)
         tidy(axes)
+    from matplotlib.lines import Line2D
+
+    shown = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    shown += [
+        Line2D([], [], color="grey", linestyle=style, label=part)
+        for part, style in STYLES.items()
+        if part in parts
+    ]
+    figure.legend(handles=shown, loc="outside lower center", ncols=min(6, len(shown)), fontsize=9)
     return figure

@@ -14,7 +14,7 @@ from art_lfr.art.module import BoundsChoice
 from art_lfr.core.arguments import Array, check_integer
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import find_least_flat_point
-from art_lfr.core.geometry import steepest_direction
+from art_lfr.core.geometry import Ball, sample_norm, steepest_direction
 from art_lfr.core.imports import data_frame
 from art_lfr.core.randomness import normal_like
 from art_lfr.core.settings import LFRSettings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Values of a and b go from -REACH to REACH: the edge of the ball, 1, is well inside.
 REACH = 1.5
+# Points of the outline of a ball; the last one is the first.
+ANGLES = 181
 # A difference of two float32 losses is known up to this share of the larger one (at least 1).
 ROUNDING = 32 * float(np.finfo(np.float32).eps)
 
@@ -38,7 +40,8 @@ class LossSurface:
     `reach` (points,) holds the values that a and b take; 1 is the adversarial example along a,
     and a random perturbation of length eps along b. `losses` (N, points, points) has a in its
     second axis, b in its third. `clean`, `adversarial` and `random` (N,) are the losses at (0, 0),
-    (1, 0) and (0, 1). Losses are in the loss's unit, nats for cross-entropy.
+    (1, 0) and (0, 1). Losses are in the loss's unit, nats for cross-entropy. `edge` (N, angles, 2)
+    are the a and b at which the plane leaves the ball, all around; NaN where d is 0.
     """
 
     eps: float
@@ -49,6 +52,7 @@ class LossSurface:
     clean: Array
     adversarial: Array
     random: Array
+    edge: Array
     about: ClassVar[str] = (
         "Losses in nats (of cross-entropy): at the image, at the strongest example found, and in a "
         "random direction of length eps. Lower is more robust."
@@ -98,8 +102,8 @@ def loss_surface(
     d = x' - x leads to the strongest example x' that PGD finds in the eps-ball, so ||d||_p <= eps.
     r is a random direction of norm eps: random signs for norm inf, a normalised Gaussian for 2,
     random signs on 1 % of the coordinates for 1, the same for every model with the same `seed`.
-    Each point is clipped to `bounds`: near their edge the plane is bent. Where |a| + |b| > 1 a
-    point may lie outside the ball.
+    Each point is clipped to `bounds`: near their edge the plane is bent. Where the unclipped plane
+    leaves the ball is in `edge`.
 
     Args:
         model: A module that maps (N, ...) to logits; or an ART `PyTorchClassifier`, whose own
@@ -127,8 +131,10 @@ def loss_surface(
     reach = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=random.device)
     with problem.preserved():
         strongest, adversarial = strongest_examples(problem, steps=steps, restarts=restarts)
+        towards = strongest - problem.x
+        edges = [_edge(d, r, problem.ball) for d, r in zip(towards, random, strict=True)]
         surfaces = [
-            _losses_on_plane(problem, index, strongest[index] - problem.x[index], r, reach)
+            _losses_on_plane(problem, index, towards[index], r, reach)
             for index, r in enumerate(random)
         ]
         clean = problem.losses(problem.x, problem.y)
@@ -142,7 +148,16 @@ def loss_surface(
         clean=clean.cpu().numpy(),
         adversarial=adversarial.cpu().numpy(),
         random=beside.cpu().numpy(),
+        edge=torch.stack(edges).cpu().numpy(),
     )
+
+
+def _edge(d: Tensor, r: Tensor, ball: Ball) -> Tensor:
+    """Where a d + b r leaves the ball, (ANGLES, 2): a and b, once around and closed."""
+    angles = torch.linspace(0, 2 * math.pi, ANGLES, dtype=d.dtype, device=d.device)
+    ab = torch.stack([angles.cos(), angles.sin()], dim=1)
+    moved = ab[:, :1] * d.flatten() + ab[:, 1:] * r.flatten()
+    return ab * (ball.eps / sample_norm(moved, ball.p))[:, None]
 
 
 def _losses_on_plane(problem: Problem, index: int, d: Tensor, r: Tensor, reach: Tensor) -> Tensor:

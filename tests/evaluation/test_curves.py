@@ -71,7 +71,8 @@ def test_figure_shows_the_points(problem, tmp_path):
     first = axes.lines[0]
     assert first.get_label() == "mine"
     assert list(first.get_xdata()) == [0, 0.01, 0.05]
-    assert axes.get_ylabel() == "accuracy under PGD-40 (%)"
+    assert axes.get_ylabel() == "accuracy under attack (%)"
+    assert axes.get_title().startswith(f"Worst case of PGD-40; {len(x)} images")
     assert list(first.get_ydata()) == [100 * row.accuracy for row in curve.rows]
     with pytest.raises(ValueError, match="one norm"):
         curve_figure({})

@@ -55,19 +55,19 @@ def test_vulnerability_figure(tmp_path):
     honest = result([0.05, 0.1], [1.0, 2.0])
     broken = result([0.5, 0.1, 0.0], [1.0, 2.0, 3.0])
     figure = vulnerability_figure({"honest": honest, "broken": broken})
-    first, second = figure.axes
-    assert first.get_title().startswith("honest")
-    points, line = first.lines
+    (axes,) = figure.axes
+    line, points, low, above = axes.lines
+    np.testing.assert_allclose(line.get_ydata(), EPS * np.array(line.get_xdata()))
     assert list(points.get_xdata()) == [1, 2]
     assert list(points.get_ydata()) == [0.05, 0.1]
-    np.testing.assert_allclose(line.get_ydata(), EPS * np.array(line.get_xdata()))
-    labels = [text.get_text() for text in second.get_legend().get_texts()]
-    assert labels[:2] == ["samples: 2", "above the bound: 1"]
-    above = second.lines[1]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[1].startswith("honest (rank correlation")
+    assert labels[3] == "broken, above the bound: 1"
     assert (list(above.get_xdata()), list(above.get_ydata())) == ([1.0], [0.5])
+    assert above.get_color() == low.get_color() != points.get_color()
+    assert low.get_marker() != points.get_marker()  # told apart without colours too
     # What a logarithmic axis cannot show lies on its edge.
-    assert second.lines[0].get_ydata()[1] == second.get_ylim()[0] > 0
-    assert first.get_xlim() == second.get_xlim()
+    assert low.get_ydata()[1] == axes.get_ylim()[0] > 0
     save_figure(figure, tmp_path / "figure.png")
 
 
@@ -79,32 +79,42 @@ def test_results_that_cannot_be_compared():
         vulnerability_figure(pair)
 
 
-def test_more_networks_than_columns():
-    results = {f"n{i}": result([0.1, 0.2], [1.0, 2.0]) for i in range(6)}
-    figure = vulnerability_figure(results)
-    assert [axes.get_visible() for axes in figure.axes] == [True] * 6 + [False] * 2
-
-
-def test_surface_figure(networks, data, tmp_path):
+@pytest.mark.parametrize("view", ["contours", "3d"])
+def test_surface_figure(networks, data, tmp_path, view):
     x, y = data
     results = {
         name: loss_surface(net, x[:2], y[:2], eps=EPS, points=5, steps=2)
         for name, net in networks.items()
     }
-    figure = surface_figure(results)
-    assert [axes.get_title() for axes in figure.axes] == [
-        f"{name}, sample {i} (label {i - 1})" for i in (1, 2) for name in networks
-    ]
-    for row in (figure.axes[:2], figure.axes[2:]):
-        assert row[0].get_zlim() == row[1].get_zlim()
-    # The triangle lies on (1, 0), at the adversarial loss.
-    marked = [line.get_data_3d() for line in figure.axes[3].lines]
-    np.testing.assert_allclose(np.ravel(marked[0]), [0, 0, results["second"].clean[1]])
-    np.testing.assert_allclose(np.ravel(marked[1]), [1, 0, results["second"].adversarial[1]])
+    figure = surface_figure(results, view=view)
     save_figure(figure, tmp_path / "figure.png")
+    if view == "3d":
+        assert [axes.get_title() for axes in figure.axes] == [
+            f"{name}, sample {i} (label {i - 1})" for i in (1, 2) for name in networks
+        ]
+        for row in (figure.axes[:2], figure.axes[2:]):
+            assert row[0].get_zlim() == row[1].get_zlim()
+        # The triangle lies on (1, 0), at the adversarial loss.
+        _, *marked = [line.get_data_3d() for line in figure.axes[3].lines]
+        np.testing.assert_allclose(np.ravel(marked[0]), [0, 0, results["second"].clean[1]])
+        np.testing.assert_allclose(np.ravel(marked[1]), [1, 0, results["second"].adversarial[1]])
+    else:
+        *panels, bar = figure.axes
+        assert [axes.get_title() for axes in panels] == ["first", "second", "", ""]
+        assert [axes.get_ylabel() for axes in panels[::2]] == [
+            "sample 1 (label 0)",
+            "sample 2 (label 1)",
+        ]
+        levels = {tuple(axes.collections[0].levels) for axes in panels}
+        assert len(levels) == 1  # colours can be compared
+        assert max(result.losses.max() for result in results.values()) <= max(next(iter(levels)))
+        assert bar.get_ylabel() == "loss (nats)"
+        np.testing.assert_allclose(panels[3].lines[1].get_xydata(), results["second"].edge[1])
     other = loss_surface(networks["first"], x[1:], y[1:], eps=EPS, points=5, steps=2)
     with pytest.raises(ValueError, match="the same eps, norm, samples and points"):
-        surface_figure({**results, "other": other})
+        surface_figure({**results, "other": other}, view=view)
+    with pytest.raises(ValueError, match="view is 'map'"):
+        surface_figure(results, view="map")
 
 
 def test_gradients_figure(networks, data, tmp_path):
@@ -118,6 +128,7 @@ def test_gradients_figure(networks, data, tmp_path):
     title = figure.axes[5].get_title()
     assert f"alignment {results['second'].alignment[1]:.2f}" in title
     assert f"sparsity {results['second'].sparsity[1]:.2f}" in title
+    assert f"darkest: {abs(shown).max():.1g} nats per unit" in title
     mean = results["first"].sparsity.mean()
     assert f"mean sparsity {mean:.2f}\n(3 samples)" in figure.axes[1].get_title()
     save_figure(figure, tmp_path / "figure.png")

@@ -11,6 +11,8 @@ from lfr_testing import Recorder, classifier_around
 from torch import nn
 
 from art_lfr import local_flatness
+from art_lfr.core.geometry import steepest_direction
+from art_lfr.core.randomness import normal_like
 from art_lfr.plots import alignment, gradient_maps, hoyer_sparsity, loss_surface, vulnerability
 from art_lfr.plots.measured import Vulnerability
 from art_lfr.plots.problem import make_problem, strongest_examples
@@ -202,6 +204,23 @@ def test_random_direction_is_the_same_for_every_model_and_its_length_is_eps():
         other = Recorder(nn.Sequential(nn.Flatten(), nn.Linear(100, 2)))
         loss_surface(other, x, y, eps=EPS, norm=norm, steps=1, restarts=1, points=3, seed=1)
         assert not torch.equal(other.inputs[-1] - x, offsets[0])
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+def test_the_edge_is_where_the_plane_leaves_the_ball(linear, norm):
+    model, x, y, _ = linear
+    found = loss_surface(model, x, y, eps=EPS, norm=norm, points=3, steps=2, bounds=None)
+    settings = {"eps": EPS, "norm": norm, "bounds": None}
+    problem = make_problem(model, x, y, **settings)
+    strongest, _ = strongest_examples(problem, steps=2, restarts=5)
+    noise = normal_like(x, torch.Generator().manual_seed(0))
+    random = EPS * steepest_direction(noise, problem.ball.p)
+    a, b = torch.from_numpy(found.edge).permute(2, 0, 1).float()
+    d, r = (strongest - x).flatten(1), random.flatten(1)
+    moved = a[..., None] * d[:, None] + b[..., None] * r[:, None]
+    length = torch.linalg.vector_norm(moved, ord=norm, dim=-1)
+    torch.testing.assert_close(length, torch.full_like(length, EPS), rtol=1e-4, atol=0)
+    np.testing.assert_allclose(found.edge[:, 0], found.edge[:, -1], atol=1e-5)
 
 
 def test_surface_stays_in_the_box_and_is_the_cross_entropy(smooth, batch):
