@@ -2,6 +2,7 @@
 
     python benchmarks/front/front.py RUNS
     python benchmarks/front/front.py RUNS --names front-mnist
+    python benchmarks/front/front.py RUNS --figure docs/figures/front.png
 
 RUNS is the output folder of `art-lfr compare benchmarks/front/front.yaml`, or `results/` here.
 """
@@ -10,19 +11,32 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
+from matplotlib.ticker import LogLocator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plans import HERE
 
 from art_lfr.comparison.plan import Comparison, read_plan
 from art_lfr.comparison.results import WORST, Results
+from art_lfr.core.intervals import wilson_interval
+from art_lfr.plots.drawing import PALETTE, new_figure, save_figure, tidy
 
 PLAN = HERE / "front" / "front.yaml"
+# Methods of one kind at several lengths are a line: label, how a method of it begins, looks.
+LINES = (
+    ("LFR, two steps that go on", "LFR, K 2, warm", "o-", PALETTE[1]),
+    ("adversarial training, two steps that go on", "AT at eps + h, K 2, warm", "s-", PALETTE[0]),
+    ("adversarial training, 3 to 10 steps that start anew", "AT", "s", PALETTE[5]),
+    ("LFR, 3 or 5 steps that start anew", "LFR, K", "o", PALETTE[4]),
+    ("ART's TRADES, 5 steps", "ART's TRADES", "^", PALETTE[2]),
+    ("ART's FBF", "ART's FBF", "v", PALETTE[3]),
+)
 
 
 def read(comparison: Comparison, runs: Path) -> Results:
@@ -70,16 +84,71 @@ def at_equal_time(results: Results) -> list[str]:
     return rows
 
 
+def line_of(results: Results, begins: str) -> list[str]:
+    """The methods of one line, the quickest first; those that go on only where it says so."""
+    found = [
+        method
+        for method in results.methods
+        if method.startswith(begins) and ("warm" in method) == ("warm" in begins)
+    ]
+    return sorted(found, key=results.seconds)
+
+
+def draw(tasks: list[Results], path: Path) -> None:
+    """A panel for each task."""
+    rows = -(-(len(tasks) + 1) // 3)
+    figure = new_figure(10.5, 3.4 * rows)
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axes, results in zip(panels, tasks, strict=False):
+        for label, begins, style, colour in LINES:
+            methods = line_of(results, begins)
+            if not methods:
+                continue
+            seconds = [results.seconds(method) for method in methods]
+            rates = np.array([mean(results, method, WORST) for method in methods])
+            counts = [sum(_images(run) for run in results.of(m).values()) for m in methods]
+            ends = [
+                wilson_interval(round(rate * count / 100), count)
+                for rate, count in zip(rates, counts, strict=True)
+            ]
+            errors = np.abs(100 * np.array(ends).T - rates)
+            axes.errorbar(
+                seconds, rates, errors, fmt=style, color=colour, label=label, capsize=2, ms=5
+            )
+        axes.set_xscale("log")
+        axes.set_title(results.comparison.name.removeprefix("front-"), fontsize=10)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        tidy(axes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    for axes in panels[len(tasks) :]:
+        axes.axis("off")
+    panels[len(tasks)].legend(handles, labels, loc="center", frameon=False, fontsize=9)
+    figure.supxlabel("training time, seconds of one core", fontsize=10)
+    figure.supylabel("robust accuracy, %: worst case of PGD-40, APGD-T, Square", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)
+
+
+def _images(run: Mapping[str, Any]) -> int:
+    first, last = run["judged"]["images"]
+    return int(last - first)
+
+
 def main(
     runs: Path,
     names: Annotated[str, typer.Option(help="The tasks whose name contains this.")] = "",
+    figure: Annotated[Path | None, typer.Option(help="Draw it here, with all tasks.")] = None,
 ) -> None:
     """Print the tables in Markdown."""
-    for comparison in read_plan(PLAN):
-        results = read(comparison, runs)
-        if names in comparison.name and results.runs:
-            typer.echo("\n".join([f"\n## {comparison.title}\n", *table(results)]))
-            typer.echo("\n".join(["", *at_equal_time(results)]))
+    found = [read(comparison, runs) for comparison in read_plan(PLAN) if names in comparison.name]
+    tasks = [results for results in found if results.runs]
+    for results in tasks:
+        typer.echo("\n".join([f"\n## {results.comparison.title}\n", *table(results)]))
+        typer.echo("\n".join(["", *at_equal_time(results)]))
+    if figure is not None:
+        draw(tasks, figure)
 
 
 if __name__ == "__main__":
