@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Ball
@@ -79,7 +78,7 @@ class Trades(Penalty):
         model = view.model.model if isinstance(view.model, NarrowModel) else view.model
         view = replace(view, model=model, settings=replace(view.settings, autocast=False))
         with mode(view.model, training=False), torch.no_grad():
-            clean = logits_of(view.model(x.clone())).softmax(dim=1)
+            clean = logits_of(view.model(x.clone()))
         return _find(view, Criterion(_divergence_from), x, clean, start)
 
     def end(self, searched: Any) -> Tensor | None:
@@ -90,13 +89,16 @@ class Trades(Penalty):
     def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The divergence, with a graph through the clean pass too."""
         clean = view.clean_logits if view.clean_logits is not None else view.logits(x)
-        yield Part(1.0, _divergence_from(view.logits(searched), clean.softmax(dim=1)))
+        yield Part(1.0, _divergence_from(view.logits(searched), clean))
 
 
 def _divergence_from(outputs: Tensor, clean: Tensor) -> Tensor:
-    """KL(clean || softmax(outputs)) of each sample, shape (N,)."""
-    logs = functional.log_softmax(outputs, dim=1)
-    return functional.kl_div(logs, clean, reduction="none").sum(dim=1)
+    """KL(softmax(clean) || softmax(outputs)) of each sample, shape (N,).
+
+    From logits: a probability that is rounded to 0 has no logarithm, and its gradient would be NaN.
+    """
+    logs, expected = outputs.log_softmax(dim=1), clean.log_softmax(dim=1)
+    return (expected.exp() * (expected - logs)).sum(dim=1)
 
 
 def _find(

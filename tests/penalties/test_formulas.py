@@ -259,6 +259,24 @@ def test_trades_is_the_divergence_of_both_outputs(problem: Problem) -> None:
     assert float(terms.flatness) > 0
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradients_are_finite_where_probabilities_are_rounded_to_0(
+    problem: Problem, name: str
+) -> None:
+    """As the small CNN's were early in training on MNIST: its logits were hundreds apart."""
+    network, x, y = problem
+    network, x = network.float(), x.float()
+    with torch.no_grad():
+        for parameter in network[-1].parameters():
+            parameter.mul_(1000.0)
+    assert bool((network(x).softmax(dim=1) == 0).any())
+    lam = {} if name == "adversarial-training" else {"lam": 1.0}
+    lfr_loss(network, x, y, eps=EPS, steps=2, penalty=name, **lam).total.backward()
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+
+
 def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
     network, x, y = problem
     terms = lfr_loss(network, x, y, eps=EPS, lam=2.0, penalty=SquaredLogits())
