@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -12,6 +14,18 @@ from art_lfr.comparison.results import Results
 from art_lfr.comparison.runner import WEIGHTS
 
 HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+MARKED = re.compile(r"<!-- (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def renewed(page: str, tables: Mapping[str, Sequence[str]]) -> str:
+    """A page with the lines of each table between `<!-- NAME -->` and `<!-- end -->` made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        text = "\n".join(tables[match["name"]])
+        return f"<!-- {match['name']} -->\n\n{text}\n\n<!-- end -->"
+
+    return MARKED.sub(table, page)
 
 
 def questions() -> dict[str, dict[str, Comparison]]:

@@ -3,15 +3,13 @@
     python benchmarks/tables.py
     python benchmarks/tables.py --runs RUNS
 
-The second takes over the results of `compare.py --output RUNS` first. A page shows the table NAME
-between the lines `<!-- NAME -->` and `<!-- end of NAME -->`; the text around it is written by hand.
-Comparisons that no page shows in full are in the file tables.md of their folder.
+The second takes over the results of `compare.py --output RUNS` first. Each folder has its tables in
+a file tables.md.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,28 +24,14 @@ sys.path.insert(0, str(HERE / "speed"))
 from speed import MEASURED
 from speed import to_markdown as speed_to_markdown
 
-DOCS = HERE.parent / "docs"
-# The page that shows all comparisons of a folder.
-PAGES = {"robustness": DOCS / "results.md"}
-SPEED_PAGE = DOCS / "performance.md"
-MARKED = re.compile(r"<!-- (?P<name>\S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
 
-
-def renewed(page: str, tables: Mapping[str, str]) -> str:
-    """The page with the text between its marks as `tables` has it."""
-
-    def marked(match: re.Match[str]) -> str:
-        name = match["name"]
-        return f"<!-- {name} -->\n{tables[name]}<!-- end of {name} -->"
-
-    return MARKED.sub(marked, page)
-
-
-def listed(tables: Mapping[str, str]) -> str:
-    """The file tables.md of a folder."""
+def write(folder: Path, source: str, tables: Mapping[str, str]) -> None:
+    """The file tables.md of a folder; `source` is where its numbers lie."""
     parts = [f"## {name}\n\n{table}" for name, table in tables.items()]
-    note = "Made by `python benchmarks/tables.py` from the files in `results/`.\n"
-    return "\n".join(["# The tables in full\n", note, *parts])
+    note = f"Made by `python benchmarks/tables.py` from the files in `{source}/`.\n"
+    page = folder / "tables.md"
+    write_atomically(page, "\n".join(["# The tables in full\n", note, *parts]))
+    typer.echo(f"{page}: {len(tables)} tables")
 
 
 def main(
@@ -66,16 +50,12 @@ def main(
                 typer.echo(f"{path} is that of {made}")
             if path.is_file():
                 tables[name] = published(name).to_markdown() + "\n"
-        page = PAGES.get(question, HERE / question / "tables.md")
-        text = renewed(page.read_text(), tables) if question in PAGES else listed(tables)
-        write_atomically(page, text)
-        typer.echo(f"{page}: {len(tables)} tables")
-    tables = {
+        write(HERE / question, "results", tables)
+    measured = {
         path.stem: speed_to_markdown(json.loads(path.read_text()))
         for path in sorted(MEASURED.glob("*.json"))
     }
-    write_atomically(SPEED_PAGE, renewed(SPEED_PAGE.read_text(), tables))
-    typer.echo(f"{SPEED_PAGE}: {len(tables)} tables")
+    write(MEASURED.parent, MEASURED.name, measured)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
 
 import art_lfr
 
+HERE = Path(__file__).parent
 project = "art-lfr"
 author = "the art-lfr developers"
 release = art_lfr.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",  # pages in Markdown, and notebooks as they were saved
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_design",
+]
 exclude_patterns = ["upstream/trainer.rst"]  # a part of a page of ART's
 html_theme = "furo"
-html_title = "art-lfr"
+html_title = f"art-lfr {release}"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3  # pages can link to sections
+nb_execution_mode = "off"  # a test runs it
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_mock_imports = ["torchattacks"]  # asks for an older requests than Sphinx
 default_role = "code"  # what docstrings have in backticks is code
 smartquotes = False
+# Kept in one place, shown as a page.
+NOTEBOOK = "../examples/first_look.ipynb"
+notebook = (HERE / NOTEBOOK).read_text().replace("](art_pipeline.py)", "](examples.md)")
+(HERE / "first_look.ipynb").write_text(notebook)
+
+
+def link_the_page(app: object, page: str, source: list[str]) -> None:
+    """On the site the notebook lies beside the pages."""
+    source[0] = source[0].replace(NOTEBOOK, "first_look.ipynb")
 
 
 def escape_formulas(*arguments: Any) -> None:
@@ -30,6 +59,22 @@ def escape_formulas(*arguments: Any) -> None:
         lines[number] = "".join(parts)
 
 
+class CommandHelp(Directive):
+    """What a command says under `--help`, at 80 columns."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The text as a block of code."""
+        command = [sys.executable, "-m", "art_lfr", self.arguments[0], "--help"]
+        environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        return [nodes.literal_block(text, text, language="text")]
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx; before napoleon, which makes markup of its own."""
     app.connect("autodoc-process-docstring", escape_formulas, priority=1)
+    app.connect("source-read", link_the_page)
+    app.add_directive("command-help", CommandHelp)

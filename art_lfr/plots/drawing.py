@@ -87,7 +87,7 @@ HIGHLIGHT = PALETTE[1]
 MARKERS = ("o", "s", "^", "D", "v", "P", "*")
 VIEWS = ("contours", "3d")
 # Steps of colour below the highest loss of a figure of surfaces, two for each power of ten.
-CONTOURS = 7
+CONTOURS = 6
 
 
 def vulnerability_figure(results: Mapping[str, Vulnerability]) -> Figure:
@@ -158,21 +158,21 @@ def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
     figure = new_figure(2.5 * len(results) + 1.1, 2.5 * count + 1.0)
     grid = figure.subplots(count, len(results), sharex=True, sharey=True, squeeze=False)
     highest = max(float(result.losses.max()) for result in results.values())
-    # 0.01, 0.03, 0.1, 0.3 and so on: half powers of ten, as people round them.
+    # 0.1, 0.3, 1, 3 and so on: half powers of ten, as people round them. The first stands for 0.
     steps = [float(f"{10 ** (k / 2):.1g}") for k in range(-40, 40)]
     top = next(k for k, step in enumerate(steps) if step >= highest and k >= CONTOURS)
     levels = steps[top - CONTOURS : top + 1]
+    # (What is below it is shown as just above: 0 has no logarithm.)
     for column, (name, result) in enumerate(results.items()):
         for sample in range(count):
             axes = grid[sample, column]
             filled = axes.contourf(
                 result.reach,
                 result.reach,
-                np.maximum(result.losses[sample].T, levels[0] / 2),  # no logarithm of 0
+                np.maximum(result.losses[sample].T.astype(float), 1.001 * levels[0]),
                 levels,
                 norm="log",
                 cmap="viridis",
-                extend="min",
             )
             axes.plot(*result.edge[sample].T, color="white", lw=1.6)
             axes.plot(*result.edge[sample].T, "--", color="black", lw=1.6)
@@ -184,7 +184,7 @@ def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
     for sample, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(f"sample {sample + 1} (label {int(result.labels[sample])})", fontsize=9)
     bar = figure.colorbar(filled, ax=grid, label="loss (nats)", shrink=0.9)
-    bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
+    bar.set_ticks(levels, labels=["0", *(f"{level:g}" for level in levels[1:])])
     figure.suptitle(f"{title}: the circle is the sample, the triangle its example", fontsize=10)
     figure.supxlabel(
         "across: to the strongest example (1: there); up: a random direction (1: eps)\n"

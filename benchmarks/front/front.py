@@ -2,7 +2,7 @@
 
     python benchmarks/front/front.py RUNS
     python benchmarks/front/front.py RUNS --names front-mnist
-    python benchmarks/front/front.py RUNS --figure docs/figures/front.png
+    python benchmarks/front/front.py benchmarks/front/results --docs
 
 RUNS is the output folder of `art-lfr compare benchmarks/front/front.yaml`, or `results/` here.
 """
@@ -20,12 +20,13 @@ import typer
 from matplotlib.ticker import LogLocator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plans import HERE
+from plans import DOCS, HERE, renewed
 
 from art_lfr.comparison.plan import Comparison, read_plan
 from art_lfr.comparison.results import WORST, Results
 from art_lfr.core.intervals import wilson_interval
 from art_lfr.plots.drawing import PALETTE, new_figure, save_figure, tidy
+from art_lfr.storage.files import write_atomically
 
 PLAN = HERE / "front" / "front.yaml"
 # Methods of one kind at several lengths are a line: label, how a method of it begins, looks.
@@ -62,25 +63,58 @@ def table(results: Results) -> list[str]:
     return rows
 
 
+def pairs(results: Results) -> list[tuple[str, str]]:
+    """LFR with steps that go on, and the best adversarial training that takes no longer."""
+    found = []
+    rivals = [m for m in results.methods if m.startswith("AT")]
+    for method in (m for m in results.methods if m.startswith("LFR, K") and "warm" in m):
+        within = [m for m in rivals if results.seconds(m) <= 1.05 * results.seconds(method)]
+        if within:
+            found.append((method, max(within, key=lambda m: mean(results, m, WORST))))
+    return found
+
+
 def at_equal_time(results: Results) -> list[str]:
-    """LFR with steps that go on, beside the best adversarial training that takes no longer."""
+    """These pairs, as a table."""
     rows = [
         "| LFR | core s | worst case | adversarial training | core s | worst case | LFR ahead by |",
         "|---|---|---|---|---|---|---|",
     ]
-    rivals = [m for m in results.methods if m.startswith("AT")]
-    for method in (m for m in results.methods if m.startswith("LFR, K") and "warm" in m):
-        seconds = results.seconds(method)
-        within = [m for m in rivals if results.seconds(m) <= 1.05 * seconds]
-        if not within:
-            continue
-        best = max(within, key=lambda m: mean(results, m, WORST))
+    for method, best in pairs(results):
         ahead = results.difference(method, best)
         rows.append(
-            f"| {method} | {seconds:.1f} | {mean(results, method, WORST):.1f} | {best} | "
-            f"{results.seconds(best):.1f} | {mean(results, best, WORST):.1f} | "
+            f"| {method} | {results.seconds(method):.1f} | {mean(results, method, WORST):.1f} | "
+            f"{best} | {results.seconds(best):.1f} | {mean(results, best, WORST):.1f} | "
             f"{ahead.mean:+.1f} ({ahead.low:+.1f} to {ahead.high:+.1f}) |"
         )
+    return rows
+
+
+SHORT = {
+    "front-digits-0.1": "digits, eps 0.1",
+    "front-digits-0.2": "digits, eps 0.2",
+    "front-digits-l2": "digits, l2, eps 0.5",
+    "front-mnist": "MNIST, eps 0.3",
+    "front-cifar10": "CIFAR-10, eps 8/255",
+}
+
+
+def shown(tasks: list[Results]) -> list[str]:
+    """The table of docs/performance.md."""
+    rows = [
+        "| task | epochs | core s | LFR | adversarial training | LFR ahead by |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for results in tasks:
+        for method, best in pairs(results):
+            if method.startswith("LFR, K 2"):
+                ahead = results.difference(method, best)
+                rows.append(
+                    f"| {SHORT[results.comparison.name]} | {results.epochs(method)} | "
+                    f"{results.seconds(method):.0f} | {mean(results, method, WORST):.1f} | "
+                    f"{mean(results, best, WORST):.1f} | "
+                    f"{ahead.mean:+.1f} ({ahead.low:+.1f} to {ahead.high:+.1f}) |"
+                )
     return rows
 
 
@@ -139,7 +173,9 @@ def _images(run: Mapping[str, Any]) -> int:
 def main(
     runs: Path,
     names: Annotated[str, typer.Option(help="The tasks whose name contains this.")] = "",
-    figure: Annotated[Path | None, typer.Option(help="Draw it here, with all tasks.")] = None,
+    docs: Annotated[
+        bool, typer.Option("--docs", help="Renew the table and the figure of docs/performance.md.")
+    ] = False,
 ) -> None:
     """Print the tables in Markdown."""
     found = [read(comparison, runs) for comparison in read_plan(PLAN) if names in comparison.name]
@@ -147,8 +183,10 @@ def main(
     for results in tasks:
         typer.echo("\n".join([f"\n## {results.comparison.title}\n", *table(results)]))
         typer.echo("\n".join(["", *at_equal_time(results)]))
-    if figure is not None:
-        draw(tasks, figure)
+    if docs:
+        page = DOCS / "performance.md"
+        write_atomically(page, renewed(page.read_text(), {"front": shown(tasks)}))
+        draw(tasks, DOCS / "figures" / "front.png")
 
 
 if __name__ == "__main__":

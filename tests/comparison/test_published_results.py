@@ -1,4 +1,4 @@
-"""The published tables are what the published runs give, and the documentation shows them as is."""
+"""The published tables are what the published runs give."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def test_tables_follow_from_the_runs(path: Path) -> None:
 
 def table_page(path: Path) -> Path:
     """Where the table of a result is shown as it is."""
-    question = path.parents[1]
-    return ROOT / "docs/results.md" if question.name == "robustness" else question / "tables.md"
+    return path.parents[1] / "tables.md"
 
 
 @pytest.mark.parametrize(
