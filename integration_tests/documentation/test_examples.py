@@ -18,6 +18,11 @@ LIBRARIES = {
     "tabular": [],
     "lightning_module": ["lightning"],
     "huggingface_images": ["transformers"],
+    "trades_to_lfr": [],
+    "mnist_end_to_end": [],
+    "cifar10_end_to_end": [],
+    "foreign_weights": [],
+    "robustbench_finetune": ["robustbench"],
 }
 
 
@@ -81,6 +86,42 @@ def test_lightning_module():
     )
     assert accuracy > 93
     assert flatness < 20
+
+
+def test_trades_to_lfr():
+    trades, lfr = map(rates, run("trades_to_lfr").split("\nLFR\n"))
+    assert trades["worst case"] > 60
+    assert lfr["worst case"] > 60
+
+
+def test_mnist_end_to_end():
+    output = run("mnist_end_to_end")
+    assert "eps 0.3, norm inf" in output
+    assert rates(output)["worst case"] > 60
+    assert "images that are right without an attack" in output
+
+
+def test_cifar10_end_to_end():
+    found = rates(run("cifar10_end_to_end"))
+    assert list(found) == ["clean", "PGD-40", "Square", "worst case"]
+    assert found["worst case"] > 10  # that of chance, after half a minute
+
+
+def test_foreign_weights():
+    output = run("foreign_weights")
+    assert rates(output)["clean"] > 90
+    assert rates(output)["worst case"] < 80  # trained without a defence
+    assert "images that are right without an attack" in output
+
+
+def test_robustbench_finetune():
+    try:
+        import art_lfr.robustbench  # noqa: F401
+    except ImportError as error:
+        pytest.skip(f"RobustBench cannot be imported: {error}")
+    output = run("robustbench_finetune")
+    assert "non-zero input gradients: yes" in output
+    assert rates(output)["worst case"] > 40
 
 
 def test_huggingface_images():

@@ -16,11 +16,16 @@ import typer
 import yaml
 from lfr_testing import ROOT, printed_by_python
 
+from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.cli import app
 from art_lfr.data import digits
 from art_lfr.models import NetworkInfo, digits_cnn, save_network, small_cnn
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.parent.name != "upstream"),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,6 +63,7 @@ NAMED = sorted(
 SMALLER = {
     "--epochs 5 --train 10000 --minutes 30": "--epochs 1 --train 32 --minutes 0.1",
     "--epochs 8": "--epochs 1 --batch-size 16",
+    "--data digits --output lfr": "--data digits --epochs 1 --train 64 --force --output lfr",
     "--images 200": "--images 2",
     "--clean-floor 0.97": "--clean-floor 0.01",
     "--attacks autoattack,quick,paper": "--attacks quick",
@@ -69,7 +75,7 @@ def test_no_snippet_is_overlooked():
     fences = sum(len(re.findall(r"^```", page.read_text(), re.MULTILINE)) for page in PAGES)
     myst = sum(len(re.findall(r"^```{", page.read_text(), re.MULTILINE)) for page in PAGES)
     assert fences == 2 * (len(SNIPPETS) + myst)
-    assert {s.language for s in SNIPPETS} == {"python", "bash", "yaml"}
+    assert {s.language for s in SNIPPETS} == {"python", "bash", "yaml", "diff"}
 
 
 @pytest.fixture
@@ -106,6 +112,7 @@ def test_python(snippet, images, make_classifier):
     names = {
         "classifier": classifier,
         "second_classifier": second,
+        "trainer": AdversarialTrainerLFRPyTorch(classifier, eps=0.1),
         "model": classifier.model,
         "network": classifier.model.eval(),
         "x": x,
