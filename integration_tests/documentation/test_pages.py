@@ -179,6 +179,13 @@ def test_every_command_is_on_its_page() -> None:
         assert f"| [{command.__name__}](#art-lfr-{command.__name__}) |" in page
 
 
+def test_every_check_of_masking_is_explained() -> None:
+    from art_lfr.masking.report import CHECK_NAMES
+
+    page = (DOCS / "evaluation.md").read_text()
+    assert [name for name in CHECK_NAMES if f"\n| {name} |" not in page] == []
+
+
 def test_every_example_is_in_the_gallery() -> None:
     page = (DOCS / "examples.md").read_text()
     scripts = {path.name for path in (ROOT / "examples").glob("*.py")}
