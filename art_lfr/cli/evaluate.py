@@ -149,8 +149,8 @@ def masking(
 ) -> None:
     """Look for signs that gradients mislead the attacks, and accuracies lie.
 
-    The exit status is 1 where gradient masking is likely, 2 where too few images are right to
-    judge, and 0 otherwise.
+    The exit status is 1 where gradient masking is likely, 2 where too few
+    images are right to judge, and 0 otherwise.
 
     [bold]Examples:[/bold]
 

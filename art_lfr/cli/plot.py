@@ -64,7 +64,7 @@ def plot(
 ) -> None:
     """Draw a figure of the paper for a network, or for several side by side.
 
-    flatness: the vulnerability of each image against its local flatness, and the bound.
+    flatness: vulnerability of each image against its local flatness; the bound.
     surface: the loss around images, along an adversarial and a random direction.
     gradients: what the loss looks at, with alignment and sparsity.
     curve: accuracy against eps.

@@ -226,14 +226,14 @@ def compare(
 ) -> None:
     """Train methods side by side and tabulate accuracy, flatness and time.
 
-    Runs that are finished are not repeated; a killed one goes on after its last epoch. Start the
-    command again beside itself to use more cores: each run is done by one of the processes.
-    Each comparison gets NAME.json, NAME.md, NAME.tex and, with matplotlib, NAME.png in --output.
+    Finished runs are not repeated; a killed one goes on after its last epoch.
+    Start the command again beside itself to use more cores.
+    Each comparison gets NAME.json, .md, .tex and, with matplotlib, .png.
 
     [bold]Example plan:[/bold]
 
-    {name: mine, data: digits, model: digits-cnn, eps: 0.1, epochs: 30, seeds: [0, 1],
-     methods: [{name: AT, kind: pgd}, {name: TRADES, kind: trades}, {name: LFR, kind: lfr}]}
+    {name: mine, data: digits, model: digits-cnn, eps: 0.1, epochs: 30,
+     seeds: [0, 1], methods: [{name: AT, kind: pgd}, {name: LFR, kind: lfr}]}
 
     [bold]Example:[/bold]  art-lfr compare plan.yaml --output results
     """

@@ -44,10 +44,10 @@ def demo(
 ) -> None:
     """Train three classifiers on digits, attack them, write a report.
 
-    One without a defence, one by adversarial training, one with LFR; scikit-learn's digits at eps
-    0.1, two minutes on one core.
-    Prints the accuracy clean, under PGD-40, APGD-T and Square, and in the worst case.
-    The folder gets report.md, results.json, figures and the networks (.safetensors).
+    One without a defence, one by adversarial training, one with LFR.
+    scikit-learn's digits at eps 0.1; two minutes on one core.
+    Prints the accuracy clean, under three attacks, and in the worst case.
+    The folder gets a report, results.json, figures and the networks.
 
     [bold]Example:[/bold]  art-lfr demo --output my-report
     """
@@ -154,9 +154,9 @@ def train(
 ) -> None:
     """Train a network with LFR and write its weights.
 
-    What is not given is that of --data in the table of docs/defaults.md. The learning rate is
-    one-cycle. Validation images, where there are any, are measured after each epoch. "none"
-    switches an option off.
+    What is not given is that of --data in the table of docs/defaults.md.
+    The learning rate is one-cycle; "none" switches an option off.
+    Validation images, where there are any, are measured after each epoch.
     The exit status is 1 where nothing is learnt: one class for every image.
 
     [bold]Examples:[/bold]
