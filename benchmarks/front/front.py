@@ -31,10 +31,10 @@ from art_lfr.storage.files import write_atomically
 PLAN = HERE / "front" / "front.yaml"
 # Methods of one kind at several lengths are a line: label, how a method of it begins, looks.
 LINES = (
-    ("LFR, two steps that go on", "LFR, K 2, warm", "o-", PALETTE[1]),
-    ("adversarial training, two steps that go on", "AT at eps + h, K 2, warm", "s-", PALETTE[0]),
-    ("adversarial training, 3 to 10 steps that start anew", "AT", "s", PALETTE[5]),
-    ("LFR, 3 or 5 steps that start anew", "LFR, K", "o", PALETTE[4]),
+    ("LFR, two warm-started steps", "LFR, K 2, warm", "o-", PALETTE[1]),
+    ("adversarial training, two warm-started steps", "AT at eps + h, K 2, warm", "s-", PALETTE[0]),
+    ("adversarial training, 3 to 10 cold-started steps", "AT", "s", PALETTE[5]),
+    ("LFR, 3 or 5 cold-started steps", "LFR, K", "o", PALETTE[4]),
     ("ART's TRADES, 5 steps", "ART's TRADES", "^", PALETTE[2]),
     ("ART's FBF", "ART's FBF", "v", PALETTE[3]),
 )

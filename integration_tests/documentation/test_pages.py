@@ -111,7 +111,7 @@ def test_what_the_text_says_of_speed_was_measured() -> None:
         "LFR by default": "iteration, LFR, as by default",
         'LFR, `precision="bf16"`': "iteration, LFR, as by default, bf16",
         '`"lfr-held"`': "iteration, LFR held, as by default",
-        "adversarial training here, two steps that go on": (
+        "adversarial training here, two warm-started steps": (
             "iteration, adversarial training, as by default"
         ),
         "ART's `AdversarialTrainerMadryPGD`, ten steps": (
