@@ -17,6 +17,7 @@ import art_lfr
 HERE = Path(__file__).parent
 project = "art-lfr"
 author = "the art-lfr developers"
+html_show_copyright = False
 release = art_lfr.__version__
 extensions = [
     "myst_nb",  # pages in Markdown, and notebooks as they were saved
@@ -60,14 +61,14 @@ def escape_formulas(*arguments: Any) -> None:
 
 
 class CommandHelp(Directive):
-    """What a command says under `--help`, at 80 columns."""
+    """What a command says under `--help`, at 110 columns."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """The text as a block of code."""
         command = [sys.executable, "-m", "art_lfr", self.arguments[0], "--help"]
-        environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+        environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
         return [nodes.literal_block(text, text, language="text")]

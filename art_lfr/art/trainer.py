@@ -260,7 +260,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
 
     @property
     def history(self) -> History:
-        """One record per epoch of the trainer's life: losses, accuracies, flatness, seconds.
+        """Losses, accuracies, flatness and seconds of each epoch of the trainer's life.
 
         A list of dictionaries, which prints as a table.
         """

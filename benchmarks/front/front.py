@@ -36,7 +36,6 @@ LINES = (
     ("adversarial training, 3 to 10 cold-started steps", "AT", "s", PALETTE[5]),
     ("LFR, 3 or 5 cold-started steps", "LFR, K", "o", PALETTE[4]),
     ("ART's TRADES, 5 steps", "ART's TRADES", "^", PALETTE[2]),
-    ("ART's FBF", "ART's FBF", "v", PALETTE[3]),
 )
 
 
@@ -150,7 +149,7 @@ def draw(tasks: list[Results], path: Path) -> None:
                 seconds, rates, errors, fmt=style, color=colour, label=label, capsize=2, ms=5
             )
         axes.set_xscale("log")
-        axes.set_title(results.comparison.name.removeprefix("front-"), fontsize=10)
+        axes.set_title(SHORT[results.comparison.name], fontsize=10)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")

@@ -32,7 +32,7 @@ SHOWN: dict[str, dict[str, str]] = {
         "LFR": "LFR, clipped",
         AT: "AT, clipped",
         AT_H: "AT at eps + h, clipped",
-        "the same for LFR's time": "AT at eps + h, clipped, 45 epochs",
+        "at eps + h, for LFR's time": "AT at eps + h, clipped, 45 epochs",
         "TRADES": "TRADES, clipped",
     },
     "digits-0.2": {
@@ -52,7 +52,8 @@ SHOWN: dict[str, dict[str, str]] = {
     "mnist": {
         "LFR": "LFR",
         AT: "AT, lr 0.05",
-        "the same for LFR's time": "AT, lr 0.05, 6 epochs",
+        AT_H: "AT at eps + h",
+        "at eps, for LFR's time": "AT, lr 0.05, 6 epochs",
         "TRADES": "TRADES",
         "LFR, differentiated twice": "LFR exact",
     },
@@ -124,7 +125,23 @@ def about(name: str) -> str:
     counts = sorted({len(results.of(m)) for m in SHOWN[name].values()}, reverse=True)
     runs = " or ".join(map(str, counts)) + (" runs" if counts != [1] else " run")
     epochs = results.epochs(SHOWN[name]["LFR"])
-    return f"{epochs} epochs, {runs} each, test images {first:,} to {last - 1:,}."
+    split = ", split 0" if results.comparison.data == "digits" else ""
+    said = f"{epochs} epochs, {runs} each{split}, test images {first:,} to {last - 1:,}. "
+    return said + masking(name, results)
+
+
+def masking(name: str, results: Results) -> str:
+    """How many masking reports of each row have a failed check."""
+    failing = []
+    for label, method in SHOWN[name].items():
+        reports = [run["masking"] for run in results.of(method).values() if run.get("masking")]
+        verdicts = [{check["verdict"] for check in report.values()} for report in reports]
+        failed = sum("fail" in found for found in verdicts)
+        if failed:
+            failing.append(f"{label} {failed} of {len(reports)}")
+    if not failing:
+        return "No masking report has a failed check."
+    return f"Masking reports with a failed check: {'; '.join(failing)}; the others none."
 
 
 def autoattack_rows() -> list[str]:
