@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import typer
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
 import art_lfr
+from art_lfr.cli import app as cli
 
 HERE = Path(__file__).parent
 project = "art-lfr"
@@ -61,17 +60,47 @@ def escape_formulas(*arguments: Any) -> None:
 
 
 class CommandHelp(Directive):
-    """What a command says under `--help`, at 110 columns."""
+    """What a command says under `--help`: text, examples, and its options panel by panel."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The text as a block of code."""
-        command = [sys.executable, "-m", "art_lfr", self.arguments[0], "--help"]
-        environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
-        return [nodes.literal_block(text, text, language="text")]
+        """The paragraphs and lists."""
+        command = typer.main.get_command(cli).commands[self.arguments[0]]
+        found: list[nodes.Node] = []
+        for part in re.sub(r"\[/?bold\]", "", command.help or "").split("\n\n"):
+            text = part.strip()
+            if text.startswith(("art-lfr", "accelerate")):
+                found.append(nodes.literal_block(text, text, language="text"))
+            elif text.startswith("Example:"):
+                code = text.removeprefix("Example:").strip()
+                found += [nodes.paragraph(text="Example:"), nodes.literal_block(code, code)]
+            else:
+                found.append(nodes.paragraph(text=" ".join(text.split())))
+        panels: dict[str, nodes.definition_list] = {}
+        for parameter in command.params:
+            panel = getattr(parameter, "rich_help_panel", None) or (
+                "Options" if parameter.opts[0].startswith("-") else "Arguments"
+            )
+            panels.setdefault(panel, nodes.definition_list()).append(_option(parameter))
+        for panel, options in panels.items():
+            found += [nodes.rubric(text=panel), options]
+        return found
+
+
+def _option(parameter: Any) -> nodes.definition_list_item:
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if not names[0].startswith("-"):
+        names = [str(parameter.metavar or names[0]).upper()]
+    term = nodes.term()
+    for number, name in enumerate(names):
+        term += nodes.Text(", ") if number else nodes.Text("")
+        term += nodes.literal(text=name)
+    text = (getattr(parameter, "help", "") or "").replace("\\[", "[")
+    default = getattr(parameter, "default", None)
+    if isinstance(default, str | int | float | Path) and default != "" and default is not False:
+        text += f" Default: {default}."
+    return nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph(text=text)))
 
 
 def setup(app: Any) -> None:
