@@ -17,6 +17,8 @@ for plan in "$@"; do
     python "$here/compare.py" "$plan" --data-dir "$data" --output "$runs"
 done
 python "$here/tables.py" --runs "$runs"
+python "$here/robustness/evidence.py"
+python "$here/front/front.py" "$here/front/results" --docs
 if [ -n "$all" ]; then
     python "$here/robustness/figures.py" --data-dir "$data" --runs "$runs"
     python "$here/failure_case/statistics_gap.py" --data-dir "$data" --runs "$runs"
