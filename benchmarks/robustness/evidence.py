@@ -132,16 +132,16 @@ def about(name: str) -> str:
 
 def masking(name: str, results: Results) -> str:
     """How many masking reports of each row have a failed check."""
-    failing = []
+    rows = {}
     for label, method in SHOWN[name].items():
         reports = [run["masking"] for run in results.of(method).values() if run.get("masking")]
         verdicts = [{check["verdict"] for check in report.values()} for report in reports]
-        failed = sum("fail" in found for found in verdicts)
-        if failed:
-            failing.append(f"{label} {failed} of {len(reports)}")
-    if not failing:
+        rows[label] = (sum("fail" in found for found in verdicts), len(reports))
+    all_of = [label for label, (failed, count) in rows.items() if failed == count > 0]
+    if not any(failed for failed, _ in rows.values()):
         return "No masking report has a failed check."
-    return f"Masking reports with a failed check: {'; '.join(failing)}; the others none."
+    assert all(failed in (0, count) for failed, count in rows.values())
+    return f"A check of the masking report fails in all runs of: {', '.join(all_of)}."
 
 
 def autoattack_rows() -> list[str]:
