@@ -21,7 +21,12 @@ from plans import comparison_named, first_runs, weights_path
 
 FIGURES = Path(__file__).parent / "figures"
 KINDS = ("flatness", "surface", "gradients", "curve")
-METHODS = ("standard", "AT, lr 0.05", "LFR exact", "LFR")
+METHODS = ("standard", "AT, lr 0.05, 6 epochs", "LFR exact", "LFR")
+# What the figures call them.
+NAMES = {"AT, lr 0.05, 6 epochs": "adversarial training", "LFR exact": "LFR, exact"}
+NETWORKS = Path(__file__).parents[2] / "networks"
+# Networks that are kept, for those who have no RUNS of them.
+KEPT = {"AT, lr 0.05, 6 epochs": "mnist-at", "LFR": "mnist"}
 
 
 def main(
@@ -34,7 +39,11 @@ def main(
     """Draw the four figures."""
     comparison = comparison_named(name)
     run_of = first_runs(comparison)
-    weights = {each: weights_path(run_of[each], runs) for each in method}
+    weights = {}
+    for each in method:
+        path = weights_path(run_of[each], runs)
+        kept = NETWORKS / f"{KEPT.get(each)}.safetensors"
+        weights[NAMES.get(each, each)] = path if path.exists() or name != "mnist" else kept
     output.mkdir(parents=True, exist_ok=True)
     first, *others = weights
     data = comparison.data
