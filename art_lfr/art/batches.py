@@ -51,6 +51,9 @@ class _CheckedBatches:
         return {**parts, "generator": type(loader)}
 
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 class LoaderBatches(_CheckedBatches):
     """(x, y) or (x, y, index) batches of a `DataLoader`.
 
@@ -83,6 +86,8 @@ class LoaderBatches(_CheckedBatches):
         empty = True
         for batch in joined_singles(map(self._batch, self._loader)):
             empty = False
+            if batch.rows is not None:
+                _check_names_one(batch.rows, batch)
             yield batch
         if empty:
             raise UsageError("train_loader gave no batch in this epoch; allowed: at least one")
@@ -97,36 +102,44 @@ class LoaderBatches(_CheckedBatches):
         if len(batch) == 2:
             return checked
         rows = self._rows(batch[2], len(checked.x)).to(checked.x.device)
-        _check_names_one(rows, checked.y)
         return checked._replace(rows=rows)
 
     def _rows(self, index: object, count: int) -> torch.Tensor:
         """The places of a batch's samples in the data set, (N,)."""
-        rows = torch.as_tensor(index) if isinstance(index, torch.Tensor | list) else None
-        if rows is None or rows.shape != (count,) or rows.is_floating_point() or rows.is_complex():
+        try:
+            rows = torch.as_tensor(index)  # numbers of any kind, in a tensor, an array or a list
+        except (OverflowError, RuntimeError, TypeError, ValueError):
+            rows = None
+        integers = rows is not None and rows.dtype in INTEGERS
+        if rows is None or not integers or rows.shape != (count,):
             raise WrongTypeError(
                 f"train_loader gives (x, y, {type(index).__name__}) for {count} samples; allowed: "
                 "as the third the place of each sample in the data set, integers of shape (N,)"
             )
         if self.samples is None or not (0 <= int(rows.min()) <= int(rows.max()) < self.samples):
             raise UsageError(
-                f"train_loader gives indices up to {int(rows.max())} with a data set of "
-                f"{self.samples} samples; allowed: for each sample its place there, from 0"
+                f"train_loader gives indices from {int(rows.min())} to {int(rows.max())} with a "
+                f"data set of {self.samples} samples; allowed: for each sample its place there, "
+                "from 0"
             )
         return rows.long()
 
 
-def _check_names_one(rows: torch.Tensor, y: torch.Tensor) -> None:
-    """Raise UsageError where one index has two labels: it is a group, say, and no place."""
+def _check_names_one(rows: torch.Tensor, batch: Batch) -> None:
+    """Raise UsageError where one index has two samples: it is a group, say, and no place."""
     order = rows.argsort()
     same = rows[order][1:] == rows[order][:-1]
-    differ = (y[order][1:] != y[order][:-1]).unsqueeze(1).flatten(1).any(dim=1)
-    if bool((same & differ).any()):
-        index = int(rows[order][1:][same & differ][0])
-        raise UsageError(
-            f"train_loader gives (x, y, index) with index {index} for two samples of different y; "
-            "allowed: the place of each sample in the data set, or (x, y) alone"
-        )
+    if not bool(same.any()):
+        return
+    for name, values in (("y", batch.y[order]), ("x", batch.x[order])):
+        differ = (values[1:] != values[:-1]).unsqueeze(1).flatten(1).any(dim=1)
+        if bool((same & differ).any()):
+            index = int(rows[order][1:][same & differ][0])
+            raise UsageError(
+                f"train_loader gives (x, y, index) with index {index} for two samples of different "
+                f"{name}; allowed: the place of each sample in the data set, whose images do not "
+                "change, or (x, y) alone"
+            )
 
 
 class GeneratorBatches(_CheckedBatches):

@@ -144,15 +144,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _about_extra(message: str, words: Sequence[str]) -> str:
-    """A message on a word too many says which option does not take it."""
-    found = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? \((\S+?)( .*)?\)", message)
-    if found is None or found[1] not in words:
+    """A message on words too many says which option does not take the first of them."""
+    found = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? \((.*)\)", message)
+    if found is None:
         return message
-    before = words[words.index(found[1]) - 1]
-    if not before.startswith("-"):
-        return f"{found[1]!r} belongs to no option; allowed: see `art-lfr {words[0]} --help`"
+    extra = next((w for w in words[1:] if f"{found[1]} ".startswith(f"{w} ")), found[1])
+    flags = {
+        name
+        for parameter in typer.main.get_command(app).commands[words[0]].params  # type: ignore[attr-defined]
+        if getattr(parameter, "is_flag", False)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    # The last one: an option's own value may be the same word.
+    at = max((i for i, word in enumerate(words) if word == extra), default=0)
+    before = words[at - 1] if at else ""
+    if before not in flags:
+        return f"{extra!r} belongs to no option; allowed: see `art-lfr {words[0]} --help`"
     file = "; a file is named by --output" if before == "--json" else ""
-    return f"{before} takes no value, but {found[1]!r} follows it; allowed: {before} alone{file}"
+    return f"{before} takes no value, but {extra!r} follows it; allowed: {before} alone{file}"
 
 
 def _after_stopping(words: Sequence[str]) -> str:

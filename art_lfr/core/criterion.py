@@ -71,6 +71,16 @@ class Criterion:
         return type(self._loss) in (nn.CrossEntropyLoss, nn.NLLLoss)
 
     @property
+    def name(self) -> str:
+        """What the loss is called."""
+        return getattr(self._loss, "__name__", type(self._loss).__name__)
+
+    @property
+    def of_entries(self) -> bool:
+        """Whether the loss is one of torch's that compare entry by entry."""
+        return isinstance(self._loss, ELEMENTWISE)
+
+    @property
     def of_rows(self) -> bool:
         """Whether the loss also takes rows of probabilities."""
         return type(self._loss) is nn.CrossEntropyLoss
@@ -162,6 +172,11 @@ class Criterion:
             return self._per_sample((~ignored).float()) if bool(ignored.any()) else None
         weights = self._loss.weight[y.long().masked_fill(ignored, 0)]
         return self._per_sample(weights.masked_fill(ignored, 0.0))
+
+    def weighted(self, values: Tensor, y: Tensor) -> Tensor:
+        """Values that are not of the loss, with the weights that those of the loss carry."""
+        weights = self.sample_weights(y)
+        return values if weights is None else values * weights
 
     def mean(self, values: Tensor, y: Tensor) -> Tensor:
         """The mean over samples as the user's loss takes it: a 0-dim tensor."""

@@ -55,9 +55,21 @@ def _with_view(
     augment: Augmentation, x: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, View | None]:
     """As `InvertibleAugmentation.with_view`, for any augmentation."""
-    if isinstance(augment, InvertibleAugmentation):
-        return augment.with_view(x, generator)
-    return augment(x, generator), None
+    if not isinstance(augment, InvertibleAugmentation):
+        return augment(x, generator), None
+    pair: object = augment.with_view(x, generator)
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise WrongTypeError(
+            f"augment.with_view returned a {type(pair).__name__}; allowed: the augmented batch and "
+            "its view, or None"
+        )
+    changed, view = pair
+    if view is not None and not all(callable(getattr(view, n, None)) for n in ("apply", "undo")):
+        raise WrongTypeError(
+            f"augment.with_view returned the view {view!r:.60}; allowed: one with `apply` and "
+            "`undo`, or None"
+        )
+    return changed, view
 
 
 def augmented(
@@ -68,6 +80,10 @@ def augmented(
     Raises ValueError where it is no valid batch of the same shape.
     """
     changed, view = _with_view(augment, x, generator)
+    if not isinstance(changed, Tensor):
+        raise WrongTypeError(
+            f"augment returned a {type(changed).__name__}; allowed: a tensor like the batch"
+        )
     if changed.shape != x.shape:
         raise UsageError(
             f"augment returned shape {tuple(changed.shape)} for {tuple(x.shape)}; allowed: the "

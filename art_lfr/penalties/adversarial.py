@@ -19,6 +19,7 @@ from art_lfr.core.geometry import Ball
 from art_lfr.core.modes import mode
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.core.precision import NarrowModel
+from art_lfr.errors import UsageError
 from art_lfr.penalties.base import LossView, Part, Penalty
 
 
@@ -79,6 +80,12 @@ class Trades(Penalty):
         view = replace(view, model=model, settings=replace(view.settings, autocast=False))
         with mode(view.model, training=False), torch.no_grad():
             clean = logits_of(view.model(x.clone()))
+        if clean.dim() != 2 or clean.shape[1] < 2 or view.criterion.of_entries:
+            raise UsageError(
+                f"penalty is 'trades', which compares probabilities of classes, with outputs of "
+                f"shape {tuple(clean.shape)} and {view.criterion.name}; allowed: (N, classes), at "
+                "least two, and a loss of classes such as CrossEntropyLoss"
+            )
         return _find(view, Criterion(_divergence_from), x, clean, start)
 
     def end(self, searched: Any) -> Tensor | None:
@@ -89,7 +96,8 @@ class Trades(Penalty):
     def parts(self, view: LossView, x: Tensor, y: Tensor, searched: Any) -> Iterator[Part]:
         """The divergence, with a graph through the clean pass too."""
         clean = view.clean_logits if view.clean_logits is not None else view.logits(x)
-        yield Part(1.0, _divergence_from(view.logits(searched), clean))
+        divergence = _divergence_from(view.logits(searched), clean)
+        yield Part(1.0, view.criterion.weighted(divergence, y))
 
 
 def _divergence_from(outputs: Tensor, clean: Tensor) -> Tensor:

@@ -36,7 +36,11 @@ class Cure(Penalty):
         direction = at_x.detach().sign()
         z = direction / per_sample(sample_norm(direction, 2).clamp_min(1.0), direction)
         shifted = view.differentiable_gradient(x + view.settings.radius * z, y)
-        yield Part(1.0, (shifted - at_x).flatten(1).square().sum(dim=1))
+        squared = (shifted - at_x).flatten(1).square().sum(dim=1)
+        weights = view.criterion.sample_weights(y)
+        if weights is not None:  # both gradients carry it, their square has it twice
+            squared = torch.where(weights > 0, squared / weights, torch.zeros_like(squared))
+        yield Part(1.0, squared)
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class GradAlign(Penalty):
         at_noise = view.differentiable_gradient(searched, y).flatten(1)
         defined = (at_x.detach().norm(dim=1) > 0) & (at_noise.detach().norm(dim=1) > 0)
         cosine = functional.cosine_similarity(at_x, at_noise, dim=1, eps=1e-30)
-        yield Part(1.0, torch.where(defined, 1 - cosine, torch.zeros_like(cosine)))
+        turned = torch.where(defined, 1 - cosine, torch.zeros_like(cosine))
+        yield Part(1.0, view.criterion.weighted(turned, y))
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

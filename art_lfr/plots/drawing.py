@@ -14,7 +14,7 @@ from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.geometry import dual_norm
 from art_lfr.core.imports import require
 from art_lfr.core.names import FIGURE_FORMATS, NORM_NAMES
-from art_lfr.errors import UsageError
+from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.plots.measured import GradientMaps, LossSurface, Vulnerability
 from art_lfr.storage.files import check_output, write_atomically
 
@@ -84,7 +84,7 @@ Measured = TypeVar("Measured", Vulnerability, LossSurface, GradientMaps)
 DECADES = 8
 HIGHLIGHT = PALETTE[1]
 # Shapes that tell networks apart in print without colours.
-MARKERS = ("o", "s", "^", "D", "v", "P", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P")  # one less than colours: pairs repeat late
 VIEWS = ("contours", "3d")
 # Steps of colour below the highest loss of a figure of surfaces, two for each power of ten.
 CONTOURS = 6
@@ -128,8 +128,8 @@ def vulnerability_figure(results: Mapping[str, Vulnerability]) -> Figure:
         f"(nats per unit of x; {NORM_NAMES[float(first.norm)]}, eps {first.eps:g}; large is steep)"
     )
     axes.set_ylabel("vulnerability V: rise of the loss (nats)")
-    count = len(first.labels)
-    axes.set_title(f"What flatness says of vulnerability, {count} images each", fontsize=10)
+    counts = " and ".join(map(str, sorted({len(result.labels) for result in results.values()})))
+    axes.set_title(f"What flatness says of vulnerability, {counts} images", fontsize=10)
     axes.legend(fontsize=8, loc="upper left", frameon=False)
     tidy(axes)
     return figure
@@ -155,7 +155,7 @@ def surface_figure(results: Mapping[str, LossSurface], *, view: str = "contours"
 
 def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
     count = len(next(iter(results.values())).labels)
-    figure = new_figure(2.5 * len(results) + 1.1, 2.5 * count + 1.0)
+    figure = new_figure(max(6.2, 2.5 * len(results) + 1.1), 2.5 * count + 1.0)
     grid = figure.subplots(count, len(results), sharex=True, sharey=True, squeeze=False)
     highest = max(float(result.losses.max()) for result in results.values())
     # 0.1, 0.3, 1, 3 and so on: half powers of ten, as people round them. The first stands for 0.
@@ -184,7 +184,7 @@ def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
     for sample, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(f"sample {sample + 1} (label {int(result.labels[sample])})", fontsize=9)
     bar = figure.colorbar(filled, ax=grid, label="loss (nats)", shrink=0.9)
-    bar.set_ticks(levels, labels=["0", *(f"{level:g}" for level in levels[1:])])
+    bar.set_ticks(levels, labels=["less", *(f"{level:g}" for level in levels[1:])])
     figure.suptitle(f"{title}: the circle is the sample, the triangle its example", fontsize=10)
     figure.supxlabel(
         "across: to the strongest example (1: there); up: a random direction (1: eps)\n"
@@ -198,7 +198,7 @@ def _in_3d(results: Mapping[str, LossSurface], title: str) -> Figure:
     count = len(next(iter(results.values())).labels)
     height = 3.1 * count + 0.7
     # The automatic layout lets axes in 3-d overlap.
-    figure = new_figure(3.7 * len(results) + 0.6, height, layout=None)
+    figure = new_figure(max(6.2, 3.7 * len(results) + 0.6), height, layout=None)
     figure.subplots_adjust(
         left=0.03, right=0.93, bottom=0.3 / height, top=1 - 0.75 / height, wspace=0.1, hspace=0.1
     )
@@ -289,12 +289,23 @@ def gradients_figure(results: Mapping[str, GradientMaps], *, shown: int = 4) -> 
 
 def _first(results: Mapping[str, Measured], key: Any, same: str) -> Measured:
     """One of the results; ValueError where there is none, or they differ in what `key` gives."""
+    if not isinstance(results, Mapping):
+        raise WrongTypeError(
+            f"results is a {type(results).__name__}; allowed: a mapping from names to what was "
+            "measured, such as {'mine': result}"
+        )
     if not results:
         raise UsageError("results is empty; allowed: a mapping from names to what was measured")
     first = next(iter(results.values()))
     for name, result in results.items():
         if key(result) != key(first):
             raise UsageError(f"results[{name!r}] differs from the others; allowed: the same {same}")
+        for part in ("losses", "edge", "flatness", "vulnerability"):
+            if not np.isfinite(getattr(result, part, 0.0)).all():
+                raise UsageError(
+                    f"results[{name!r}] has NaN or infinite {part}; allowed: a network whose loss "
+                    "is finite around the samples"
+                )
     return first
 
 
@@ -344,6 +355,11 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     A history is a list of records, one per epoch, as `trainer.history` has them; keys that a
     record lacks are left out. Raises ValueError where there is nothing to draw.
     """
+    if not isinstance(histories, Mapping):
+        raise WrongTypeError(
+            f"histories is a {type(histories).__name__}; allowed: a mapping from names to "
+            "histories, such as {'LFR': trainer.history}"
+        )
     drawn = {name: history for name, history in histories.items() if history}
     present = {key for history in drawn.values() for record in history for key in record}
     panels = [panel for panel in PANELS if present & set(panel[2])]

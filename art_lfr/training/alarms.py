@@ -57,7 +57,7 @@ class Alarms:
                 f"each ascent starts anew: {reason}. Or raise max_iter, now "
                 f"{self._settings.steps}, or say warm_start=False.",
                 UserWarning,
-                stacklevel=9,
+                stacklevel=10,
             )
         self._told_of_start = True
 

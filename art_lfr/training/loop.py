@@ -33,7 +33,7 @@ from art_lfr.core.randomness import RandomState, preserved_random_state, seed_gl
 from art_lfr.core.settings import LFRSettings
 from art_lfr.data.augmentation import View, augmented
 from art_lfr.errors import TrainingError, UsageError
-from art_lfr.penalties import Penalty
+from art_lfr.penalties import AdversarialTraining, Penalty, Trades
 from art_lfr.storage.description import Description
 from art_lfr.storage.files import locked
 from art_lfr.storage.identity import Identity
@@ -122,6 +122,7 @@ class TrainingLoop:
         self._good: dict[str, Tensor] = {}
         self._learnt: dict[str, Tensor] | None = None
         self._learnt_epoch = 0
+        self._doubted = False  # whether the data have been looked at
         self._alarms = Alarms(settings, options, shown=objective.processes.main)
         # Whether weights are in channels-last order in an epoch; not known before the first sample.
         self._channels_last: bool | None = None
@@ -332,16 +333,23 @@ class TrainingLoop:
             chosen = gains_by_channels_last(model, x, self.optimizer)
         self._channels_last = chosen
 
-    def _check_batch(self, x: Tensor, size: int) -> None:
-        """Refuse data that the settings cannot train on; x are the first samples that are known."""
+    def _check_batch(self, x: Tensor, size: int, depth: int = 8) -> None:
+        """Refuse data that the settings cannot train on; x are the first samples that are known.
+
+        What is doubtful is warned of once; `depth`: frames from here to the line of the caller.
+        """
         box = self.objective.bounds_for(x)
         unit = wrong_unit(self.settings.eps, self.settings.norm, box)
         narrow = None
         if self.options.precision == "bf16" and self.settings.lam > 0:
             narrow = lost_in_bfloat16(self.settings.radius, x)
-        for warning in (self.settings.check_radius(x), unit, narrow):
-            if warning is not None:
-                warnings.warn(warning, UserWarning, stacklevel=8)  # the line of the caller
+        # Adversarial training and TRADES take no difference, and have no use for a radius.
+        differences = not isinstance(self.objective.penalty, AdversarialTraining | Trades)
+        radius = self.settings.check_radius(x) if differences else None
+        for warning in (radius, unit, narrow if differences else None):
+            if warning is not None and not self._doubted:
+                warnings.warn(warning, UserWarning, stacklevel=depth)
+        self._doubted = True
         if min(size, self.options.max_physical_batch_size or size) == 1:
             with (
                 torch.no_grad(),
@@ -387,7 +395,7 @@ class TrainingLoop:
                 x, ends, view = batch.x, None, None
                 if index == 0:
                     if not batches.in_memory:
-                        self._check_batch(x, len(x))
+                        self._check_batch(x, len(x), depth=9)
                         self._choose_order(x)
                     if self._channels_last:
                         stack.enter_context(channels_last(self.network, self.optimizer))

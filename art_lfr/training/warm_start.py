@@ -81,12 +81,19 @@ class EndPoints:
         return (self.steps[rows] * per_sample(self.scale[rows] / LEVELS, x)).to(x.dtype)
 
 
-def _checked(method: str, moved: Tensor, x: Tensor) -> Tensor:
+def _checked(method: str, moved: object, x: Tensor) -> Tensor:
     """What a view has made of perturbations of x, which may be the work of a user's view."""
-    if moved.shape != x.shape or not bool(moved.isfinite().all()):
-        what = "NaN or infinity" if moved.shape == x.shape else f"shape {tuple(moved.shape)}"
-        raise UsageError(
-            f"`{method}` of the view that augment returned gives {what} for perturbations of shape "
-            f"{tuple(x.shape)}; allowed: finite values of that shape"
-        )
-    return moved
+    if not isinstance(moved, Tensor):
+        what = f"a {type(moved).__name__}"
+    elif moved.shape != x.shape:
+        what = f"shape {tuple(moved.shape)}"
+    elif not moved.is_floating_point():
+        what = f"the type {moved.dtype}"
+    elif not bool(moved.isfinite().all()):
+        what = "NaN or infinity"
+    else:
+        return moved.to(x.dtype)
+    raise UsageError(
+        f"`{method}` of the view that augment returned gives {what} for perturbations of shape "
+        f"{tuple(x.shape)}; allowed: a tensor of finite floating values of that shape"
+    )

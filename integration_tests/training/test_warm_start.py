@@ -158,13 +158,15 @@ def test_a_loader_that_gives_indices_goes_on(make_classifier, data, ascents):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        (lambda i: i + 5, "indices up to 6[0-9] with a data set of 64"),
+        (lambda i: i + 5, "to 6[0-9] with a data set of 64"),
         (float, "integers of shape"),
         (lambda i: "a", "integers of shape"),
-        (lambda i: -i, "indices up to"),
+        (lambda i: -i, "indices from -[1-9]"),
+        (lambda i: i > 5, "integers of shape"),
+        (lambda i: [i], "integers of shape"),
         (lambda i: i % 8, "index [0-7] for two samples of different y"),
     ],
-    ids=["too large", "a number", "a word", "negative", "a group"],
+    ids=["too large", "a number", "a word", "negative", "a flag", "a list", "a group"],
 )
 def test_indices_that_are_none_are_refused(make_classifier, data, weights, same, index, message):
     class Wrong(TensorDataset):
@@ -198,8 +200,11 @@ def test_where_it_cannot_go_on_it_says_so_once(make_classifier, data, weights, s
     settings = {"augment": darker} if source == "augment" else {}
     reason = "augment does not say" if source == "augment" else "batches do not say which sample"
     trainer = trainer_of(make_classifier(), warm_start=None, **settings)
-    with pytest.warns(UserWarning, match=f"each ascent starts anew: .*{reason}.*max_iter, now 1"):
+    with pytest.warns(
+        UserWarning, match=f"each ascent starts anew: .*{reason}.*max_iter, now 1"
+    ) as told:
         fit(trainer, 2)
+    assert {warning.filename for warning in told} == {__file__}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(trainer, 1)

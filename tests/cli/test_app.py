@@ -341,6 +341,11 @@ def test_check(folder, capsys):
             "--channels-last takes no value, but 'none' follows it; allowed: --channels-last alone",
         ),
         (["evaluate", "--json", "x.json"], "--json alone; a file is named by --output"),
+        (
+            ["evaluate", "--json", "my file.json"],
+            "--json takes no value, but 'my file.json' follows",
+        ),
+        (["evaluate", "--eps", "0.1", "0.1"], "'0.1' belongs to no option"),
         (["evaluate", "x.safetensors"], "'x.safetensors' belongs to no option; allowed: see"),
         (["train", "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),
         (["train", "--data", "mine.npz"], "--model is missing and --eps is missing; 'mine.npz'"),

@@ -277,6 +277,38 @@ def test_gradients_are_finite_where_probabilities_are_rounded_to_0(
         assert bool(parameter.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_class_weights_count_as_in_the_loss(problem: Problem, name: str) -> None:
+    """A mean over weights: ten times all of them is the same, and weight 0 does not count."""
+    network, x, y = problem
+    lam = {} if name == "adversarial-training" else {"lam": 1.0}
+
+    def value(weights: list[float], x: Tensor, y: Tensor) -> float:
+        loss = nn.CrossEntropyLoss(weight=torch.tensor(weights).double())
+        terms = lfr_loss(network, x, y, eps=EPS, steps=2, penalty=name, loss=loss, **lam)
+        return float(terms.flatness.detach())
+
+    equal = value([1.0, 1.0, 1.0], x, y)
+    assert value([10.0, 10.0, 10.0], x, y) == pytest.approx(equal, rel=1e-6)
+    assert equal == pytest.approx(value_of(network, x, y, name, lam), rel=1e-6)
+    other = x.clone()
+    other[y == 2] = 1 - other[y == 2]
+    first = value([1.0, 2.0, 0.0], x, y)
+    assert value([1.0, 2.0, 0.0], other, y) == pytest.approx(first, rel=1e-6)
+
+
+def value_of(network: nn.Module, x: Tensor, y: Tensor, name: str, lam: Any) -> float:
+    terms = lfr_loss(network, x, y, eps=EPS, steps=2, penalty=name, **lam)
+    return float(terms.flatness.detach())
+
+
+def test_trades_needs_classes() -> None:
+    network, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 1)), torch.rand(4, 1, 2, 3)
+    y = torch.ones(4, 1)
+    with pytest.raises(ValueError, match=r"penalty is 'trades'.* outputs of shape \(4, 1\)"):
+        lfr_loss(network, x, y, eps=0.1, lam=6.0, penalty="trades", loss=nn.BCEWithLogitsLoss())
+
+
 def test_loss_takes_a_penalty_of_the_users_own(problem: Problem) -> None:
     network, x, y = problem
     terms = lfr_loss(network, x, y, eps=EPS, lam=2.0, penalty=SquaredLogits())

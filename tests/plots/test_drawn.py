@@ -1,6 +1,7 @@
 """The figures show the numbers they were given."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,25 @@ def test_surface_figure(networks, data, tmp_path, view):
         surface_figure({**results, "other": other}, view=view)
     with pytest.raises(ValueError, match="view is 'map'"):
         surface_figure(results, view="map")
+
+
+@pytest.mark.parametrize("view", ["contours", "3d"])
+def test_losses_that_are_not_finite(networks, data, view):
+    x, y = data
+    found = loss_surface(networks["first"], x[:1], y[:1], eps=EPS, points=5, steps=2)
+    for value in (np.nan, np.inf):
+        broken = replace(found, losses=np.full_like(found.losses, value))
+        with pytest.raises(ValueError, match=r"results\['b'\] has NaN or infinite losses"):
+            surface_figure({"a": found, "b": broken}, view=view)
+    surface_figure({"below": replace(found, losses=found.losses - 10)}, view=view)
+    with pytest.raises(TypeError, match="results is a LossSurface; allowed: a mapping"):
+        surface_figure(found, view=view)
+
+
+def test_eight_networks_are_told_apart():
+    figure = vulnerability_figure({str(i): result([0.1, 0.2], [1.0, 2.0]) for i in range(8)})
+    looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[1:]}
+    assert len(looks) == 8
 
 
 def test_gradients_figure(networks, data, tmp_path):

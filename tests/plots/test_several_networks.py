@@ -78,6 +78,8 @@ def test_training_curves_draw_what_is_there():
     assert styles["validation, PGD-10"] == accuracy.lines[1].get_linestyle()
     assert len(set(styles.values())) == 3
     png(figure)
+    with pytest.raises(TypeError, match="histories is a list; allowed: a mapping"):
+        training_curves(full)
     with pytest.raises(ValueError, match="histories has no epoch"):
         training_curves({"LFR": [{"other": 1.0}]})
 

@@ -110,6 +110,8 @@ class Spoilt:
         (lambda x: x * torch.nan, "gives NaN or infinity"),
         (lambda x: x[:, :, 1:], r"gives shape \(4, 2, 4, 5\)"),
         (lambda x: x[:1], r"gives shape \(1, 2, 5, 5\)"),
+        (lambda x: x.int(), r"gives the type torch\.int32"),
+        (lambda x: x.numpy(), "gives a ndarray"),
     ],
 )
 def test_a_wrong_view_is_refused(
