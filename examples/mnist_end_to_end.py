@@ -20,12 +20,12 @@ from art_lfr.check import check_model
 from art_lfr.data import digits, load_npz
 from art_lfr.models import load_network, network_info, small_cnn
 
-EPS = 0.3
 folder = Path(tempfile.mkdtemp())
 if len(sys.argv) > 1:
-    path, epochs, judged = Path(sys.argv[1]), 8, 1000
+    path, eps, epochs, judged = Path(sys.argv[1]), 0.3, 8, 1000
 else:
-    small, path, epochs, judged = digits(), folder / "digits.npz", 6, 100
+    small, path = digits(), folder / "digits.npz"
+    eps, epochs, judged = 0.1, 15, 100  # few images: a ball that they can be learnt in
     large = [
         np.repeat(np.repeat((255 * x[:, 0]).astype(np.uint8), 3, 1), 3, 2)
         for x in (small.x_train, small.x_test)
@@ -57,7 +57,7 @@ for finding in check_model(classifier, x, y):
 
 steps = epochs * -(-len(x) // 128)
 trainer = AdversarialTrainerLFRPyTorch(
-    classifier, eps=EPS, best_metric="validation_robust_accuracy"
+    classifier, eps=eps, best_metric="validation_robust_accuracy"
 )
 trainer.fit(
     x,

@@ -96,7 +96,7 @@ def test_trades_to_lfr():
 
 def test_mnist_end_to_end():
     output = run("mnist_end_to_end")
-    assert "eps 0.3, norm inf" in output
+    assert "eps 0.1, norm inf" in output
     assert rates(output)["worst case"] > 60
     assert "images that are right without an attack" in output
 
