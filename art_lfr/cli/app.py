@@ -146,12 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _about_extra(message: str, words: Sequence[str]) -> str:
     """A message on words too many says which option does not take the first of them."""
     found = re.fullmatch(r"Got unexpected extra arguments? ?\(?s?\)? \((.*)\)", message)
-    if found is None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    name = next((word for word in words if word in commands), None)
+    if found is None or name is None:
         return message
     extra = next((w for w in words[1:] if f"{found[1]} ".startswith(f"{w} ")), found[1])
     flags = {
         name
-        for parameter in typer.main.get_command(app).commands[words[0]].params  # type: ignore[attr-defined]
+        for parameter in commands[name].params
         if getattr(parameter, "is_flag", False)
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -159,7 +161,7 @@ def _about_extra(message: str, words: Sequence[str]) -> str:
     at = max((i for i, word in enumerate(words) if word == extra), default=0)
     before = words[at - 1] if at else ""
     if before not in flags:
-        return f"{extra!r} belongs to no option; allowed: see `art-lfr {words[0]} --help`"
+        return f"{extra!r} belongs to no option; allowed: see `art-lfr {name} --help`"
     file = "; a file is named by --output" if before == "--json" else ""
     return f"{before} takes no value, but {extra!r} follows it; allowed: {before} alone{file}"
 

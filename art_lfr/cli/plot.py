@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from art_lfr.cli import known, options
-from art_lfr.core.names import FIGURE_FORMATS, find_name
+from art_lfr.core.names import FIGURE_FORMATS, VIEWS, find_name
 from art_lfr.core.tables import Table
 from art_lfr.errors import UsageError
 
@@ -82,7 +82,7 @@ def plot(
     if not kind:  # older versions of typer let it be missing
         raise UsageError("Missing argument 'KIND'; allowed: flatness, surface, gradients or curve")
     kind = find_name("KIND", kind, IMAGES)
-    view = find_name("--view", view, ("contours", "3d"))
+    view = find_name("--view", view, VIEWS)
     output = output or Path(f"{kind}.png")
     check_integer("--points", points, low=2, optional=True)
     options.check_output(output, FIGURE_FORMATS)

@@ -42,6 +42,7 @@ ATTACK_NAMES = (*PRESETS, *ATTACKS)
 METRICS = ("clever_u", "loss_sensitivity")
 AUGMENTATIONS = ("none", "flip", "crop-flip")
 FIGURE_FORMATS = (".png", ".pdf", ".svg")
+VIEWS = ("contours", "3d")  # of a loss surface
 PRECISIONS = ("float32", "bf16", "fp16")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 

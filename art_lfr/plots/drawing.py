@@ -13,7 +13,7 @@ import numpy as np
 from art_lfr.core.arguments import Array, check_choice, check_integer
 from art_lfr.core.geometry import dual_norm
 from art_lfr.core.imports import require
-from art_lfr.core.names import FIGURE_FORMATS, NORM_NAMES
+from art_lfr.core.names import FIGURE_FORMATS, NORM_NAMES, VIEWS
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.plots.measured import GradientMaps, LossSurface, Vulnerability
 from art_lfr.storage.files import check_output, write_atomically
@@ -85,7 +85,6 @@ DECADES = 8
 HIGHLIGHT = PALETTE[1]
 # Shapes that tell networks apart in print without colours.
 MARKERS = ("o", "s", "^", "D", "v", "P")  # one less than colours: pairs repeat late
-VIEWS = ("contours", "3d")
 # Steps of colour below the highest loss of a figure of surfaces, two for each power of ten.
 CONTOURS = 6
 
@@ -158,11 +157,11 @@ def _contours(results: Mapping[str, LossSurface], title: str) -> Figure:
     figure = new_figure(max(6.2, 2.5 * len(results) + 1.1), 2.5 * count + 1.0)
     grid = figure.subplots(count, len(results), sharex=True, sharey=True, squeeze=False)
     highest = max(float(result.losses.max()) for result in results.values())
-    # 0.1, 0.3, 1, 3 and so on: half powers of ten, as people round them. The first stands for 0.
+    # 0.1, 0.3, 1, 3 and so on: half powers of ten, as people round them. The first stands for all
+    # that is less, 0 too, which has no logarithm.
     steps = [float(f"{10 ** (k / 2):.1g}") for k in range(-40, 40)]
     top = next(k for k, step in enumerate(steps) if step >= highest and k >= CONTOURS)
     levels = steps[top - CONTOURS : top + 1]
-    # (What is below it is shown as just above: 0 has no logarithm.)
     for column, (name, result) in enumerate(results.items()):
         for sample in range(count):
             axes = grid[sample, column]
@@ -300,7 +299,7 @@ def _first(results: Mapping[str, Measured], key: Any, same: str) -> Measured:
     for name, result in results.items():
         if key(result) != key(first):
             raise UsageError(f"results[{name!r}] differs from the others; allowed: the same {same}")
-        for part in ("losses", "edge", "flatness", "vulnerability"):
+        for part in ("losses", "flatness", "vulnerability"):
             if not np.isfinite(getattr(result, part, 0.0)).all():
                 raise UsageError(
                     f"results[{name!r}] has NaN or infinite {part}; allowed: a network whose loss "

@@ -41,7 +41,8 @@ class LossSurface:
     and a random perturbation of length eps along b. `losses` (N, points, points) has a in its
     second axis, b in its third. `clean`, `adversarial` and `random` (N,) are the losses at (0, 0),
     (1, 0) and (0, 1). Losses are in the loss's unit, nats for cross-entropy. `edge` (N, angles, 2)
-    are the a and b at which the plane leaves the ball, all around; NaN where d is 0.
+    are the a and b at which the plane leaves the ball, all around; NaN where it does not, as d
+    is 0.
     """
 
     eps: float
@@ -157,7 +158,9 @@ def _edge(d: Tensor, r: Tensor, ball: Ball) -> Tensor:
     angles = torch.linspace(0, 2 * math.pi, ANGLES, dtype=d.dtype, device=d.device)
     ab = torch.stack([angles.cos(), angles.sin()], dim=1)
     moved = ab[:, :1] * d.flatten() + ab[:, 1:] * r.flatten()
-    return ab * (ball.eps / sample_norm(moved, ball.p))[:, None]
+    reach = ball.eps / sample_norm(moved, ball.p)
+    # A constant network has no adversarial direction: towards it there is no edge.
+    return ab * torch.where(reach.isinf(), torch.nan, reach)[:, None]
 
 
 def _losses_on_plane(problem: Problem, index: int, d: Tensor, r: Tensor, reach: Tensor) -> Tensor:

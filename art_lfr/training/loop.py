@@ -122,7 +122,7 @@ class TrainingLoop:
         self._good: dict[str, Tensor] = {}
         self._learnt: dict[str, Tensor] | None = None
         self._learnt_epoch = 0
-        self._doubted = False  # whether the data have been looked at
+        self._doubted = False  # whether what is doubtful in the data of this call has been told
         self._alarms = Alarms(settings, options, shown=objective.processes.main)
         # Whether weights are in channels-last order in an epoch; not known before the first sample.
         self._channels_last: bool | None = None
@@ -150,6 +150,7 @@ class TrainingLoop:
             UsageError: For an optimizer whose step raises; the weights are those of before.
         """
         schedule = schedule or Schedule(None)
+        self._doubted = False
         monitors = monitors_for(batches, validation, self.options)
         self._check(batches, nb_epochs, schedule, monitors, checkpoint_dir, resume)
         processes = self.objective.processes
@@ -336,7 +337,8 @@ class TrainingLoop:
     def _check_batch(self, x: Tensor, size: int, depth: int = 8) -> None:
         """Refuse data that the settings cannot train on; x are the first samples that are known.
 
-        What is doubtful is warned of once; `depth`: frames from here to the line of the caller.
+        What is doubtful is warned of once in a call of `fit`; `depth`: frames from here to the line
+        of the caller.
         """
         box = self.objective.bounds_for(x)
         unit = wrong_unit(self.settings.eps, self.settings.norm, box)

@@ -177,6 +177,8 @@ def main(
     ] = False,
 ) -> None:
     """Print the tables in Markdown."""
+    if docs and names:
+        raise typer.BadParameter("--docs has all tasks; allowed: without --names")
     found = [read(comparison, runs) for comparison in read_plan(PLAN) if names in comparison.name]
     tasks = [results for results in found if results.runs]
     for results in tasks:

@@ -131,17 +131,18 @@ def about(name: str) -> str:
 
 
 def masking(name: str, results: Results) -> str:
-    """How many masking reports of each row have a failed check."""
-    rows = {}
+    """Of which rows the masking reports have a failed check."""
+    failing = []
     for label, method in SHOWN[name].items():
         reports = [run["masking"] for run in results.of(method).values() if run.get("masking")]
         verdicts = [{check["verdict"] for check in report.values()} for report in reports]
-        rows[label] = (sum("fail" in found for found in verdicts), len(reports))
-    all_of = [label for label, (failed, count) in rows.items() if failed == count > 0]
-    if not any(failed for failed, _ in rows.values()):
+        failed = sum("fail" in found for found in verdicts)
+        if failed:
+            some = "" if failed == len(reports) else f" ({failed} of {len(reports)})"
+            failing.append(label + some)
+    if not failing:
         return "No masking report has a failed check."
-    assert all(failed in (0, count) for failed, count in rows.values())
-    return f"A check of the masking report fails in all runs of: {', '.join(all_of)}."
+    return f"A check of the masking report fails in all runs of: {', '.join(failing)}."
 
 
 def autoattack_rows() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,22 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from art_lfr import AdversarialTrainerLFRPyTorch
 
 LFR = {"eps": 0.1, "max_iter": 2, "verbose": False}
+
+
+@pytest.mark.parametrize("source", ["fit", "fit_loader"])
+def test_a_doubtful_unit_is_told_once_a_call_at_the_callers_line(make_classifier, data, source):
+    trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **{**LFR, "eps": 1.5})
+    x, y = data.x[:64], data.y[:64]
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if source == "fit":
+                trainer.fit(x, y, nb_epochs=2, batch_size=32)
+            else:
+                loader = DataLoader(TensorDataset(torch.tensor(x), torch.tensor(y)), batch_size=32)
+                trainer.fit_loader(loader, nb_epochs=2)
+        told = [w for w in caught if "eps is 1.5" in str(w.message)]
+        assert [w.filename for w in told] == [__file__]
 
 
 class Digits(Dataset):

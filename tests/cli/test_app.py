@@ -345,6 +345,7 @@ def test_check(folder, capsys):
             ["evaluate", "--json", "my file.json"],
             "--json takes no value, but 'my file.json' follows",
         ),
+        (["--", "evaluate", "x.json"], "'x.json' belongs to no option"),
         (["evaluate", "--eps", "0.1", "0.1"], "'0.1' belongs to no option"),
         (["evaluate", "x.safetensors"], "'x.safetensors' belongs to no option; allowed: see"),
         (["train", "--data", "absent.npz"], "--data is 'absent.npz', which is no file"),

@@ -135,6 +135,17 @@ def test_losses_that_are_not_finite(networks, data, view):
         surface_figure(found, view=view)
 
 
+@pytest.mark.parametrize("view", ["contours", "3d"])
+def test_a_constant_network_has_no_adversarial_direction(data, tmp_path, view):
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    for parameter in constant.parameters():
+        nn.init.zeros_(parameter)
+    found = loss_surface(constant, *data, eps=EPS, points=5, steps=2)
+    assert np.isnan(found.edge).any()
+    assert not np.isinf(found.edge).any()
+    save_figure(surface_figure({"constant": found}, view=view), tmp_path / "figure.png")
+
+
 def test_eight_networks_are_told_apart():
     figure = vulnerability_figure({str(i): result([0.1, 0.2], [1.0, 2.0]) for i in range(8)})
     looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[1:]}
