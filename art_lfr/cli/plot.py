@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 # The default of --images for each kind.
 IMAGES = {"flatness": 200, "surface": 2, "gradients": 200, "curve": 200}
 SURFACE_POINTS, CURVE_POINTS = 25, 8
+# Options that some kinds have no use for, and those that have.
+USED_BY = {
+    "eps": ("flatness", "surface", "curve"),
+    "norm": ("flatness", "surface", "curve"),
+    "seed": ("flatness", "surface", "curve"),
+    "steps": ("flatness", "surface"),
+    "restarts": ("flatness", "surface"),
+    "points": ("surface", "curve"),
+    "view": ("surface",),
+    "attacks": ("curve",),
+}
 
 
 def plot(
+    context: typer.Context,
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="flatness, surface, gradients or curve.")
     ],
@@ -82,6 +94,7 @@ def plot(
     if not kind:  # older versions of typer let it be missing
         raise UsageError("Missing argument 'KIND'; allowed: flatness, surface, gradients or curve")
     kind = find_name("KIND", kind, IMAGES)
+    _refuse_unused(context, kind)
     view = find_name("--view", view, VIEWS)
     output = output or Path(f"{kind}.png")
     check_integer("--points", points, low=2, optional=True)
@@ -149,6 +162,17 @@ def plot(
         forms = inputs.table_forms(pandas.concat(frames, names=["network"]).reset_index(0))
         write_atomically(numbers, forms[numbers.suffix]())
         inputs.show(f"Numbers: {numbers}")
+
+
+def _refuse_unused(context: typer.Context, kind: str) -> None:
+    """Raise UsageError for an option that was given and would change nothing."""
+    for name, kinds in USED_BY.items():
+        source = context.get_parameter_source(name)
+        if kind not in kinds and source is not None and source.name != "DEFAULT":
+            raise UsageError(
+                f"--{name} is {context.params[name]!r} with {kind}, which has no use for it; "
+                f"allowed: with {' and '.join(kinds)}"
+            )
 
 
 def _table(results: Mapping[str, Any], title: str) -> Table:

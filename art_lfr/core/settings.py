@@ -106,8 +106,8 @@ class LFRSettings:
         check_flag("autocast", autocast)
         if eps == 0 and radius is None and estimator != "exact":
             raise UsageError(
-                "radius is None with eps 0; allowed: a number > 0, or estimator='exact', "
-                "because the default radius is a multiple of eps"
+                "eps is 0, and radius, by default a multiple of it, is None; allowed: eps > 0, "
+                "radius > 0, or estimator='exact'"
             )
         values = {
             "eps": float(eps),

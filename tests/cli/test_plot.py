@@ -38,7 +38,7 @@ def folder(user_folder):
 
 TINY = ["--model", "nets_of_a_user:make", "--data", "mine.npz", "--weights", "one.pt"]
 BALL = [*TINY, "--eps", "0.1"]
-QUICK = ["--steps", "2", "--restarts", "1", "--attacks", "PGD-40", "--points", "3"]
+ASCENT = ["--steps", "2", "--restarts", "1"]
 
 
 def loaded(folder, name):
@@ -50,7 +50,7 @@ def loaded(folder, name):
 
 def test_flatness(folder, capsys):
     files = ["--output", "a.png", "--numbers", "a.csv"]
-    assert main(["plot", "flatness", *BALL, *QUICK, *files, "--compare", "second=two.pt"]) == 0
+    assert main(["plot", "flatness", *BALL, *ASCENT, *files, "--compare", "second=two.pt"]) == 0
     output = capsys.readouterr().out
     assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
     table = pandas.read_csv(folder / "a.csv")
@@ -84,15 +84,15 @@ def test_a_figure_is_called_after_its_kind(folder):
 
 def test_surface(folder):
     files = ["--output", "a.pdf", "--numbers", "a.csv"]
-    assert main(["plot", "surface", *BALL, *QUICK, *files, "--norm", "2"]) == 0
+    assert main(["plot", "surface", *BALL, *ASCENT, "--points", "3", *files, "--norm", "2"]) == 0
     assert (folder / "a.pdf").read_bytes().startswith(b"%PDF")
     assert len(pandas.read_csv(folder / "a.csv")) == 2 * 3 * 3
 
 
 def test_curve(folder, capsys):
     files = ["--output", "a.png", "--numbers", "a.csv"]
-    arguments = ["plot", "curve", *BALL, *QUICK, *files, "--eps", "0.03"]
-    assert main(arguments) == 0
+    arguments = ["plot", "curve", *BALL, "--attacks", "PGD-40", *files]
+    assert main([*arguments, "--eps", "0.03", "--points", "3"]) == 0
     table = pandas.read_csv(folder / "a.csv")
     np.testing.assert_allclose(table.eps, [0, 0.01, 0.02, 0.03])
     expected = accuracy_curve(
@@ -101,7 +101,7 @@ def test_curve(folder, capsys):
     assert table.accuracy.tolist() == expected.accuracy.tolist()
     assert "Worst case of PGD-40 within eps" in capsys.readouterr().out
     # 3 / 8 of 0.1 is 0.037500000000000006.
-    assert main([*arguments, "--eps", "0.1", "--points", "8", "--images", "2"]) == 0
+    assert main([*arguments, "--points", "8", "--images", "2"]) == 0
     assert "0.0375," in (folder / "a.csv").read_text()
 
 
@@ -129,6 +129,14 @@ def test_another_network_for_other_images_is_named_before_any_work(folder, capsy
         (["flatness", *BALL, "--compare", "one=two.pt"], "a name given twice"),
         (["flatness", *BALL, "--compare", "b=three.pt"], "three.pt"),
         (["flatness"], "--weights is missing"),
+        (["flatness", *BALL, "--view", "3d"], "--view is '3d' with flatness"),
+        (["flatness", *BALL, "--points", "3"], "--points is 3 with flatness"),
+        (["flatness", *BALL, "--attacks", "PGD"], "allowed: with curve"),
+        (["curve", *BALL, "--steps", "3"], "allowed: with flatness and surface"),
+        (["curve", *BALL, "--restarts", "3"], "--restarts is 3 with curve"),
+        (["gradients", *BALL], "--eps is 0.1 with gradients"),
+        (["gradients", *TINY, "--norm", "2"], "--norm is '2' with gradients"),
+        (["gradients", *TINY, "--seed", "0"], "--seed is 0 with gradients"),
     ],
 )
 def test_bad_usage_is_one_line_and_writes_nothing(folder, capsys, arguments, words):

@@ -253,7 +253,7 @@ def test_defaults_scale_with_eps(norm: float) -> None:
     for name in ("step_size", "lam", "radius"):
         assert getattr(many, name) == pytest.approx(255 * getattr(one, name))
     assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).radius == 3.0
-    with pytest.raises(ValueError, match="radius is None with eps 0; allowed: a number > 0"):
+    with pytest.raises(ValueError, match="eps is 0, and radius, by default"):
         LFRSettings(eps=0, norm=norm)
 
 
