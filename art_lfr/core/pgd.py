@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from art_lfr.core.criterion import Criterion, logits_of
 from art_lfr.core.geometry import Ball
-from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import frozen, mode
+from art_lfr.core.precision import finite_input_gradient
 from art_lfr.core.processes import Processes
 
 
@@ -36,7 +36,7 @@ def projected_gradient_descent(
     point = start
     with mode(model, training=False), frozen(model):
         for _ in range(steps):
-            gradient = input_gradient(model, criterion, point, y)
+            gradient = finite_input_gradient(model, criterion, point, y)
             if watch is not None:
                 watch(point, gradient)
             point = ball.ascend(point, gradient, x, step_size)

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from art_lfr.core.criterion import logits_of
+from art_lfr.core.criterion import Criterion, logits_of
+from art_lfr.core.geometry import per_sample
+from art_lfr.core.gradients import input_gradient
 from art_lfr.core.modes import device_of, dtype_of
 from art_lfr.errors import UsageError
 
@@ -139,6 +141,26 @@ def lost_in_bfloat16(radius: float, x: Tensor) -> str | None:
         f"radius is {radius:g} with precision 'bf16', which rounds values of up to {most:g} to "
         f"{spacing:.2g}: the flatness will be off by some per cent. Take 'fp16' or 'float32'."
     )
+
+
+def finite_input_gradient(model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+    """grad_x l; for samples whose scaled gradient overflows in float16, that without a scale.
+
+    For a search, after which no optimizer would notice: steps along NaN do not move. Takes a second
+    pass where one overflows, so it is for models that draw and keep nothing, as in eval mode.
+    """
+    gradient = input_gradient(model, criterion, x, y)
+    if not isinstance(model, NarrowModel) or model.scale == 1.0:
+        return gradient
+    finite = gradient.flatten(1).isfinite().all(dim=1)
+    if bool(finite.all()):
+        return gradient
+    scale, model.scale = model.scale, 1.0
+    try:
+        unscaled = input_gradient(model, criterion, x, y)
+    finally:
+        model.scale = scale
+    return torch.where(per_sample(finite, x), gradient, unscaled)
 
 
 def loss_scaler(device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from torch import nn
 
 from art_lfr.core.criterion import Criterion
 from art_lfr.core.gradients import input_gradient
-from art_lfr.core.precision import NarrowModel, check_precision, loss_scaler
+from art_lfr.core.precision import NarrowModel, check_precision, finite_input_gradient, loss_scaler
 
 HAS_SCALER = hasattr(torch.amp, "GradScaler")
 NO_SCALER = f"torch {torch.__version__} has no GradScaler for a CPU"
@@ -60,6 +60,22 @@ def test_a_difference_below_the_rounding_of_images_reaches_the_first_layer() -> 
         with narrow.first_layer_in_full():
             assert torch.equal(narrow(shifted) - narrow(x), expected)
     assert float((rounded - expected).norm() / expected.norm()) > 0.5
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**14])
+def test_a_gradient_that_overflows_in_a_search_is_taken_without_the_scale(scale: float) -> None:
+    """One sample is 100 times as steep: its gradient times the scale is above 65,504."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 2)).eval()
+    x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    criterion = Criterion(lambda outputs, _: outputs[:, 0] * torch.tensor([1e-3, 50.0, 1.0]))
+    narrow = NarrowModel(model, torch.float16)
+    narrow.scale = scale
+    found = finite_input_gradient(narrow, criterion, x, y)
+    expected = input_gradient(model, criterion, x, y)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-6)
+    assert narrow.scale == scale
+    if scale > 1:
+        assert not input_gradient(narrow, criterion, x, y).isfinite().all()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
