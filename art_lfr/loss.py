@@ -153,8 +153,16 @@ class LossKeywords(LFRKeywords, total=False):
 class LFRLoss:
     """`lfr_loss` with its keywords fixed: `LFRLoss(eps=0.3)(model, x, y)`.
 
-    Takes the keywords of `lfr_loss` and checks them once, when it is made. Without a `generator`
-    it makes one, seeded with 0, whose start noise goes on from call to call.
+    Takes the keywords of `lfr_loss`, which explains them, and checks them once, when it is made.
+    Without a `generator` it makes one, seeded with 0, whose start noise goes on from call to call.
+    A call returns `LFRTerms`; it raises what `lfr_loss` raises.
+
+    Example::
+
+        from art_lfr import LFRLoss
+
+        objective = LFRLoss(eps=0.1, norm=2)
+        objective(model, x, y).total.backward()
     """
 
     @keywords_of(LFRSettings)
@@ -262,12 +270,13 @@ def lfr_loss(
         y: Labels, shape (N,), or what `loss` takes: for the cross-entropy also rows of
             probabilities.
         eps: Radius of the ball, >= 0, in raw units.
-        lam: Weight of the penalty, >= 0. None: the default of the norm, a multiple of eps.
+        lam: Weight of the penalty, >= 0. None: eps / 2.
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
-        steps: Ascent steps K, >= 0. With eps 0 and steps 0: input-gradient regularization.
+        steps: Ascent steps K, >= 0. Ten, as there is no epoch before from which two steps could go
+            on, as the trainer's do. With eps 0 and steps 0: input-gradient regularization.
         step_size: Length of a step. None: 2 eps / steps, and at most 0.4 eps.
         estimator: "finite-difference" or "exact" (double back-propagation).
-        radius: Finite-difference radius h. None: the default of the norm, a multiple of eps.
+        radius: Finite-difference radius h. None: eps / 4.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
         batch_norm: "eval": the penalty uses running statistics; "train": those of its batch.
         renew_every: An ascent step takes two gradients. Take the first of them, at the point
@@ -283,8 +292,15 @@ def lfr_loss(
         generator: Source of the start noise; None: one seeded with 0, for each call anew.
 
     Returns:
-        (total, clean, flatness), 0-dim tensors, in float32 at least; flatness is the penalty
-        without lam, and 0 where lam is 0 (it is not computed).
+        `LFRTerms` (total, clean, flatness), 0-dim tensors, in float32 at least, on the model's
+        device; flatness is the penalty without lam, and 0 where lam is 0 (it is not computed).
+
+    Example::
+
+        from art_lfr import lfr_loss
+
+        loss = lfr_loss(model, x, y, eps=0.1, lam=0.05)
+        loss.total.backward()
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.

@@ -88,7 +88,7 @@ def local_flatness(
         steps: Ascent steps, >= 0.
         step_size: Length of a step; None: 2 eps / steps, and at most 0.4 eps.
         estimator: What steers the ascent: "finite-difference" or "exact".
-        radius: Finite-difference radius; None: the default of the norm, a multiple of eps.
+        radius: Finite-difference radius; None: eps / 4.
         bounds: Valid inputs (low, high), numbers or per-feature arrays, or None. "auto": [0, 1],
             or a classifier's `clip_values`; other bounds beside a classifier are an error.
         restarts: Independent ascents, >= 1. The first starts beside x, the others at random points.
@@ -97,7 +97,14 @@ def local_flatness(
         seed: Seed of the start noise.
 
     Returns:
-        One value per sample, shape (N,): a tensor for tensors, an array for anything else.
+        One value per sample, shape (N,), in units of the loss per unit of x; a tensor for tensors,
+        an array for anything else.
+
+    Example::
+
+        from art_lfr import local_flatness
+
+        print(local_flatness(model, x, y, eps=0.1, restarts=3).mean())
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.

@@ -108,9 +108,9 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         eps_step: Length of an ascent step. None: 2 eps / max_iter, and at most 0.4 eps.
         max_iter: Ascent steps K, >= 0. Two will do where each ascent goes on from that of the epoch
             before (`warm_start`); where it starts anew, take five to ten.
-        lam: Weight of the penalty, >= 0. None: the norm's default, a multiple of eps.
+        lam: Weight of the penalty, >= 0. None: eps / 2.
         estimator: "finite-difference", or "exact" (double back-propagation, as published).
-        radius: Finite-difference radius h. None: the norm's default, a multiple of eps.
+        radius: Finite-difference radius h. None: eps / 4.
         batch_norm: "eval": the penalty's passes use running statistics; "train": their own.
         renew_every: An ascent step takes two gradients. Take the first of them, at the point
             itself, in every n-th step only: with 2, 10 steps take 16 gradients instead of 21. For
@@ -133,7 +133,7 @@ class AdversarialTrainerLFRPyTorch(Trainer):
             takes a quarter off for a ResNet on a CPU. None: on a CPU, where the network gives the
             same in it and is large enough to gain. Afterwards they lie as before.
         warmup_epochs: eps and lam rise linearly over the first epochs of the trainer's life.
-        held_epochs: The lower end of LFR's finite difference, -l(x' - h s), which training can
+        held_epochs: The minus term of LFR's finite difference, -l(x' - h s), which training can
             raise without bound, is held over so many epochs and let in linearly over twice as many:
             early it does harm (docs/defaults.md). None: as `warmup_epochs`. 0: never held.
         attack: An ART `EvasionAttack`, or a list of which one is drawn for each batch: the clean
@@ -158,6 +158,28 @@ class AdversarialTrainerLFRPyTorch(Trainer):
         seed: Seed of everything random; the global random state is left as found.
         verbose: Print a line for each epoch to stderr; on a terminal show a bar too.
         summary_writer: TensorBoard: False, True, a path, or a `SummaryWriter`.
+
+    Training runs on the classifier's device.
+
+    Example::
+
+        from art.estimators.classification import PyTorchClassifier
+        from torch import nn, optim
+        from art_lfr import AdversarialTrainerLFRPyTorch
+        from art_lfr.models import digits_cnn
+
+        network = digits_cnn()
+        classifier = PyTorchClassifier(
+            network,
+            loss=nn.CrossEntropyLoss(),
+            optimizer=optim.SGD(network.parameters(), lr=0.1, momentum=0.9),
+            input_shape=(1, 8, 8),
+            nb_classes=10,
+            clip_values=(0, 1),
+        )
+        trainer = AdversarialTrainerLFRPyTorch(classifier, eps=0.1)
+        trainer.fit(x, y, nb_epochs=20, validation_data=(x_val, y_val))
+        trainer.save("robust.safetensors")
 
     Raises:
         TypeError: For a classifier that is not of PyTorch, or an unknown keyword.

@@ -99,7 +99,8 @@ def run_autoattack(
         eps: Radius of the ball, > 0, in raw units (before preprocessing).
         norm: p of the ball: np.inf, 2 or 1.
         version: "standard" (the one to report), "plus" (longer), or "rand" (for randomised models).
-        bounds: Valid inputs (low, high), finite and equally wide for all features.
+        bounds: Valid inputs (low, high), finite and equally wide for all features. "auto": [0, 1],
+            or a classifier's `clip_values`.
         batch_size: Samples at a time. It decides which samples share random numbers, so a result
             repeats only with the same one.
         seed: Seed of every attack.
@@ -109,6 +110,13 @@ def run_autoattack(
 
     Returns:
         An `AutoAttackResult`.
+
+    Example::
+
+        from art_lfr.autoattack import run_autoattack
+
+        found = run_autoattack(model, x, y, eps=0.1, state_path="run.state")
+        print(found.accuracy, found.flags)
 
     Raises:
         ValueError, TypeError: For bad arguments or data, or a `state_path` of another run, naming

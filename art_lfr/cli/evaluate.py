@@ -59,13 +59,13 @@ def evaluate(
 
     art-lfr evaluate --weights robust.safetensors
 
-    art-lfr evaluate --weights robust.safetensors --attacks paper,autoattack --images 200
+    art-lfr evaluate --weights robust.safetensors --attacks autoattack --images 200
 
-    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz
-    --eps 0.03 --output table.tex
+    art-lfr evaluate --model my_nets:make --weights robust.pt --data my.npz \\
+        --eps 0.03 --attacks autoattack --output table.tex
 
-    accelerate launch --multi_gpu --num_processes 2 -m art_lfr evaluate
-    --weights robust.safetensors
+    accelerate launch --multi_gpu --num_processes 2 -m art_lfr evaluate \\
+        --weights robust.safetensors
     """
     options.check_output(output, (".json", ".md", ".tex", ".csv"))
     options.check_output(save_adversarial, (".npz",), "--save-adversarial")
@@ -156,8 +156,8 @@ def masking(
 
     art-lfr masking --weights robust.safetensors
 
-    art-lfr masking --weights robust.safetensors --surrogate standard.safetensors
-    --output masking.md
+    art-lfr masking --weights robust.safetensors \\
+        --surrogate standard.safetensors --output masking.md
     """
     options.check_output(output, (".json", ".md"))
     chosen = known.judged(

@@ -49,9 +49,9 @@ def load_model(
         raise UsageError(f"{option} is {str(weights)!r}: {error}") from error
 
 
-def load_data(name: str, test: int | None = None) -> ImageData:
-    """A data set by its name, a user's .npz file, or a folder of images; `test` as in `load`."""
-    return load(find_data("--data", name), test=test)
+def load_data(name: str, test: int | None = None, training: bool = True) -> ImageData:
+    """A data set by its name, a user's .npz file, or a folder of images; the rest as in `load`."""
+    return load(find_data("--data", name), training=training, test=test)
 
 
 def count_classes(model: nn.Module, x: Array, y: Array, option: str = "--model") -> int:
@@ -82,7 +82,13 @@ def count_classes(model: nn.Module, x: Array, y: Array, option: str = "--model")
 
 def outputs_for(data: ImageData) -> int:
     """Outputs of a built-in network for this data: 10, or as many as the labels need."""
-    return max(10, int(data.y_train.max()) + 1)
+    return max(10, int(_some(data)[1].max()) + 1)
+
+
+def _some(data: ImageData) -> tuple[Array, Array]:
+    """Its training images and their labels, or those of the first part that it has."""
+    parts = ((data.x_train, data.y_train), (data.x_validation, data.y_validation))
+    return next((part for part in parts if len(part[1])), (data.x_test, data.y_test))
 
 
 def trained_model(
@@ -102,7 +108,7 @@ def other_model(chosen: Chosen, weights: Path, data: ImageData, option: str) -> 
     known = info is not None and info.model is not None
     name = model_of(weights, info) if info is not None and known else chosen.recipe.model
     network = trained_model(name, weights, data, option)
-    count_classes(network, data.x_train, data.y_train, f"{option} {weights}")
+    count_classes(network, *_some(data), f"{option} {weights}")
     return network
 
 
@@ -125,7 +131,7 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
 
     ValueError where they do not go together.
     """
-    loaded = load_data(chosen.recipe.data)
+    loaded = load_data(chosen.recipe.data, training=False)
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
         raise UsageError(

@@ -85,9 +85,10 @@ Data = Annotated[
     typer.Option(
         help=f"{', '.join(NAMES)} (all but digits by torchvision, kept in $ART_LFR_DATA or "
         "~/.cache/art-lfr); a folder with train/CLASS/ and test/CLASS/; or a .npz file with "
-        "x_train, y_train (and x_test, y_test, x_validation, y_validation). uint8 images are "
-        "scaled to \\[0, 1]. Default: what --weights say, else digits. Options that are not given "
-        "are those of its row in docs/defaults.md; files of your own need --model and --eps.",
+        "x_train, y_train (and x_test, y_test, x_validation, y_validation; to judge a network, "
+        "the part that is judged is enough). uint8 images are scaled to \\[0, 1]. Default: what "
+        "--weights say, else digits. Options that are not given are those of its row in "
+        "docs/defaults.md; files of your own need --model and --eps.",
         rich_help_panel=DATA,
     ),
 ]

@@ -87,8 +87,8 @@ def tune(
 
     art-lfr tune --data digits --eps 0.1 --minutes 5
 
-    art-lfr tune --model small-cnn --data mnist --eps 0.3 --minutes 30
-    --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
+    art-lfr tune --model small-cnn --data mnist --eps 0.3 --minutes 30 \\
+        --clean-floor 0.97 --epochs 5 --train 10000 --output tuning.json
     """
     options.check_output(output, (".json",))
     chosen = known.settings_of(

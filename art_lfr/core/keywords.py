@@ -12,11 +12,13 @@ from typing import Annotated, TypedDict
 class LFRKeywords(TypedDict, total=False):
     """Settings of the objective, beside the ball and the length of a step."""
 
-    lam: Annotated[float | None, "Weight of the penalty; default: a multiple of eps."]
+    lam: Annotated[float | None, "Weight of the penalty; default: the data set's, else eps / 2."]
     estimator: Annotated[
         str, "finite-difference (the default), or exact (double back-propagation)."
     ]
-    radius: Annotated[float | None, "Finite-difference radius; default: a multiple of eps."]
+    radius: Annotated[
+        float | None, "Finite-difference radius; default: the data set's, else eps / 4."
+    ]
     batch_norm: Annotated[
         str, "Statistics of the penalty's passes: train (their own, the default) or eval."
     ]
@@ -46,7 +48,7 @@ class TrainingKeywords(TypedDict, total=False):
     warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
     held_epochs: Annotated[
         float | None,
-        "The lower end of the finite difference is held over so many epochs, and let in over "
+        "The minus term of the finite difference is held over so many epochs, and let in over "
         "twice as many; default: as --warmup-epochs.",
     ]
     max_grad_norm: Annotated[float | None, "Clip the gradient to this l2 norm; default: 1."]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from art_lfr.core.arguments import Array, check_seed
+from art_lfr.core.arguments import Array, check_flag, check_seed
 from art_lfr.core.imports import require
 from art_lfr.data.image_data import (
     PARTS,
@@ -103,15 +103,17 @@ def _sides(pixels: Array) -> str:
 def load_npz(
     path: str | Path,
     *,
+    training: bool = True,
     train: int | None = None,
     validation: int | None = None,
     test: int | None = None,
 ) -> ImageData:
-    """A user's data from a .npz file with `x_train`, `y_train`, and where wanted others.
+    """A user's data from a .npz file: `x_train`, `y_train`, `x_test`, `y_test` and the like.
 
-    Also read: `x_validation`, `y_validation`, `x_test`, `y_test`. Images of type uint8 are scaled
-    by 1/255, others are taken as they are; (N, H, W) gets a channel axis, (N, H, W, C) becomes
-    (N, C, H, W). Values outside [0, 1] are for `check_model` and the training to complain about.
+    Also read: `x_validation`, `y_validation`. With `training` False any of the three parts will do,
+    as for an evaluation. Images of type uint8 are scaled by 1/255, others are taken as they are;
+    (N, H, W) gets a channel axis, (N, H, W, C) becomes (N, C, H, W). Values outside [0, 1] are for
+    `check_model` and the training to complain about.
 
     A file may instead hold `train_jpeg`, `train_offsets` and `train_labels` (and `validation_...`,
     `test_...`): image i is the JPEG file in the bytes offsets[i]:offsets[i + 1] of the uint8 array.
@@ -122,25 +124,29 @@ def load_npz(
     Raises FileNotFoundError where there is no such file, ValueError for anything in it that is
     not as described, ImportError for JPEGs without Pillow. Pickled objects are refused.
     """
+    check_flag("training", training)
     path = Path(path).expanduser()
     known = {pattern.format(part) for part in PARTS for pattern in (*PLAIN, *JPEG)}
     names, arrays = _read_arrays(path, known)
-    jpeg = "train_jpeg" in names and "x_train" not in names
-    patterns = JPEG if jpeg else PLAIN
-    if missing := {pattern.format("train") for pattern in patterns} - names:
+    needed = ["train"] if training else list(PARTS)
+    plain, packed = (names & {f.format(part) for part in needed} for f in (PLAIN[0], JPEG[0]))
+    patterns = JPEG if packed and not plain else PLAIN
+    missing = [{pattern.format(part) for pattern in patterns} - names for part in needed]
+    if all(missing):
         raise UsageError(
             f"data file {str(path)!r} has the arrays {_listed(names)}; "
-            f"missing: {', '.join(sorted(missing))}"
+            f"missing: {' or '.join(', '.join(sorted(absent)) for absent in missing)}"
         )
     complete = _complete_parts(path, arrays, patterns)
-    if jpeg:
+    if patterns is JPEG:
         limits = {"train": train, "validation": validation, "test": test}
         return _from_jpeg(path.stem, arrays, complete, limits)
     parts = {}
     for part in complete:
         x = as_images(f"x_{part}", arrays[f"x_{part}"])
         parts[part] = x, as_labels(f"y_{part}", arrays[f"y_{part}"], len(x))
-    _warn_of_no_first_label(parts["train"][1])
+    if "train" in parts:
+        _warn_of_no_first_label(parts["train"][1])
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
 
 
@@ -226,7 +232,8 @@ def _from_jpeg(
     name: str, arrays: dict[str, Array], complete: list[str], limits: dict[str, int | None]
 ) -> ImageData:
     labels = {part: _jpeg_labels(part, arrays) for part in complete}
-    _warn_of_no_first_label(labels["train"])
+    if "train" in labels:
+        _warn_of_no_first_label(labels["train"])
     sizes = {part: len(labels.get(part, ())) for part in PARTS}
     parts = {}
     for part, (source, images) in choose(sizes, **limits).items():

@@ -186,14 +186,15 @@ def assemble(
 
     Raises ValueError where the parts have images of different shapes.
     """
-    x_train, y_train = parts["train"]
+    first = "train" if "train" in parts else next(iter(parts))
+    images, labels = parts[first]
     arrays: dict[str, Any] = {}
     for part in PARTS:
-        x, y = parts.get(part, (x_train[:0], y_train[:0]))
-        if x.shape[1:] != x_train.shape[1:]:
+        x, y = parts.get(part, (images[:0], labels[:0]))
+        if x.shape[1:] != images.shape[1:]:
             raise UsageError(
-                f"x_{part} has images of shape {x.shape[1:]}; allowed: {x_train.shape[1:]}, as in "
-                "x_train"
+                f"x_{part} has images of shape {x.shape[1:]}; allowed: {images.shape[1:]}, as in "
+                f"x_{first}"
             )
         arrays[f"x_{part}"], arrays[f"y_{part}"] = x, y
     return ImageData(name=name, classes=classes, **arrays)

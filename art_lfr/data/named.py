@@ -157,6 +157,7 @@ def load(
     *,
     root: str | Path | None = None,
     download: bool = True,
+    training: bool = True,
     train: int | None = None,
     validation: int | None = None,
     test: int | None = None,
@@ -165,9 +166,9 @@ def load(
 
     `name` is one of `NAMES`, a path ending in .npz, or a folder with train/<class>/ and images (a
     folder that has one of the names: "./mnist"). `root` and `download` are for the sets of
-    torchvision. `train`, `validation` and `test` say how many images to take, as in
-    `ImageData.take`: the first of each part, and for validation the last training images where the
-    set has none of its own.
+    torchvision, `training` is for .npz files. `train`, `validation` and `test` say how many images
+    to take, as in `ImageData.take`: the first of each part, and for validation the last training
+    images where the set has none of its own.
 
     Raises ValueError for another name, and what the readers of each kind raise.
     """
@@ -178,7 +179,7 @@ def load(
     if name in SOURCES:
         return load_torchvision(name, root, download=download, **limits)
     if name.endswith(".npz"):
-        return load_npz(name, **limits)
+        return load_npz(name, training=training, **limits)
     return load_folder(name, **limits)
 
 

@@ -115,10 +115,14 @@ RECIPES = {
             source="benchmarks/defaults/defaults.yaml",
         ),
         _MNIST,
-        replace(_MNIST, data="fashion-mnist", eps=0.1, source="none: as mnist, at a smaller eps"),
-        replace(_CIFAR10, data="svhn", augmentation="none", source="none: as cifar10, no flip"),
+        replace(
+            _MNIST, data="fashion-mnist", eps=0.1, source="not studied: mnist's, at a smaller eps"
+        ),
+        replace(
+            _CIFAR10, data="svhn", augmentation="none", source="not studied: cifar10's, no flip"
+        ),
         _CIFAR10,
-        replace(_CIFAR10, data="cifar100", source="none: as cifar10"),
+        replace(_CIFAR10, data="cifar100", source="not studied: cifar10's"),
     )
 }
 # The data sets that have a name.

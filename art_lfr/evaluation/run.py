@@ -72,7 +72,7 @@ def evaluate(
     Every attack starts from the samples that are classified correctly without one; the others
     count as errors throughout. Each adversarial example is checked to lie in the ball and the
     valid box. The model's modes, flags and gradients, x, and the global random state are left as
-    found.
+    found. The attacks run on the model's device.
 
     Under `accelerate launch` all processes call it, with the same model and data, and all get the
     table that one would have. The main one prints, writes and calls `callback`. Whole batches of
@@ -96,7 +96,8 @@ def evaluate(
             was made for another model attacks that one, and a note says so. One with a norm of its
             own is judged in its own ball; one without a budget (such as DeepFool, or a function)
             counts where its example lies in the ball.
-        bounds: Valid inputs (low, high), numbers or per-feature arrays, or None.
+        bounds: Valid inputs (low, high), numbers or per-feature arrays, or None. "auto": [0, 1],
+            or a classifier's `clip_values`.
         batch_size: Samples at a time.
         seed: Seed of every attack and of the flatness.
         flatness_steps: Ascent steps of the flatness, >= 0.
@@ -109,7 +110,15 @@ def evaluate(
 
     Returns:
         An `Evaluation`; print it, or take `.to_frame()`, `.to_markdown()`, `.to_latex()`,
-        `.to_json()`.
+        `.to_json()`. Accuracies are shares in [0, 1], per cent where printed.
+
+    Example::
+
+        from art_lfr import evaluate
+
+        found = evaluate(model, x, y, eps=0.1)  # PGD-40, APGD-T and Square
+        print(found)
+        print(found.worst_case.accuracy, found["Square"].accuracy)
 
     A network that returns NaN, or the same for every image, is judged too: the notes say so, and
     NaN counts as misclassified. A metric that cannot be taken is NaN, its reason in the notes.

@@ -56,12 +56,12 @@ class MaskingReport(Shown):
 
     @property
     def masked(self) -> bool:
-        """Whether any check failed: do not trust gradient-based accuracies of this model."""
+        """Whether any check failed; then do not trust gradient-based accuracies of this model."""
         return any(check.verdict == "fail" for check in self.checks)
 
     @property
     def judged(self) -> bool:
-        """Whether any check was run: with too few images that are right, none is."""
+        """Whether any check was run; with too few images that are right, none is."""
         return any(check.verdict != "not run" for check in self.checks)
 
     def __getitem__(self, name: str) -> Check:
@@ -139,7 +139,7 @@ def masking_report(
         y: Labels: indices, shape (N,), or one-hot rows.
         eps: Radius of the ball, > 0, in raw units.
         norm: p of the ball: np.inf, 2 or 1.
-        bounds: Valid inputs (low, high), finite.
+        bounds: Valid inputs (low, high), finite. "auto": [0, 1], or a classifier's `clip_values`.
         surrogate: A model trained without a defence on the same task, for the transfer check;
             None: that check is not run.
         batch_size: Samples at a time.
@@ -147,6 +147,18 @@ def masking_report(
         verbose: Show on a terminal what is at work.
 
     With fewer than 20 images that the model classifies correctly, every check is "not run".
+
+    Returns:
+        A `MaskingReport`; print it. `report.masked` says whether a check fails, and
+        `report["more steps are no weaker"]` is one of the checks, with its verdict and figure.
+
+    Example::
+
+        from art_lfr import masking_report
+
+        report = masking_report(model, x, y, eps=0.1)
+        if report.masked:
+            print(report)
 
     Raises:
         ValueError, TypeError: For bad arguments or data, naming the parameter.

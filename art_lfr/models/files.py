@@ -154,6 +154,16 @@ def load_network(path: str | Path, *, model: str | Callable[[], object] | None =
             imported and called: it must be a class of networks or a function of that package, and
             none of the standard library.
 
+    Returns:
+        The network, on the CPU; `.to("cuda")` moves it to a GPU.
+
+    Example::
+
+        from art_lfr.models import load_network, network_info
+
+        path = "networks/digits-0.1.safetensors"
+        network, eps = load_network(path), network_info(path).eps
+
     Raises:
         FileNotFoundError: Where there is no file.
         ValueError: Where it is damaged, does not fit, or does not say which network it holds.

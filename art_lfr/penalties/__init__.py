@@ -29,7 +29,7 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
     """The penalty of a name, or the object itself, to go with settings that are checked already.
 
     Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
-    not the unit of the penalty, for a lower end held where the estimator has none, and for an
+    not the unit of the penalty, for a minus term held where the estimator has none, and for an
     option of an ascent with a penalty without one; TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
@@ -48,8 +48,8 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
     exact = settings.get("estimator") == "exact"
     if exact and isinstance(chosen, LocalFlatness) and chosen.minus_weight < 1:
         raise UsageError(
-            f"estimator is 'exact' with penalty {penalty!r}, which holds the lower end of a finite "
-            "difference; allowed: 'finite-difference', or penalty 'lfr'"
+            f"estimator is 'exact' with penalty {penalty!r}, which holds the minus term of a "
+            "finite difference; allowed: 'finite-difference', or penalty 'lfr'"
         )
     for name in ("autocast", "warm_start"):
         if settings.get(name) and not chosen.ascends:

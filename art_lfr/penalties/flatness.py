@@ -38,7 +38,7 @@ class LocalFlatness(Penalty):
 
     Attributes:
         minus_weight: How much of the gradient of the minus term, -l(x' - h s) / (2 h), counts in
-            the finite difference, in [0, 1]. 1: the gradient of the penalty. 0: the lower end is
+            the finite difference, in [0, 1]. 1: the gradient of the penalty. 0: the minus term is
             held: the value is the same, but training only lowers l(x' + h s) and never raises
             l(x' - h s), which is unbounded above. docs/what-the-gain-is.md has the experiment.
     """

@@ -180,7 +180,7 @@ class LocalFlatnessAttack(HarmlessAttack):
         steps: Ascent steps, >= 0.
         norm: "Linf", "L2" or "L1", or as elsewhere here: np.inf, 2, 1.
         estimator: "finite-difference" or "exact".
-        radius: Finite-difference radius; None: the norm's default, a multiple of eps.
+        radius: Finite-difference radius; None: eps / 4.
         seed: Seed of the noise that the ascent starts with.
 
     Shape: images (N, C, H, W) in [0, 1] and labels (N,) to images of the same shape.

@@ -32,7 +32,7 @@ class TrainingOptions:
 
     Attributes:
         warmup_epochs: eps and lam rise linearly over so many epochs of the run's life, >= 0.
-        held_epochs: The lower end of LFR's finite difference is held over so many epochs (as
+        held_epochs: The minus term of LFR's finite difference is held over so many epochs (as
             "lfr-held" holds it throughout) and let in linearly over twice as many, >= 0.
             None: as many as `warmup_epochs`.
         augment: (batch, generator) -> batch, applied before the ascent.
@@ -110,7 +110,7 @@ class TrainingOptions:
         object.__setattr__(self, "seed", int(self.seed))  # torch takes no NumPy integers
 
     def let_in(self, epochs: float) -> float:
-        """The part of the lower end that counts after so many epochs: 0, then rising to 1."""
+        """The part of the minus term that counts after so many epochs: 0, then rising to 1."""
         held = self.warmup_epochs if self.held_epochs is None else self.held_epochs
         return min(1.0, max(0.0, (epochs / held - 1.0) / LET_IN)) if held else 1.0
 

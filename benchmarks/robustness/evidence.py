@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ SHOWN: dict[str, dict[str, str]] = {
         "LFR as published": "exact as published",
     },
 }
-HEAD = "| method | clean | worst case | AutoAttack | time | against AT | verdict |"
-ALIGNED = "|:--|--:|--:|--:|--:|--:|:--|"
+HEAD = "| method | runs | clean | worst case | AutoAttack | time | against AT | verdict |"
+ALIGNED = "|:--|--:|--:|--:|--:|--:|--:|:--|"
 
 
 def results_of(name: str) -> Results:
@@ -112,8 +113,10 @@ def rows(name: str) -> list[str]:
             found = results.difference(method, rival)
             against = f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
             verdict = "one run" if found.runs == 1 else found.verdict
+        runs = len(results.of(method))
         lines.append(
-            f"| {label} | {clean} | {worst} | {attack} | {time:.2f} | {against} | {verdict} |"
+            f"| {label} | {runs} | {clean} | {worst} | {attack} | {time:.2f} | {against} | "
+            f"{verdict} |"
         )
     return lines
 
@@ -122,27 +125,27 @@ def about(name: str) -> str:
     """What the rows of a table are of."""
     results = results_of(name)
     first, last = results.runs[0]["judged"]["images"]
-    counts = sorted({len(results.of(m)) for m in SHOWN[name].values()}, reverse=True)
-    runs = " or ".join(map(str, counts)) + (" runs" if counts != [1] else " run")
     epochs = results.epochs(SHOWN[name]["LFR"])
     split = ", split 0" if results.comparison.data == "digits" else ""
-    said = f"{epochs} epochs, {runs} each{split}, test images {first:,} to {last - 1:,}. "
+    said = f"{epochs} epochs{split}, test images {first:,} to {last - 1:,}. "
     return said + masking(name, results)
 
 
 def masking(name: str, results: Results) -> str:
-    """Of which rows the masking reports have a failed check."""
-    failing = []
+    """Which checks of the masking reports fail, in the runs of which rows."""
+    failing: dict[str, list[str]] = {}
     for label, method in SHOWN[name].items():
         reports = [run["masking"] for run in results.of(method).values() if run.get("masking")]
-        verdicts = [{check["verdict"] for check in report.values()} for report in reports]
-        failed = sum("fail" in found for found in verdicts)
-        if failed:
-            some = "" if failed == len(reports) else f" ({failed} of {len(reports)})"
-            failing.append(label + some)
+        failed = Counter(
+            check for report in reports for check, of in report.items() if of["verdict"] == "fail"
+        )
+        for check, times in failed.items():
+            some = "" if times == len(reports) else f" ({times} of {len(reports)} runs)"
+            failing.setdefault(check, []).append(f'"{label}"{some}')
     if not failing:
-        return "No masking report has a failed check."
-    return f"A check of the masking report fails in all runs of: {', '.join(failing)}."
+        return "Masking reports: no check fails."
+    said = [f"*{check}* fails in {', '.join(rows)}" for check, rows in failing.items()]
+    return f"Masking reports: {'; '.join(said)}."
 
 
 def autoattack_rows() -> list[str]:

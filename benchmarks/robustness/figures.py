@@ -50,8 +50,9 @@ def main(
     for kind in KINDS:
         path = output / f"{name}-{kind}.png"
         numbers = path.with_suffix(".csv")
-        command = ["plot", kind, "--model", comparison.model, "--eps", str(comparison.eps)]
-        command += ["--norm", str(comparison.norm), "--output", str(path)]
+        command = ["plot", kind, "--model", comparison.model, "--output", str(path)]
+        if kind != "gradients":
+            command += ["--eps", str(comparison.eps), "--norm", str(comparison.norm)]
         command += ["--data", str(data_dir / data) if data.endswith(".npz") else data]
         command += ["--name", first, "--weights", str(weights[first])]
         for other in others:

@@ -194,4 +194,4 @@ def test_every_check_of_masking_is_explained() -> None:
 def test_every_example_is_in_the_gallery() -> None:
     page = (DOCS / "examples.md").read_text()
     scripts = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert scripts == set(re.findall(r"^\| `(\S+\.py)` \|", page, re.MULTILINE))
+    assert scripts == set(re.findall(r"^\| \[`(\S+\.py)`\]\(\S+\) \|", page, re.MULTILINE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import replace
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from lfr_testing import ROOT, printed_by_python
 from art_lfr import AdversarialTrainerLFRPyTorch
 from art_lfr.cli import app
 from art_lfr.data import digits
-from art_lfr.models import NetworkInfo, digits_cnn, save_network, small_cnn
+from art_lfr.models import NetworkInfo, digits_cnn, save_network
 
 PAGES = [
     ROOT / "README.md",
@@ -43,7 +43,15 @@ def found_in(page: Path) -> list[Snippet]:
     ]
 
 
+def examples_in(file: Path) -> list[Snippet]:
+    """The examples of its docstrings."""
+    text = file.read_text()
+    blocks = re.finditer(r"^( +)Example::\n\n((?:\1    .*\n|\n)+)", text, re.MULTILINE)
+    return [Snippet(file.name, "python", textwrap.dedent(match[2])) for match in blocks]
+
+
 SNIPPETS = [snippet for page in PAGES for snippet in found_in(page)]
+EXAMPLES = [e for file in sorted((ROOT / "art_lfr").rglob("*.py")) for e in examples_in(file)]
 PYTHON = [s for s in SNIPPETS if s.language == "python"]
 COMMANDS = [
     Snippet(s.place, s.language, line)
@@ -62,11 +70,11 @@ NAMED = sorted(
 # What a reader's numbers are replaced by here, and nothing else is.
 SMALLER = {
     "--epochs 5 --train 10000 --minutes 30": "--epochs 1 --train 32 --minutes 0.1",
-    "--epochs 8": "--epochs 1 --batch-size 16",
     "--data digits --output lfr": "--data digits --epochs 1 --train 64 --force --output lfr",
     "--images 200": "--images 2",
     "--clean-floor 0.97": "--clean-floor 0.01",
     "--attacks autoattack,quick,paper": "--attacks quick",
+    "--attacks autoattack": "--attacks FGSM",
     "--output results": "--output results --data-dir .",
 }
 
@@ -76,6 +84,8 @@ def test_no_snippet_is_overlooked():
     myst = sum(len(re.findall(r"^```{", page.read_text(), re.MULTILINE)) for page in PAGES)
     assert fences == 2 * (len(SNIPPETS) + myst)
     assert {s.language for s in SNIPPETS} == {"python", "bash", "yaml", "diff"}
+    source = "".join(file.read_text() for file in (ROOT / "art_lfr").rglob("*.py"))
+    assert len(EXAMPLES) == source.count("Example::") > 7
 
 
 @pytest.fixture
@@ -98,7 +108,7 @@ def images(tmp_path, monkeypatch):
     return data
 
 
-@pytest.mark.parametrize("snippet", PYTHON, ids=lambda s: s.place)
+@pytest.mark.parametrize("snippet", [*PYTHON, *EXAMPLES], ids=lambda s: s.place)
 def test_python(snippet, images, make_classifier):
     if "robustbench" in snippet.text:
         pytest.skip("needs a network of the zoo: run with another by robustbench/test_example.py")
@@ -106,7 +116,8 @@ def test_python(snippet, images, make_classifier):
         pytest.importorskip("torchattacks", reason="torchattacks is not installed")
     classifier, second = make_classifier(), make_classifier(seed=1)
     classifier.fit(images.x_train, images.y_train, batch_size=64, nb_epochs=4)
-    x, y = images.x_train[:32], images.y_train[:32]
+    count = 256 if ".fit(" in snippet.text else 32  # enough to learn from
+    x, y = images.x_train[:count], images.y_train[:count]
     if re.search(r"\bmodel\b", snippet.text):  # plain PyTorch
         x, y = torch.tensor(x), torch.tensor(y)
     names = {
@@ -169,8 +180,10 @@ def test_command(snippet, images):
     known = NetworkInfo(classes=10, input_shape=(1, 8, 8), eps=0.1, norm="inf", data="digits")
     for name in ("robust", "lfr", "standard"):
         save_network(f"{name}.safetensors", digits_cnn(), known)
-    if "art-lfr train" not in snippet.text:  # which replaces no network
-        save_network("mnist-lfr.safetensors", small_cnn(), replace(known, input_shape=(1, 28, 28)))
+    if "my_nets" in snippet.text:  # a network and images of a reader's own
+        Path("my_nets.py").write_text("from art_lfr.models import digits_cnn as MyNet\n")
+        torch.save(digits_cnn().state_dict(), "mine.pt")
+        np.savez("my.npz", x_test=images.x_test[:16], y_test=images.y_test[:16])
     run(snippet.text)
 
 

@@ -132,6 +132,22 @@ def jpegs() -> dict[str, Any]:
     return train | jpeg_arrays("test", [file(i) for i in range(3)], [0, 1, 2])
 
 
+def test_a_part_that_is_judged_is_enough(tmp_path: Path, jpegs: dict[str, Any]) -> None:
+    x = np.random.default_rng(0).random((4, 1, 5, 5)).astype(np.float32)
+    np.savez(tmp_path / "plain.npz", x_test=x, y_test=[1, 2, 0, 1])
+    data = load_npz(tmp_path / "plain.npz", training=False, test=3)
+    np.testing.assert_array_equal(data.x_test, x[:3])
+    assert data.y_test.tolist() == [1, 2, 0]
+    assert data.x_train.shape == data.x_validation.shape == (0, 1, 5, 5)
+    with pytest.raises(ValueError, match="missing: x_train, y_train"):
+        load_npz(tmp_path / "plain.npz")
+    np.savez(tmp_path / "jpeg.npz", **{k: v for k, v in jpegs.items() if k.startswith("test")})
+    assert load_npz(tmp_path / "jpeg.npz", training=False).y_test.tolist() == [0, 1, 2]
+    np.savez(tmp_path / "other.npz", x=x)
+    with pytest.raises(ValueError, match="missing: x_train, y_train or .* or x_test, y_test"):
+        load_npz(tmp_path / "other.npz", training=False)
+
+
 def test_jpegs_in_a_file(tmp_path: Path, jpegs: dict[str, Any]) -> None:
     np.savez(tmp_path / "d.npz", **jpegs)
     data = load_npz(tmp_path / "d.npz")
