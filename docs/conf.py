@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx.pycode import ModuleAnalyzer
 
 import art_lfr
 from art_lfr.cli import app as cli
@@ -48,6 +49,17 @@ notebook = (HERE / NOTEBOOK).read_text().replace("](art_pipeline.py)", "](exampl
 def link_the_page(app: object, page: str, source: list[str]) -> None:
     """On the site the notebook lies beside the pages."""
     source[0] = source[0].replace(NOTEBOOK, "first_look.ipynb")
+
+
+def show_one_signature() -> None:
+    """Of a function with overloads, which are for type checkers, show the names of its keywords."""
+    analyze = ModuleAnalyzer.analyze
+
+    def without_overloads(analyzer: ModuleAnalyzer) -> None:
+        analyze(analyzer)
+        analyzer.overloads = {}
+
+    ModuleAnalyzer.analyze = without_overloads  # type: ignore[method-assign]
 
 
 def escape_formulas(*arguments: Any) -> None:
@@ -105,6 +117,7 @@ def _option(parameter: Any) -> nodes.definition_list_item:
 
 def setup(app: Any) -> None:
     """Called by Sphinx; before napoleon, which makes markup of its own."""
+    show_one_signature()
     app.connect("autodoc-process-docstring", escape_formulas, priority=1)
     app.connect("source-read", link_the_page)
     app.add_directive("command-help", CommandHelp)

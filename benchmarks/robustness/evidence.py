@@ -41,14 +41,14 @@ SHOWN: dict[str, dict[str, str]] = {
         AT: "AT, clipped, lr 0.3",
         AT_H: "AT at eps + h, clipped, lr 0.3",
         "TRADES": "TRADES, clipped, lr 0.3",
-        "LFR, differentiated twice": "LFR exact",
+        "LFR, differentiated twice, no clip": "LFR exact",
     },
     "digits-l2": {
         "LFR": "LFR, clipped",
         AT: "AT, clipped",
         AT_H: "AT at eps + h, clipped",
         "TRADES": "TRADES, clipped",
-        "LFR, differentiated twice": "LFR exact",
+        "LFR, differentiated twice, no clip": "LFR exact",
     },
     "mnist": {
         "LFR": "LFR",

@@ -144,7 +144,7 @@ def test_a_part_that_is_judged_is_enough(tmp_path: Path, jpegs: dict[str, Any]) 
     np.savez(tmp_path / "jpeg.npz", **{k: v for k, v in jpegs.items() if k.startswith("test")})
     assert load_npz(tmp_path / "jpeg.npz", training=False).y_test.tolist() == [0, 1, 2]
     np.savez(tmp_path / "other.npz", x=x)
-    with pytest.raises(ValueError, match="missing: x_train, y_train or .* or x_test, y_test"):
+    with pytest.raises(ValueError, match="missing: x_train, y_train or "):
         load_npz(tmp_path / "other.npz", training=False)
 
 
