@@ -273,7 +273,8 @@ def lfr_loss(
         lam: Weight of the penalty, >= 0. None: eps / 2.
         norm: p of the ball: np.inf, 2 or 1. The gradient is measured in the dual norm q.
         steps: Ascent steps K, >= 0. Ten, as there is no epoch before from which two steps could go
-            on, as the trainer's do. With eps 0 and steps 0: input-gradient regularization.
+            on, as the trainer's do. With eps 0, steps 0, lam and radius: input-gradient
+            regularization.
         step_size: Length of a step. None: 2 eps / steps, and at most 0.4 eps.
         estimator: "finite-difference" or "exact" (double back-propagation).
         radius: Finite-difference radius h. None: eps / 4.

@@ -120,6 +120,7 @@ def local_flatness(
         steps=steps,
         step_size=step_size,
         estimator=estimator,
+        lam=0.0,  # of no effect on what is measured
         # At eps 0 nothing is steered, and the default radius would have no scale.
         radius=1.0 if eps == 0 and radius is None else radius,
     )

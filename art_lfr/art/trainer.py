@@ -80,6 +80,9 @@ def _refuse_other_calls(args: Sequence[object], keywords: Mapping[str, object]) 
             names = [name for name in ("norm", *OF_ATTACKS) if hasattr(attack, name)]
             values = (f"{name}={getattr(attack, name)!r}" for name in names)
             lengths = ", ".join(values).replace("norm=inf", "norm=np.inf")
+        if "beta" in keywords or args[2:3] == (attack,):  # TRADES, not LFR
+            beta = keywords.get("beta", args[3] if len(args) > 3 else 6.0)
+            lengths += f", penalty='trades', lam={beta!r}"
         raise WrongTypeError(
             "AdversarialTrainerLFRPyTorch() is given what ART's TRADES or AWP trainer takes; it "
             "seeks its points itself and has no beta: write "

@@ -21,6 +21,7 @@ from art_lfr.core.criterion import logits_of
 from art_lfr.core.modes import default_device, device_of, mode
 from art_lfr.core.samples import class_labels
 from art_lfr.data import ImageData, load
+from art_lfr.data.image_data import PARTS
 from art_lfr.data.recipes import find_data
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.models import NetworkInfo, make_network
@@ -135,8 +136,8 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
     if len(x) == 0:
         raise UsageError(
-            f"--split is {split!r}, which {loaded.name} does not have; allowed: a part that is "
-            "there, such as train"
+            f"--split is {split!r}, which {loaded.name} does not have; allowed: "
+            f"{' or '.join(part for part in PARTS if len(getattr(loaded, f'y_{part}')))}"
         )
     network = trained_model(chosen.recipe.model, chosen.weights, loaded)
     count_classes(network, x, y)

@@ -167,13 +167,22 @@ class Box:
         return ((x >= self.high) & (direction > 0)) | ((x <= self.low) & (direction < 0))
 
 
+# Inputs of such a range are not scaled to [0, 1], as an eps below 1 would be.
+WIDE = 100.0
+
+
 def wrong_unit(eps: float, p: float, box: Box) -> str | None:
-    """What to warn of where an l-inf ball is wider than all valid inputs, or None."""
+    """What to warn of where an l-inf ball is wider than all valid inputs, or None.
+
+    Or where it is less than a step of 8-bit images, for inputs in [0, 255] and the like.
+    """
     width = float((box.high - box.low).max())
-    if p != math.inf or not math.isfinite(width) or eps <= width:
+    tiny = 0 < eps < width / 255 and width >= WIDE
+    if p != math.inf or not math.isfinite(width) or (eps <= width and not tiny):
         return None
+    size = "less than a 255th of" if tiny else "more than"
     return (
-        f"eps is {eps:g}, more than the whole range of the inputs, {float(box.low.min()):g} to "
+        f"eps is {eps:g}, {size} the whole range of the inputs, {float(box.low.min()):g} to "
         f"{float(box.high.max()):g}: is it in their units? 8/255 for images in [0, 1], 8 for "
         "images in [0, 255]."
     )

@@ -45,7 +45,9 @@ class TrainingKeywords(TypedDict, total=False):
         "Convolutions' weights in channels-last order while training; default: on a CPU, where "
         "the network gains.",
     ]
-    warmup_epochs: Annotated[float, "eps and lam rise over the first so many epochs; default: 2."]
+    warmup_epochs: Annotated[
+        float, "eps and lam rise over the first so many epochs; default: the data set's, else 2."
+    ]
     held_epochs: Annotated[
         float | None,
         "The minus term of the finite difference is held over so many epochs, and let in over "

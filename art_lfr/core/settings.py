@@ -104,6 +104,11 @@ class LFRSettings:
         check_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
         check_integer("renew_every", renew_every, low=1)
         check_flag("autocast", autocast)
+        if eps == 0 and lam is None:
+            raise UsageError(
+                "eps is 0, and lam, by default a multiple of it, is None; allowed: eps > 0, or lam "
+                "(input-gradient regularization, with radius > 0 or estimator='exact')"
+            )
         if eps == 0 and radius is None and estimator != "exact":
             raise UsageError(
                 "eps is 0, and radius, by default a multiple of it, is None; allowed: eps > 0, "

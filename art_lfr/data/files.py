@@ -129,8 +129,13 @@ def load_npz(
     known = {pattern.format(part) for part in PARTS for pattern in (*PLAIN, *JPEG)}
     names, arrays = _read_arrays(path, known)
     needed = ["train"] if training else list(PARTS)
-    plain, packed = (names & {f.format(part) for part in needed} for f in (PLAIN[0], JPEG[0]))
-    patterns = JPEG if packed and not plain else PLAIN
+    plain, packed = (sorted(names & {f.format(p) for p in PARTS}) for f in (PLAIN[0], JPEG[0]))
+    if plain and packed:
+        raise UsageError(
+            f"data file {str(path)!r} has {plain[0]} and {packed[0]}; allowed: images of one kind, "
+            "arrays or JPEGs"
+        )
+    patterns = JPEG if packed else PLAIN
     missing = [{pattern.format(part) for pattern in patterns} - names for part in needed]
     if all(missing):
         raise UsageError(

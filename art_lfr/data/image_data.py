@@ -43,6 +43,11 @@ def choose(
     remaining = sizes["train"]
     chosen: dict[str, tuple[str, slice]] = {}
     if validation and not sizes["validation"]:
+        if remaining == 0:
+            raise UsageError(
+                f"validation is {validation}, of a set without training and validation images; "
+                "allowed: None"
+            )
         _check_enough("validation", validation, remaining - 1, "one less than there are to train")
         chosen["validation"] = ("train", slice(remaining - validation, remaining))
         remaining -= validation
@@ -186,6 +191,8 @@ def assemble(
 
     Raises ValueError where the parts have images of different shapes.
     """
+    if not parts:
+        raise UsageError(f"{name} gives no image; allowed: limits that leave at least one")
     first = "train" if "train" in parts else next(iter(parts))
     images, labels = parts[first]
     arrays: dict[str, Any] = {}

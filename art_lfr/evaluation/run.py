@@ -214,14 +214,14 @@ def _judged(
         logits = target.logits(target.x)
         clean = right(logits, target.y)
         processes.by_main(settle_store)
-        check_shifted_labels(target, clean)
+        shifted = check_shifted_labels(target, clean)
         rows, results = [Row.of("clean", clean.numpy(), time.perf_counter() - start)], {}
         tell(rows[0])
         for attack in to_run:
             row, results[attack.name] = _attack(attack, target, clean, store)
             rows.append(row)
             tell(row)
-        measured, failed = {}, _of_logits(logits)
+        measured, failed = {}, [*shifted, *_of_logits(logits)]
         for metric in metrics:
             seed_global_generators(target.seed)  # CLEVER draws from NumPy's
             measured[metric] = math.nan
@@ -287,23 +287,26 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def check_shifted_labels(target: Target, clean: Tensor) -> None:
-    """Warn where the labels fit the model better after 1 is taken from each.
+def check_shifted_labels(target: Target, clean: Tensor) -> list[str]:
+    """Warn where the labels fit the model better after 1 is taken from each; the same as notes.
 
     Labels 1 to 10 of which 10 does not occur pass every check of their range. But so do the right
     labels of one class, judged by a model that takes it for another.
     """
     if int(target.y.min()) < 1:
-        return
+        return []
     right = float(clean.double().mean())
     shifted = float(target.correct(target.x, target.y - 1).double().mean())
-    if shifted > 0.5 and right < shifted / 2 and target.processes.main:
-        warnings.warn(
-            f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
-            f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
-            "taken from each; labels start at 0",
-            stacklevel=6,  # the line that called `evaluate`, past its decorator
-        )
+    if not (shifted > 0.5 and right < shifted / 2):
+        return []
+    note = (
+        f"y has labels from {int(target.y.min())} to {int(target.y.max())}, with which "
+        f"{100 * right:.0f} % of the samples are right, and {100 * shifted:.0f} % after 1 is "
+        "taken from each; labels start at 0"
+    )
+    if target.processes.main:
+        warnings.warn(note, stacklevel=6)  # the line that called `evaluate`, past its decorator
+    return [note]
 
 
 def _attack(

@@ -19,6 +19,7 @@ from art_lfr.core.geometry import Ball
 from art_lfr.core.modes import mode
 from art_lfr.core.pgd import projected_gradient_descent
 from art_lfr.core.precision import NarrowModel
+from art_lfr.core.settings import LFRSettings
 from art_lfr.errors import UsageError
 from art_lfr.penalties.base import LossView, Part, Penalty
 
@@ -33,6 +34,11 @@ class AdversarialTraining(Penalty):
 
     ascends: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
+
+    def settled(self, settings: LFRSettings) -> LFRSettings:
+        """Without a weight; ValueError for eps 0, where this is training without a defence."""
+        _check_ball(settings, "adversarial-training")
+        return super().settled(settings)
 
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """A random point of the ball."""
@@ -70,6 +76,11 @@ class Trades(Penalty):
     ascends: ClassVar[bool] = True
     joint: ClassVar[bool] = True
 
+    def settled(self, settings: LFRSettings) -> LFRSettings:
+        """As they are; ValueError for eps 0, where the divergence is 0."""
+        _check_ball(settings, "trades")
+        return super().settled(settings)
+
     def start(self, ball: Ball, x: Tensor, generator: torch.Generator) -> Tensor | None:
         """A point beside x: at x itself the divergence has no slope."""
         return ball.start_point(x, generator)
@@ -98,6 +109,11 @@ class Trades(Penalty):
         clean = view.clean_logits if view.clean_logits is not None else view.logits(x)
         divergence = _divergence_from(view.logits(searched), clean)
         yield Part(1.0, view.criterion.weighted(divergence, y))
+
+
+def _check_ball(settings: LFRSettings, penalty: str) -> None:
+    if settings.eps == 0:
+        raise UsageError(f"eps is 0 with penalty {penalty!r}; allowed: a number > 0")
 
 
 def _divergence_from(outputs: Tensor, clean: Tensor) -> Tensor:

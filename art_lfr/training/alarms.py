@@ -16,6 +16,8 @@ CONSTANT = 3
 # How much steeper training samples may be by ten steps than by those of training. On the paper's
 # network sound runs had up to 1.5, one that learnt to hide 3 as it began.
 HIDING = 3.0
+# Of eps: a search that cannot go as far finds next to nothing. One step of the default goes 0.4.
+SHORTEST_PATH = 0.25
 
 
 class Alarms:
@@ -25,6 +27,7 @@ class Alarms:
 
     Args:
         settings: The objective's.
+        penalty: The objective's.
         options: The run's.
         shown: False in all processes but the main one.
 
@@ -32,10 +35,16 @@ class Alarms:
         problem: What is wrong with the network's predictions after the last epoch, or None.
     """
 
-    def __init__(self, settings: LFRSettings, options: TrainingOptions, *, shown: bool) -> None:
+    def __init__(
+        self, settings: LFRSettings, penalty: Penalty, options: TrainingOptions, *, shown: bool
+    ) -> None:
         self.problem: str | None = None
         self._settings, self._options, self._shown = settings, options, shown
+        # Input-gradient regularization seeks no point: what it has is no flatness of the ball.
+        self._flattens = isinstance(penalty, LocalFlatness) and penalty.ascends
+        self._searches, self._has_lam = penalty.ascends, isinstance(penalty, LocalFlatness)
         self._constant = 0  # epochs with a problem, one after another
+        self._hides = 0  # epochs in which slopes are missed, one after another
         self._told_of_start = self._told_of_hiding = False
 
     @property
@@ -43,11 +52,24 @@ class Alarms:
         """What to change, in the order of docs/guide.md."""
         lam, options = self._settings.lam, self._options
         clip = "set" if options.max_grad_norm is None else "lower"
+        weight = f"lower lam (now {lam:g}, eps / 2 is usual); " if self._has_lam else ""
         return (
             f"In this order: halve the learning rate; {clip} max_grad_norm (now "
-            f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); lower "
-            f"lam (now {lam:g}, eps / 2 is usual); see that eps (now {self._settings.eps:g}) is in "
-            "the units of x."
+            f"{options.max_grad_norm}); raise warmup_epochs (now {options.warmup_epochs:g}); "
+            f"{weight}see that eps (now {self._settings.eps:g}) is in the units of x."
+        )
+
+    @property
+    def short_path(self) -> str | None:
+        """What to warn of where the steps of a search cannot leave its start by much, or None."""
+        settings = self._settings
+        path = settings.steps * settings.step_size
+        if not self._searches or settings.lam == 0 or path >= SHORTEST_PATH * settings.eps:
+            return None
+        return (
+            f"max_iter is {settings.steps} and eps_step {settings.step_size:.3g}: the search goes "
+            f"{path:.3g} at the most, of an eps of {settings.eps:.3g}, and finds next to nothing. "
+            "Raise one of them."
         )
 
     def starts_anew(self, reason: str) -> None:
@@ -85,23 +107,27 @@ class Alarms:
                 stacklevel=7,
             )
 
-    def hiding(self, record: Mapping[str, float], penalty: Penalty) -> None:
+    def hiding(self, record: Mapping[str, float]) -> None:
         """The few steps of training no longer find the slopes that are there.
 
-        Known where there is validation data: training samples are then measured by ten steps too.
+        Known where there is validation data: training samples are then measured by ten steps too,
+        at the end of the epoch. So in two epochs one after another: in one in which the flatness
+        rises fast, the mean over the epoch is far below its end.
         """
         measured, found = record.get("train_subset_flatness", 0.0), record["flatness"]
-        # Input-gradient regularization seeks no point: what it has is no flatness of the ball.
-        ascends = isinstance(penalty, LocalFlatness) and penalty.ascends
         warm = record["epoch"] >= self._options.warmup_epochs
-        if not ascends or not warm or self._settings.lam == 0 or not measured > HIDING * found:
+        counts = self._flattens and warm and self._settings.lam != 0
+        self._hides = self._hides + 1 if counts and measured > HIDING * found else 0
+        if self._hides < 2:
             return
+        renewal = self._settings.renew_every
         if self._shown and not self._told_of_hiding:
             warnings.warn(
                 f"false robustness: in epoch {record['epoch']:g} the ascent of training finds a "
                 f"flatness of {found:.3g}, one of ten steps that starts anew {measured:.3g}. Raise "
-                f"max_iter (now {self._settings.steps}); renew_every should be 1 (now "
-                f"{self._settings.renew_every}); halve the learning rate.",
+                f"max_iter (now {self._settings.steps}); "
+                + (f"renew_every should be 1 (now {renewal}); " if renewal > 1 else "")
+                + "halve the learning rate.",
                 RuntimeWarning,
                 stacklevel=8,
             )

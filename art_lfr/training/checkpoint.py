@@ -107,7 +107,12 @@ class RunState:
         if content is not None and resume and (not this_run or self._interrupted):
             assert path is not None
             contents.check(content, path, network, optimizer, schedule, identity)
-            epoch = content["position"][0]
+            epoch, first = content["position"]
+            if epoch > first + nb_epochs:
+                raise UsageError(
+                    f"nb_epochs is {nb_epochs}, and the run in checkpoint_dir has {epoch - first} "
+                    "behind it; allowed: at least as many"
+                )
             identity.check_resumes(content["identity"], content["network"], epoch)
             self._restore(content, path, network, optimizer, schedule)
         else:

@@ -123,7 +123,7 @@ class TrainingLoop:
         self._learnt: dict[str, Tensor] | None = None
         self._learnt_epoch = 0
         self._doubted = False  # whether what is doubtful in the data of this call has been told
-        self._alarms = Alarms(settings, options, shown=objective.processes.main)
+        self._alarms = Alarms(settings, objective.penalty, options, shown=objective.processes.main)
         # Whether weights are in channels-last order in an epoch; not known before the first sample.
         self._channels_last: bool | None = None
 
@@ -258,7 +258,7 @@ class TrainingLoop:
             record.update(self._measure(monitors, bar))
             record["validation_seconds"] = time.perf_counter() - began
         record = processes.from_main(record)
-        self._alarms.hiding(record, self.objective.penalty)
+        self._alarms.hiding(record)
         text = history.line(record, self.state.last_epoch)
         progress.line(text, shown=self.options.verbose and processes.main)
         schedule.after_epoch(record)
@@ -348,7 +348,8 @@ class TrainingLoop:
         # Adversarial training and TRADES take no difference, and have no use for a radius.
         differences = not isinstance(self.objective.penalty, AdversarialTraining | Trades)
         radius = self.settings.check_radius(x) if differences else None
-        for warning in (radius, unit, narrow if differences else None):
+        narrow = narrow if differences else None
+        for warning in (radius, unit, narrow, self._alarms.short_path):
             if warning is not None and not self._doubted:
                 warnings.warn(warning, UserWarning, stacklevel=depth)
         self._doubted = True

@@ -39,7 +39,9 @@ ROWS = {
     "mnist-l2": ("mnist-l2.yaml", "mnist-l2", "LFR"),
     "mnist-l2-at": ("mnist-l2.yaml", "mnist-l2", "AT at eps + h"),
     "mnist-paper-cnn": ("mnist-paper-cnn.yaml", "mnist-paper-cnn", "LFR, clipped"),
+    "mnist-paper-cnn-at": ("mnist-paper-cnn.yaml", "mnist-paper-cnn", "AT at eps + h, clipped"),
     "cifar10": ("cifar10.yaml", "cifar10", "LFR"),
+    "cifar10-at": ("cifar10.yaml", "cifar10", "AT at eps + h"),
 }
 # In points: attacks may differ by an image where another machine rounds otherwise.
 TOLERANCE = 0.5

@@ -29,6 +29,20 @@ def schedulers(optimizer):
     }
 
 
+def test_a_run_that_is_longer_than_asked_for_is_refused(make_classifier, data, tmp_path):
+    def fit(epochs):
+        trainer = AdversarialTrainerLFRPyTorch(make_classifier(), **LFR)
+        trainer.fit(
+            data.x[:64], data.y[:64], nb_epochs=epochs, checkpoint_dir=tmp_path, resume=True
+        )
+        return trainer
+
+    fit(3)
+    with pytest.raises(ValueError, match="nb_epochs is 2, and the run in checkpoint_dir has 3"):
+        fit(2)
+    assert len(fit(3).history) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "warm_start"),
     [

@@ -75,12 +75,14 @@ def test_the_call_of_arts_other_trainers_is_answered_with_the_one_to_write() -> 
     attack = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.02, max_iter=5)
     written = r"write AdversarialTrainerLFRPyTorch\(classifier, norm=.*, eps=0.1, eps_step=0.02, "
     trainer: Any = AdversarialTrainerLFRPyTorch
-    for positional, named in (
-        ((attack,), {"beta": 6.0}),
-        ((), {"attack": attack, "beta": 6.0}),
-        ((classifier, attack), {"mode": "PGD", "gamma": 0.01}),
+    trades = r"max_iter=5, penalty='trades', lam=5.0\)"
+    for positional, named, rest in (
+        ((attack,), {"beta": 5.0}, trades),
+        ((attack, 5.0), {}, trades),
+        ((), {"attack": attack, "beta": 5.0}, trades),
+        ((classifier, attack), {"mode": "PGD", "gamma": 0.01}, r"max_iter=5\)"),
     ):
-        with pytest.raises(TypeError, match=written + "max_iter=5"):
+        with pytest.raises(TypeError, match=written + rest):
             trainer(classifier, *positional, **named)
     with pytest.raises(TypeError, match=r"give it to fit\(x, y, nb_epochs=3\)"):
         trainer(classifier, nb_epochs=3)

@@ -402,7 +402,7 @@ def test_check(folder, capsys):
         (["flatness"], "--weights is missing"),
         (["flatness", "--weights", "absent.pt"], "--weights is 'absent.pt', which is no file"),
         (["flatness", "--weights", "mine.npz"], "mine.npz"),
-        (["flatness", *BALL, "--split", "validation"], "--split is 'validation'"),
+        (["flatness", *BALL, "--split", "validation"], "allowed: train or test"),
         (["flatness", *BALL, "--output", "f.txt"], "ending in .csv or .json"),
         (["demo", "--epochs", "0"], "epochs is 0"),
     ],

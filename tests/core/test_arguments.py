@@ -253,8 +253,10 @@ def test_defaults_scale_with_eps(norm: float) -> None:
     for name in ("step_size", "lam", "radius"):
         assert getattr(many, name) == pytest.approx(255 * getattr(one, name))
     assert LFRSettings(eps=1, radius=3, lam=4, step_size=5).radius == 3.0
+    with pytest.raises(ValueError, match="eps is 0, and lam, by default"):
+        LFRSettings(eps=0, norm=norm, radius=0.1)
     with pytest.raises(ValueError, match="eps is 0, and radius, by default"):
-        LFRSettings(eps=0, norm=norm)
+        LFRSettings(eps=0, norm=norm, lam=1.0)
 
 
 def keywords_in(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -148,6 +148,21 @@ def test_a_part_that_is_judged_is_enough(tmp_path: Path, jpegs: dict[str, Any]) 
         load_npz(tmp_path / "other.npz", training=False)
 
 
+def test_images_of_two_kinds_and_limits_that_leave_none_are_refused(
+    tmp_path: Path, jpegs: dict[str, Any]
+) -> None:
+    x = np.zeros((4, 1, 16, 8), dtype=np.float32)
+    np.savez(tmp_path / "both.npz", **jpegs, x_test=x, y_test=[0, 1, 2, 3])
+    for training in (True, False):
+        with pytest.raises(ValueError, match="has x_test and test_jpeg; allowed: images of one"):
+            load_npz(tmp_path / "both.npz", training=training)
+    np.savez(tmp_path / "test.npz", **{k: v for k, v in jpegs.items() if k.startswith("test")})
+    with pytest.raises(ValueError, match="test gives no image"):
+        load_npz(tmp_path / "test.npz", training=False, test=0)
+    with pytest.raises(ValueError, match="validation is 2, of a set without training"):
+        load_npz(tmp_path / "test.npz", training=False, validation=2)
+
+
 def test_jpegs_in_a_file(tmp_path: Path, jpegs: dict[str, Any]) -> None:
     np.savez(tmp_path / "d.npz", **jpegs)
     data = load_npz(tmp_path / "d.npz")

@@ -367,8 +367,9 @@ def test_shifted_labels_are_named(problem):
     model, x, _, _ = problem
     labels = model(x).argmax(dim=1)
     with pytest.warns(UserWarning, match=r"y has labels from 1 to 2.*start at 0") as warned:
-        evaluate(model, x, labels + 1, eps=EPS, attacks="FGSM", flatness_steps=0)
+        found = evaluate(model, x, labels + 1, eps=EPS, attacks="FGSM", flatness_steps=0)
     assert warned[0].filename == __file__
+    assert str(warned[0].message) in found.notes
     with pytest.raises(ValueError, match=r"from 1 to 4; allowed: 0 to 3.* begin with 1: use y - 1"):
         evaluate(model, x, torch.arange(len(x)) % 4 + 1, eps=EPS)
 

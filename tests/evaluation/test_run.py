@@ -297,3 +297,6 @@ def test_an_eps_in_another_unit_is_asked_about():
         warnings.simplefilter("error", UserWarning)
         evaluate(model, x, y, eps=1, attacks="FGSM", flatness_steps=0)
         evaluate(model, 255 * x, y, eps=8, bounds=(0, 255), attacks="FGSM", flatness_steps=0)
+        evaluate(model, x, y, eps=0.001, attacks="FGSM", flatness_steps=0)
+    with pytest.warns(UserWarning, match=r"eps is 0.1, less than a 255th of the whole range"):
+        evaluate(model, 255 * x, y, eps=0.1, bounds=(0, 255), attacks="FGSM", flatness_steps=0)
