@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,9 @@ def judged(
         raise UsageError(
             f"--weights is missing; a built-in model ({chosen.recipe.model}) is untrained without"
         )
+    if weights is None:
+        line = f"--weights is missing: judged is what {chosen.recipe.model} makes"
+        return replace(chosen, lines=(*chosen.lines, line))
     return chosen
 
 

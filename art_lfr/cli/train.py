@@ -290,11 +290,16 @@ def _is_constant(classifier: PyTorchClassifier, images: ImageData, batch_size: i
 
 def _evaluation_of(weights: Path, recipe: Recipe) -> str:
     """The command that judges these weights; what they say themselves is left out."""
+    from art_lfr.data.files import parts_of
+    from art_lfr.data.image_data import PARTS
     from art_lfr.storage.info import ENDING
 
     settings: dict[str, object] = {"weights": weights}
     if weights.suffix != ENDING or recipe.data not in RECIPES:
         settings["data"] = recipe.data
+    parts = parts_of(recipe.data) if recipe.data.endswith(".npz") else PARTS
+    if "test" not in parts:
+        settings["split"] = parts[-1]
     if weights.suffix != ENDING:
         settings |= {"model": recipe.model, "eps": f"{recipe.eps:.8g}", "norm": recipe.norm}
     return options.command_line("evaluate", settings)
@@ -349,9 +354,12 @@ def _checked(
     origin = "docs/defaults.md" if recipe.data in RECIPES else "the defaults"
     others = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
     others += f", {recipe.augmentation}" if recipe.augmentation != "none" else ""
+    # What the penalty has no use for is not said of it.
+    weight = "" if penalty in UNWEIGHTED else f", lam {lfr.lam:.4g}"
+    weight += f", radius {lfr.radius:.4g}" if penalty in GRADIENT_NORMS else f", {penalty}"
     return (
         f"{recipe.data}: {recipe.model}, eps {lfr.eps:.4g}, norm {lfr.norm:g}, {lfr.steps} ascent "
-        f"steps, lam {lfr.lam:.4g}, radius {lfr.radius:.4g}; epochs {recipe.epochs}, warm-up "
+        f"steps{weight}; epochs {recipe.epochs}, warm-up "
         f"{training.warmup_epochs:.2g}, batches of {recipe.batch_size}, {recipe.optimizer}, lr "
         f"{recipe.lr:g}{others} (what was not given: {origin})"
     )

@@ -155,6 +155,13 @@ def load_npz(
     return assemble(path.stem, parts).take(train=train, validation=validation, test=test)
 
 
+def parts_of(path: str | Path) -> list[str]:
+    """The parts of which a .npz file has images, in the order train, validation, test."""
+    with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    return [p for p in PARTS if {PLAIN[0].format(p), JPEG[0].format(p)} & names]
+
+
 def _warn_of_no_first_label(labels: Array) -> None:
     """Warn where labels may have been counted from 1: a network would get an output too many."""
     if (first := int(labels.min())) > 0:

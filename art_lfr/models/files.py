@@ -71,6 +71,11 @@ def make_network(model: str | Callable[[], object], seed: int = 0, classes: int 
             factory = named_object(model)
         except ValueError as error:
             raise UsageError(f"model is {error}; allowed: {allowed}") from error
+    if isinstance(factory, nn.Module):
+        raise WrongTypeError(
+            f"model is a network, a {type(factory).__name__}; allowed: what makes one, such as its "
+            "class"
+        )
     if not callable(factory):
         raise UsageError(f"model is {model!r}, which is not callable; allowed: {allowed}")
     # A factory draws its first weights from the global generators.

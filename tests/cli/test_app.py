@@ -180,8 +180,27 @@ def test_the_settings_taken_are_said_unless_quiet(folder, capsys):
     told = capsys.readouterr().err.splitlines()[0]
     assert told.startswith("mine.npz: nets_of_a_user:make, eps 0.05, norm inf, 2 ascent steps")
     assert told.endswith("(what was not given: the defaults)")
+    assert "steps, lam 0.025, radius 0.0125; epochs" in told
     assert main([*SHORT, "--quiet", "--force"]) == 0
     assert capsys.readouterr() == ("Weights: lfr-weights.safetensors (replaced)\n", "")
+    assert main([*SHORT, "--force", "--penalty", "adversarial-training"]) == 0
+    assert "steps, adversarial-training; epochs" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_the_command_that_judges_names_a_part_that_is_there(folder, capsys):
+    parts = dict(np.load("mine.npz"))
+    for name in ("x_test", "y_test"):
+        parts.pop(name, None)
+    np.savez("mine.npz", **parts)
+    assert main(SHORT) == 0
+    expected = "validation" if "x_validation" in parts else "train"
+    assert f"--split {expected}" in capsys.readouterr().out
+
+
+def test_a_network_without_weights_is_named(folder, capsys):
+    assert main(["flatness", *BALL]) == 0
+    told = capsys.readouterr().err
+    assert "--weights is missing: judged is what nets_of_a_user:make makes" in told
 
 
 def test_a_network_is_replaced_only_where_it_is_asked_for(folder, capsys):

@@ -228,3 +228,8 @@ def test_a_compiled_network_is_saved_as_it_is(tmp_path: Path) -> None:
         tmp_path / "n.safetensors", network, dataclasses.replace(INFO, model="digits-cnn")
     )
     assert same(load_network(path), digits_cnn(classes=7))
+
+
+def test_an_object_in_place_of_its_class_is_named() -> None:
+    with pytest.raises(TypeError, match="model is a network, a Linear; allowed: what makes one"):
+        make_network(torch.nn.Linear(2, 2))
