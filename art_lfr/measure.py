@@ -120,8 +120,9 @@ def local_flatness(
         steps=steps,
         step_size=step_size,
         estimator=estimator,
-        lam=0.0,  # of no effect on what is measured
-        # At eps 0 nothing is steered, and the default radius would have no scale.
+        # Of no effect on what is measured. At eps 0 nothing is steered, and neither the default of
+        # lam nor that of the radius would have a scale.
+        lam=1.0,
         radius=1.0 if eps == 0 and radius is None else radius,
     )
     if radius is not None:  # in a ball as small as a rounding, the gradient at x is the answer

@@ -223,7 +223,7 @@ class LocalFlatnessAttack(HarmlessAttack):
             estimator=self.estimator,
             renew_every=1,  # a search, not a training: nothing is saved on
             # At eps 0 nothing is steered, and the default radius would have no scale.
-            lam=0.0,  # of no effect on where it ends
+            lam=1.0,  # of no effect on where it ends
             radius=1.0 if self.eps == 0 and self.radius is None else self.radius,
         )
 

@@ -83,7 +83,7 @@ class Monitor:
             # What is measured must depend neither on the estimator nor on the few steps of an
             # ascent that goes on from epoch to epoch: this one starts anew.
             settings=LFRSettings(
-                eps=settings.eps, norm=settings.norm, lam=0.0, radius=settings.radius or 1.0
+                eps=settings.eps, norm=settings.norm, lam=1.0, radius=settings.radius or 1.0
             ),
             generator=generator,
             batch_size=self.batch_size,
