@@ -4,7 +4,7 @@
     python benchmarks/robustness/autoattack.py --data-dir DIRECTORY --only digits
 
 The standard AutoAttack on 1,000 test images of the network's table (digits: all 450), the masking
-report on the first 200 of them. Takes from a minute (digits) to half an hour (the paper's CNN) for
+report on the first 200 of them. Takes from a minute (digits) to an hour (the paper's CNN) for
 each network on one core. Writes `autoattack.json` beside this file. A killed run goes on from
 STATE; a network whose weights are those of its entry is not attacked again.
 """
