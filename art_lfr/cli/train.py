@@ -21,6 +21,7 @@ from art_lfr.core.names import (
     GRADIENT_NORMS,
     PENALTIES,
     UNWEIGHTED,
+    check_used,
     check_weight,
     find_name,
 )
@@ -194,6 +195,7 @@ def train(
         "seed": seed,
         "verbose": not quiet,
     }
+    check_used(penalty, {**keywords, "max_iter": max_iter})
     told = _checked(recipe, keywords, checkpoint_dir, resume)
 
     # What takes seconds to import, once no mistake can be seen any more without it.

@@ -31,7 +31,7 @@ from art_lfr.core.arguments import Array, part_for
 from art_lfr.core.imports import named_object
 from art_lfr.core.keywords import TrainerKeywords
 from art_lfr.core.modes import parameters_of
-from art_lfr.core.names import parse_norm
+from art_lfr.core.names import OF_LFR, parse_norm
 from art_lfr.core.randomness import preserved_random_state
 from art_lfr.data import Augmentation, Compose, RandomCrop, random_flip
 from art_lfr.errors import UsageError, WrongTypeError
@@ -184,7 +184,8 @@ def penalty_of(run: Run) -> Penalty:
     s = run.settings
     name = s.get("penalty", "lfr")
     if ":" not in str(name):
-        return penalty_for(name, s)
+        # A plan sets these for all its methods.
+        return penalty_for(name, {key: s[key] for key in s.keys() - set(OF_LFR)})
     try:
         penalty = named_object(name)
     except ValueError as error:

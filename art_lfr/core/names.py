@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 
 from art_lfr.core.arguments import check_choice
@@ -29,6 +29,29 @@ GRADIENT_NORMS = ("lfr", "lfr-held", "input-gradient")
 # Those without lam.
 UNWEIGHTED = ("adversarial-training",)
 PENALTIES = (*GRADIENT_NORMS, "cure", "llr", "gradalign", *UNWEIGHTED, "trades")
+# Settings that LFR alone has all of.
+OF_LFR = ("estimator", "radius", "renew_every", "held_epochs")
+_OF_ASCENTS = ("autocast", "warm_start")
+# Settings that would change nothing, by penalty.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "lfr": (),
+    "lfr-held": ("held_epochs",),
+    "input-gradient": ("max_iter", "eps_step", "renew_every", *_OF_ASCENTS),
+    "cure": ("max_iter", "eps_step", "estimator", "renew_every", "held_epochs", *_OF_ASCENTS),
+    "llr": (*OF_LFR, *_OF_ASCENTS),
+    "gradalign": ("max_iter", "eps_step", *OF_LFR, *_OF_ASCENTS),
+    "adversarial-training": (*OF_LFR, "batch_norm"),
+    "trades": OF_LFR,
+}
+# Values that say no more than leaving a setting out does.
+_SAY_NOTHING: dict[str, tuple[object, ...]] = {
+    "estimator": ("finite-difference",),
+    "renew_every": (1,),
+    "held_epochs": (0,),
+    "batch_norm": ("train",),
+    "autocast": (False,),
+    "warm_start": (False,),
+}
 PRESETS = {
     "quick": ("PGD-40", "APGD-T", "Square"),
     # Xu et al. (ICIP 2020), the attacks of their tables.
@@ -87,6 +110,17 @@ def check_weight(penalty: object, lam: object, *, has_default: bool, weighted: b
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
             "the penalties that are gradient norms)"
         )
+
+
+def check_used(penalty: str, settings: Mapping[str, object]) -> None:
+    """Raise UsageError for a setting that was given and would change nothing with the penalty."""
+    for name in UNUSED[penalty]:
+        value = settings.get(name)
+        if value is not None and value not in _SAY_NOTHING.get(name, ()):
+            raise UsageError(
+                f"{name} is {value!r} with penalty {penalty!r}, which has no use for it; allowed: "
+                "to leave it out"
+            )
 
 
 def find_attack(value: str, parameter: str = "attacks") -> str:

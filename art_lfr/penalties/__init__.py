@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from art_lfr.core.arguments import check_choice
-from art_lfr.core.names import check_weight
+from art_lfr.core.names import check_used, check_weight
 from art_lfr.errors import UsageError, WrongTypeError
 from art_lfr.penalties.adversarial import AdversarialTraining, Trades
 from art_lfr.penalties.base import LossView, Part, Penalty
@@ -29,13 +29,14 @@ def penalty_for(penalty: str | Penalty, settings: Mapping[str, object]) -> Penal
     """The penalty of a name, or the object itself, to go with settings that are checked already.
 
     Raises ValueError for an unknown name, for lam None where the default, a multiple of eps, has
-    not the unit of the penalty, for a minus term held where the estimator has none, and for an
-    option of an ascent with a penalty without one; TypeError for anything else.
+    not the unit of the penalty, for a minus term held where the estimator has none, and for a
+    setting that would change nothing; TypeError for anything else.
     """
     if isinstance(penalty, Penalty):
         chosen = penalty
     elif isinstance(penalty, str):
         check_choice("penalty", penalty, tuple(PENALTIES))
+        check_used(penalty, settings)
         chosen = PENALTIES[penalty]
     else:
         raise WrongTypeError(

@@ -58,3 +58,34 @@ def test_the_nearest_name() -> None:
         names.find_attack("pgd-20", "--attacks")
     with pytest.raises(ValueError, match="'sgd', 'adam', 'adamw', mine; did you mean 'adam'"):
         names.find_name("--optimizer", "Adan", names.OPTIMIZERS, others="mine")
+
+
+def test_settings_without_use_are_those_of_the_penalties() -> None:
+    assert names.UNUSED.keys() == PENALTIES.keys()
+    for name, penalty in PENALTIES.items():
+        of_ascents = {"autocast", "warm_start"} & set(names.UNUSED[name])
+        assert len(of_ascents) == (0 if penalty.ascends else 2), name
+
+
+@pytest.mark.parametrize(
+    ("penalty", "settings"),
+    [
+        ("trades", {"radius": 0.02}),
+        ("adversarial-training", {"renew_every": 2}),
+        ("adversarial-training", {"batch_norm": "eval"}),
+        ("gradalign", {"max_iter": 3}),
+        ("cure", {"warm_start": True}),
+        ("lfr-held", {"held_epochs": 3.0}),
+    ],
+)
+def test_a_setting_that_would_change_nothing(penalty: str, settings: dict[str, object]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"{name} is {value!r} with penalty '{penalty}', which"):
+        names.check_used(penalty, settings)
+    names.check_used("lfr", settings)
+    names.check_used(penalty, {name: None})
+
+
+def test_a_value_that_says_no_more_than_the_default() -> None:
+    said = {"estimator": "finite-difference", "renew_every": 1, "held_epochs": 0, "autocast": False}
+    names.check_used("gradalign", said)
