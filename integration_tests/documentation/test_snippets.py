@@ -126,6 +126,8 @@ def test_python(snippet, images, make_classifier):
         "trainer": AdversarialTrainerLFRPyTorch(classifier, eps=0.1),
         "model": classifier.model,
         "network": classifier.model.eval(),
+        "optimizer": classifier.optimizer,
+        "loader": [(x[:16], y[:16]), (x[16:], y[16:])],
         "x": x,
         "y": y,
         "x_val": images.x_train[32:40],
