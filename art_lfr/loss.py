@@ -19,7 +19,7 @@ from typing_extensions import Unpack
 
 from art_lfr.core.arguments import Array, check_type, keywords_of
 from art_lfr.core.criterion import Criterion, LossLike, logits_of
-from art_lfr.core.geometry import Bounds, Box
+from art_lfr.core.geometry import Bounds, Box, wrong_unit
 from art_lfr.core.keywords import LFRKeywords
 from art_lfr.core.modes import (
     ModeComparison,
@@ -210,8 +210,10 @@ class LFRLoss:
             inputs = inputs.to(dtype)
         box = Box.from_bounds(self.bounds, inputs)
         check_inputs("x", inputs, box)
-        if (warning := self.settings.check_radius(inputs)) is not None:
-            warnings.warn(warning, UserWarning, stacklevel=4)  # the line that wants the loss
+        unit = wrong_unit(self.settings.eps, self.settings.norm, box)
+        for warning in (unit, self.settings.check_radius(inputs)):
+            if warning is not None:
+                warnings.warn(warning, UserWarning, stacklevel=4)  # the line that wants the loss
         try:
             targets = loss_targets("y", y, model, self.criterion, inputs).to(inputs.device)
             return self._terms(model, inputs, targets, box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TypedDict, overload
 
 import torch
@@ -20,6 +21,7 @@ from art_lfr.core.arguments import (
 )
 from art_lfr.core.criterion import LossLike
 from art_lfr.core.flatness import flatness_values
+from art_lfr.core.geometry import wrong_unit
 from art_lfr.core.modes import device_of, gradients_enabled
 from art_lfr.core.processes import Processes
 from art_lfr.core.settings import LFRSettings
@@ -125,6 +127,8 @@ def local_flatness(
         lam=1.0,
         radius=1.0 if eps == 0 and radius is None else radius,
     )
+    if (unit := wrong_unit(settings.eps, settings.norm, adapter.box(inputs))) is not None:
+        warnings.warn(unit, UserWarning, stacklevel=4)  # past the decorators
     if radius is not None:  # in a ball as small as a rounding, the gradient at x is the answer
         settings.check_radius(inputs)
     check_integer("restarts", restarts, low=1)

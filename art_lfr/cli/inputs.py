@@ -134,6 +134,8 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     """
     loaded = load_data(chosen.recipe.data, training=False)
     x, y = (getattr(loaded, f"{letter}_{split}")[:images] for letter in "xy")
+    few = images is not None and 0 < len(x) < images
+    lines = chosen.lines + ((f"--images is {images}; {loaded.name} has {len(x)}",) if few else ())
     if len(x) == 0:
         raise UsageError(
             f"--split is {split!r}, which {loaded.name} does not have; allowed: "
@@ -142,7 +144,6 @@ def judged(chosen: Chosen, split: str, images: int | None) -> Judged:
     network = trained_model(chosen.recipe.model, chosen.weights, loaded)
     count_classes(network, x, y)
     bounds: tuple[Any, Any] = loaded.bounds
-    lines = chosen.lines
     if chosen.info is not None and chosen.info.bounds is not None:
         bounds = chosen.info.bounds
         try:

@@ -245,6 +245,8 @@ def compare(
     chosen = [comparison for comparison in read_plan(plan) if names in comparison.name]
     if not chosen:
         raise UsageError(f"--names is {names!r}; allowed: a part of a name in {str(plan)!r}")
+    if not any(only in str(method["name"]) for each in chosen for method in each.methods):
+        raise UsageError(f"--only is {only!r}; allowed: a part of a method's name in {str(plan)!r}")
     for name, folder in (("--known", known), ("--data-dir", data_dir)):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{name} is {str(folder)!r}; allowed: a folder")

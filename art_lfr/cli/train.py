@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,6 +216,11 @@ def train(
     if isinstance(validation, float):
         validation = max(1, round(validation * len(images.y_train)))
     images = images.take(train=train, validation=validation)
+    if len(images.x_validation) == 0 and "validation_" in str(keywords.get("best_metric")):
+        raise UsageError(
+            f"--best-metric is {keywords['best_metric']!r} without validation images; allowed: "
+            "--validation, or a metric of the training images"
+        )
     network = inputs.load_model(recipe.model, weights, seed, inputs.outputs_for(images))
     classes = inputs.count_classes(network, images.x_train, images.y_train)
     classifier = make_classifier(network, images, recipe, classes, device)
@@ -244,9 +250,14 @@ def train(
             resume=resume,
             callback=keep,
         )
-    except UsageError:
+    except UsageError as error:
         if resume and checkpoint_dir is not None:
-            _check_epochs(checkpoint_dir, recipe, len(images.x_train))
+            _check_lengths(checkpoint_dir, recipe, len(images.x_train))
+            if re.match(r"(optimizer|scheduler)\b", str(error)):
+                raise UsageError(
+                    "--resume would go on with another --lr, --optimizer, --weight-decay or "
+                    f"--batch-size; allowed: those of the run in --checkpoint-dir ({error})"
+                ) from error
         raise
     finally:
         keep()
@@ -307,15 +318,21 @@ def _evaluation_of(weights: Path, recipe: Recipe) -> str:
     return options.command_line("evaluate", settings)
 
 
-def _check_epochs(checkpoint_dir: Path, recipe: Recipe, images: int) -> None:
-    """Raise UsageError where the run to go on with is one of another number of epochs.
+def _check_lengths(checkpoint_dir: Path, recipe: Recipe, images: int) -> None:
+    """Raise UsageError where the run to go on with has other numbers of images or epochs.
 
-    Its learning rate, and what else follows from their number, differ with them.
+    Its learning rate, and what else follows from them, differ with them.
     """
     from art_lfr.storage.tensor_files import LAST, load_run
 
     path = checkpoint_dir.expanduser() / LAST
     saved = load_run(path) if path.is_file() else {}
+    trained = saved.get("identity", {}).get("x", {}).get("shape", [images])[0]
+    if trained != images:
+        raise UsageError(
+            f"--train leaves {images} training images, but the run in --checkpoint-dir has "
+            f"{trained}; allowed: as many"
+        )
     batches = -(-images // recipe.batch_size)
     # `one_cycle` has a step more than there are batches.
     epochs, rest = divmod((saved.get("scheduler") or {}).get("total_steps", 1) - 1, batches)

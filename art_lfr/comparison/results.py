@@ -15,6 +15,7 @@ from art_lfr.comparison.runner import read_result, result_path
 from art_lfr.core.arguments import Array
 from art_lfr.core.intervals import Difference, paired_difference, wilson_interval
 from art_lfr.core.tables import Shown, Table
+from art_lfr.evaluation.run import CONSTANT
 from art_lfr.plots.drawing import PALETTE, has_matplotlib, new_figure, save_figure, tidy
 from art_lfr.storage.files import write_atomically
 from art_lfr.storage.records import unpack
@@ -75,7 +76,7 @@ class Results(Shown):
         header, cells = list(frame.columns), frame.astype(str).values.tolist()
         words = [i for i, name in enumerate(header) if name in ("method", "masking")]
         optional = [i for i, name in enumerate(header) if name not in MAIN_COLUMNS]
-        return Table(header, cells, (), heading(self), words, optional)
+        return Table(header, cells, constant_networks(self), heading(self), words, optional)
 
     def difference(self, method: str, other: str) -> Difference:
         """Worst-case accuracy of a method less that of another, over runs that both have."""
@@ -175,6 +176,19 @@ def _masking(runs: Sequence[Mapping[str, Any]]) -> str:
         for r in reports
     ]
     return f"{sum(passed)} of {len(reports)} pass"
+
+
+def constant_networks(results: Results) -> list[str]:
+    """A line for each method some of whose networks name one class for all images."""
+    lines = []
+    for method in results.methods:
+        runs = results.of(method).values()
+        notes = [note for run in runs for note in run.get("notes", ()) if CONSTANT in note]
+        if notes:
+            lines.append(
+                f"{method}: {len(notes)} of {len(runs)} networks name one class for all images"
+            )
+    return lines
 
 
 def heading(results: Results) -> str:

@@ -108,7 +108,7 @@ def check_weight(penalty: object, lam: object, *, has_default: bool, weighted: b
     elif lam is None and not has_default:
         raise UsageError(
             f"lam is None with penalty {penalty!r}; allowed: a number >= 0 (the default belongs to "
-            "the penalties that are gradient norms)"
+            "the penalties that are gradient norms; for 'trades' lam is beta, usually 6)"
         )
 
 

@@ -6,7 +6,7 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from art_lfr.attacks.named import AttackResult, NamedAttack, run_attack
 from art_lfr.attacks.target import (
     Target,
     classifier_of,
+    draws_random_numbers,
     judged_together,
     make_target,
     preserved,
@@ -37,6 +38,7 @@ from art_lfr.evaluation.resolve import resolve_attacks
 from art_lfr.evaluation.results import Evaluation, Row
 from art_lfr.evaluation.store import EvaluationStore
 from art_lfr.measure import flatness_with
+from art_lfr.storage.description import library_of
 from art_lfr.storage.files import as_path, check_output, locked, write_atomically
 from art_lfr.storage.identity import Identity
 
@@ -46,6 +48,13 @@ CLEVER_BATCHES = 20
 CLEVER_BATCH_SIZE = 20
 # Of fewer images, one class for all may be right.
 FEWEST_FOR_COLLAPSE = 20
+CONSTANT = "the network names class"
+# Shares of the images that these break and PGD-40 does not, from which on gradients mislead: those
+# at which the masking report fails. And the share with a gradient of exactly 0.
+MISLED = {"APGD-T": 0.15, "Square": 0.10}
+WITHOUT_SLOPE = 0.10
+# Rounding of a sum of probabilities.
+SUM_SLACK = 1e-5
 
 
 @gradients_enabled()
@@ -222,6 +231,10 @@ def _judged(
             rows.append(row)
             tell(row)
         measured, failed = {}, [*shifted, *_of_logits(logits)]
+        if processes.by_main(lambda: draws_random_numbers(target)):
+            failed.append(
+                "the network draws random numbers: each attack sees and is judged by single draws"
+            )
         for metric in metrics:
             seed_global_generators(target.seed)  # CLEVER draws from NumPy's
             measured[metric] = math.nan
@@ -252,6 +265,11 @@ def _judged(
             failed.append(
                 f"local flatness is NaN or infinite for {wrong} of {len(flatness)} images"
             )
+        if (flat := int((flatness == 0).sum())) > WITHOUT_SLOPE * len(flatness):
+            failed.append(
+                f"local flatness is exactly 0 for {flat} of {len(flatness)} images: no gradient "
+                "to follow, as of large logits or steps; masking_report looks closer"
+            )
     return Evaluation(
         eps=target.ball.eps,
         norm=f"{target.ball.p:g}",
@@ -260,7 +278,7 @@ def _judged(
         flatness=flatness,
         flatness_steps=flatness_steps,
         metrics=measured,
-        notes=(*failed, *_notes(to_run, together, results)),
+        notes=(*failed, *_misled(correct), *_notes(to_run, together, results)),
     )
 
 
@@ -277,10 +295,29 @@ def _of_logits(logits: Tensor) -> list[str]:
     labels = logits.argmax(dim=1)
     if len(labels) >= FEWEST_FOR_COLLAPSE and bool((labels == labels[0]).all()):
         return [
-            f"the network names class {int(labels[0])} for all {len(labels)} images: an accuracy "
-            "under attack says nothing of a constant network"
+            f"{CONSTANT} {int(labels[0])} for all {len(labels)} images: an accuracy under attack "
+            "says nothing of a constant network"
+        ]
+    if bool((logits >= 0).all()) and bool((logits.sum(dim=1) - 1).abs().max() < SUM_SLACK):
+        return [
+            "the outputs are probabilities (each row sums to 1), which the cross-entropy takes for "
+            "logits: flatness and attacks are those of another loss; remove the softmax"
         ]
     return []
+
+
+def _misled(correct: Mapping[str, Array]) -> list[str]:
+    """Attacks that break far more than PGD on the cross-entropy: its gradients hide something."""
+    notes, followed = [], correct.get("PGD-40")
+    for name, most in MISLED.items():
+        if followed is None or len(correct.get(name, ())) != len(followed):
+            continue
+        if (share := float((followed & ~correct[name]).mean())) >= most:
+            notes.append(
+                f"{name} breaks {100 * share:.0f} % of the images that PGD-40 leaves right: the "
+                "gradients mislead; masking_report looks closer"
+            )
+    return notes
 
 
 def _first_line(error: Exception) -> str:
@@ -358,6 +395,14 @@ def _notes(
         )
     for attack in to_run:
         notes += [f"{attack.name}: {note}" for note in attack.notes]
+        result = results[attack.name]
+        outside = result.distance[result.distance.isfinite() & result.correct]
+        if len(outside) and library_of(attack.parameters.get("object")) is None:
+            notes.append(
+                f"{attack.name}: {len(outside)} of its examples are taken for another class but "
+                f"lie outside the ball, and do not count (the nearest at "
+                f"{float(outside.min()):.3g}, eps is {attack.threat.eps:.3g})"
+            )
     for name, result in results.items():
         notes += [f"{name}: {flag}" for flag in result.details.get("flags", [])]
     return notes

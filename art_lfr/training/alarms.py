@@ -45,7 +45,7 @@ class Alarms:
         self._searches, self._has_lam = penalty.ascends, isinstance(penalty, LocalFlatness)
         self._constant = 0  # epochs with a problem, one after another
         self._hides = 0  # epochs in which slopes are missed, one after another
-        self._told_of_start = self._told_of_hiding = False
+        self._told_of_start = self._told_of_hiding = self._told_of_nothing = False
 
     @property
     def advice(self) -> str:
@@ -106,6 +106,21 @@ class Alarms:
                 UserWarning,
                 stacklevel=7,
             )
+
+    def useless(self, record: Mapping[str, float]) -> None:
+        """The penalty is exactly 0 although it has a weight: no gradient reaches the input."""
+        warm = record["epoch"] >= self._options.warmup_epochs
+        if self.problem or not (self._has_lam and warm and self._settings.lam):
+            return
+        if record["flatness"] == 0 and self._shown and not self._told_of_nothing:
+            warnings.warn(
+                f"the penalty is exactly 0 throughout epoch {record['epoch']:g}: the network's "
+                "gradient in x is 0, and training has no defence. art_lfr.check.check_model looks "
+                "for the layer.",
+                RuntimeWarning,
+                stacklevel=8,
+            )
+            self._told_of_nothing = True
 
     def hiding(self, record: Mapping[str, float]) -> None:
         """The few steps of training no longer find the slopes that are there.

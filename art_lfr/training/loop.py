@@ -258,6 +258,7 @@ class TrainingLoop:
             record.update(self._measure(monitors, bar))
             record["validation_seconds"] = time.perf_counter() - began
         record = processes.from_main(record)
+        self._alarms.useless(record)
         self._alarms.hiding(record)
         text = history.line(record, self.state.last_epoch)
         progress.line(text, shown=self.options.verbose and processes.main)

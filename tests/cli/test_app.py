@@ -424,6 +424,9 @@ def test_check(folder, capsys):
         (["flatness", *BALL, "--split", "validation"], "allowed: train or test"),
         (["flatness", *BALL, "--output", "f.txt"], "ending in .csv or .json"),
         (["demo", "--epochs", "0"], "epochs is 0"),
+        (["train", *BALL, "--penalty", "trades", "--lam", "6", "--radius", "0.1"], "has no use"),
+        (["train", *BALL, "--penalty", "gradalign", "--lam", "1", "--max-iter", "3"], "no use"),
+        (["train", *BALL, "--best-metric", "validation_loss"], "allowed: --validation, or"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(folder, capsys, arguments, words):
@@ -440,6 +443,11 @@ def test_a_run_that_is_not_resumed_is_refused_in_the_words_of_the_command(folder
     )
     refusal = refusal_of([*arguments, "--epochs", "1", "--resume", "--max-iter", "3"], capsys)
     assert "--max-iter is 3, but the run in --checkpoint-dir has 2" in refusal
+    resumed = [*arguments, "--epochs", "1", "--resume"]
+    refusal = refusal_of([*resumed, "--lr", "0.7"], capsys)
+    assert "--resume would go on with another --lr, --optimizer" in refusal
+    refusal = refusal_of([*resumed, "--train", "5"], capsys)
+    assert "--train leaves 5 training images, but the run in --checkpoint-dir has" in refusal
 
 
 def test_weights_of_another_network_and_labels_it_lacks(folder, capsys):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from art_lfr import evaluate, local_flatness, masking_report
 from art_lfr.autoattack import run_autoattack
 from art_lfr.evaluation import accuracy_curve
+from art_lfr.evaluation.run import _misled
 
 EPS = 0.05
 
@@ -152,3 +153,51 @@ def test_a_network_without_gradients_in_x(model, data):
             evaluate(Rounded(), *data, eps=EPS, attacks=name)
     with pytest.raises(ValueError, match="version is 'standard', which needs the gradient in x"):
         run_autoattack(Rounded(), *data, eps=EPS)
+
+
+class Scaled(nn.Module):
+    """A linear network whose logits are so large that the softmax has no slope left."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.scale = nn.Linear(16, 4), scale
+
+    def forward(self, x):
+        return self.scale * self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, False), (1e5, True)])
+def test_a_flatness_of_exactly_0_is_told(scale, told):
+    x, network = torch.rand(24, 1, 4, 4), Scaled(scale)
+    y = network(x).argmax(dim=1)
+    notes = evaluate(network, x, y, eps=0.01, attacks="FGSM").notes
+    assert any("local flatness is exactly 0" in note for note in notes) == told
+
+
+def test_probabilities_and_random_numbers_are_told():
+    class Probabilities(Scaled):
+        def forward(self, x):
+            return super().forward(x).softmax(dim=1)
+
+    class Noisy(Scaled):
+        def forward(self, x):
+            return super().forward(x + 1e-3 * torch.randn_like(x))
+
+    x = torch.rand(24, 1, 4, 4)
+    y = Scaled(1.0)(x).argmax(dim=1)
+    for kind, words in ((Probabilities, "are probabilities"), (Noisy, "draws random numbers")):
+        notes = evaluate(kind(1.0), x, y, eps=0.01, attacks="FGSM").notes
+        assert any(words in note for note in notes)
+    plain = evaluate(Scaled(1.0), x, y, eps=0.01, attacks="FGSM").notes
+    assert not any("probabilities" in note or "random numbers" in note for note in plain)
+
+
+def test_attacks_that_break_far_more_than_pgd_are_told():
+    followed = np.ones(100, dtype=bool)
+    broken = np.arange(100) >= 14
+    assert _misled({"PGD-40": followed, "APGD-T": broken}) == []
+    (note,) = _misled({"PGD-40": followed, "Square": broken})
+    assert note.startswith("Square breaks 14 % of the images that PGD-40 leaves right")
+    assert _misled({"Square": broken}) == []
+    assert _misled({"PGD-40": broken, "Square": broken}) == []

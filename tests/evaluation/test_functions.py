@@ -129,3 +129,17 @@ def test_a_finished_function_is_taken_over_only_by_the_same(model, data, tmp_pat
     for other in others:
         with pytest.raises(ValueError, match=r"but f\.attack\.pt in state_dir has"):
             run(other)
+
+
+def test_examples_that_leave_the_ball_are_told():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x = torch.rand(24, 1, 4, 4)
+    y = network(x).argmax(dim=1)
+    far = evaluate(network, x, y, eps=0.1, attacks=[partial(sign_step, eps=0.9)])
+    assert far.worst_case.accuracy == 1
+    (note,) = (note for note in far.notes if "outside the ball" in note)
+    assert "of its examples are taken for another class" in note
+    near = evaluate(network, x, y, eps=0.9, attacks=[partial(sign_step, eps=0.9)])
+    assert near.worst_case.accuracy < 1
+    assert not any("outside the ball" in note for note in near.notes)

@@ -72,3 +72,15 @@ def test_a_radius_of_a_few_roundings_is_warned_of_where_it_was_asked_for(
     assert len(warned) == 2
     assert all("radius is 1e-07, a few roundings" in str(each.message) for each in warned)
     assert {each.filename for each in warned} == {__file__}
+
+
+@pytest.mark.parametrize("measure", [lfr_loss, local_flatness])
+def test_an_eps_in_another_unit_is_asked_about(measure):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x, y = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
+    with pytest.warns(UserWarning, match="eps is 8, more than the whole range") as told:
+        measure(network, x, y, eps=8, steps=1)
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(network, x, y, eps=8, steps=1, bounds=None)

@@ -62,3 +62,21 @@ def test_default_steps_go_far_enough(steps: int) -> None:
 def test_advice_names_lam_where_there_is_one() -> None:
     assert "lower lam (now 0.05" in alarms().advice
     assert "lam" not in alarms(AdversarialTraining()).advice
+
+
+def test_a_penalty_of_exactly_0_is_told_of_once() -> None:
+    made = alarms()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for epoch, flatness in enumerate([0.0, 0.1, 0.0, 0.0], 1):
+            made.useless({"epoch": epoch, "flatness": flatness})
+    (warning,) = caught[-1:]
+    assert "the penalty is exactly 0 throughout epoch" in str(warning.message)
+    assert len(caught) == 1
+
+
+def test_no_penalty_of_0_where_there_is_none() -> None:
+    for made in (alarms(AdversarialTraining()), alarms(lam=0.0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made.useless({"epoch": 9, "flatness": 0.0})
