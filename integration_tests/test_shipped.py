@@ -28,7 +28,7 @@ SHAPES = {
 @pytest.mark.parametrize("path", sorted(NETWORKS.iterdir()), ids=lambda path: path.stem)
 def test_a_file_says_what_the_tables_say(path):
     info = network_info(path)
-    table = path.stem.removesuffix("-at")
+    table = path.stem.removesuffix("-at").removesuffix("-warm")
     found = [
         run
         for run in json.loads((RESULTS / f"{table}.json").read_text())

@@ -88,7 +88,7 @@ _MNIST = Recipe(
     lam=0.5,
     radius=1 / 6,
     warmup_epochs=1.5,
-    source="benchmarks/robustness/mnist.yaml, at another learning rate and warm-up",
+    source="benchmarks/robustness/mnist.yaml, learning rate and warm-up not tuned",
 )
 _CIFAR10 = Recipe(
     data="cifar10",
