@@ -140,8 +140,12 @@ def test_a_step_is_that_of_this_package(make_classifier, data, weights, draft, n
         # BatchNorm a bias and the running statistics get nothing of it but rounding.
         effect = value - without[name]
         size = float(effect.abs().max())
+        # Where a pixel's gradient is 0 but for rounding, its step in l-inf goes either way: under
+        # BatchNorm the draft is up to 1.4e-3 of the effect away from itself with other vector
+        # instructions of the processor.
+        part = 3e-3 if (norm, kind) == (np.inf, "batch-norm") else 1e-3
         torch.testing.assert_close(
-            found[name] - without[name], effect, rtol=0, atol=1e-3 * size + 1e-7
+            found[name] - without[name], effect, rtol=0, atol=part * size + 1e-7
         )
         largest = max(largest, size)
     assert largest > 3e-4
